@@ -1,0 +1,1 @@
+"""Baton: plan-guided joint video-audio diffusion, as a PyTorch Lightning framework."""
