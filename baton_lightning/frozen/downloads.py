@@ -1,0 +1,41 @@
+"""Weights that are not there: one clear error instead of a library's long one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def weights_of(repo: str, *, files: str = "", licence: str) -> Iterator[None]:
+    """Turns a failed download or a missing path inside the block into a ``ValueError`` that says what to run.
+
+    Args:
+        repo: Hub repository or local path that is being read.
+        files: Which of its files are needed, as ``hf download`` takes them; empty for all.
+        licence: Licence of the weights, as their authors state it.
+    """
+    try:
+        yield
+    except OSError as error:
+        missing = f"{repo}/{files}" if files else repo
+        if Path(repo).is_absolute() or repo.startswith("."):
+            fix = "check the path"
+        else:
+            fix = f"run `hf download {repo}{' ' + files if files else ''}` on a machine with a network, or give a local path"
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the weights {missing} could not be read: {fix}. Licence of these weights: {licence}. ({first})") from error
+
+
+def hub_file(repo: str, file: str, *, licence: str, path: str | None = None) -> Path:
+    """Local path of one file of a hub repository; ``path`` gives the file directly and is only checked."""
+    if path is not None:
+        with weights_of(str(Path(path).absolute()), licence=licence):
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"no file at {path}")
+        return Path(path)
+    from huggingface_hub import hf_hub_download
+
+    with weights_of(repo, files=file, licence=licence):
+        return Path(hf_hub_download(repo, file))

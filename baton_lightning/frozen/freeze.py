@@ -1,0 +1,38 @@
+"""What every borrowed network shares: it never trains, and its random twins never touch the global random state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class Frozen(nn.Module):
+    """A network that is only read: no gradients, evaluation mode for ever, whatever the module around it does."""
+
+    def freeze(self) -> None:
+        """Call at the end of ``__init__``, once all children are there."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stays in evaluation mode: a trainer that calls ``train()`` on its root must not switch dropout on in here."""
+        return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random initialisation as a function of ``seed`` alone: on the CPU, and the global random state is put back afterwards."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators as well
+        yield

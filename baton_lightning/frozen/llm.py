@@ -1,0 +1,155 @@
+"""The language model that plans: token ids, embeddings and one causal forward over embeddings. It is trained, not frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.freeze import seeded
+from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3Model
+
+
+class TextLLM(nn.Module):
+    """A causal language model without its head, read by hidden states: nothing is ever sampled (Baton, Sec. 3).
+
+    Args:
+        model: A decoder of transformers that takes ``inputs_embeds``.
+        tokenizer: Its tokenizer. Placeholders and region marks are not words: whoever plans appends learned embeddings, so the
+            vocabulary stays as it is.
+
+    Attributes:
+        width: Channels C of embeddings and hidden states.
+        max_positions: Longest sequence L the model knows positions for.
+    """
+
+    def __init__(self, model: Qwen3Model, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.width: int = model.config.hidden_size
+        self.max_positions: int = model.config.max_position_embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        if not texts:
+            return []
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        warn_of_unknown_words(self.tokenizer, texts, ids)
+        return ids
+
+    def embed(self, ids: Int[Tensor, "*L"]) -> Float[Tensor, "*L C"]:
+        """Input embeddings of token ids."""
+        return self.model.get_input_embeddings()(ids)
+
+    def forward(
+        self,
+        inputs_embeds: Float[Tensor, "B L C"],
+        attention_mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "B L C"]:
+        """Hidden states after the last block and norm; position l sees positions up to l.
+
+        Args:
+            inputs_embeds: Embedded sequence.
+            attention_mask: 1 or True where there is a token, 0 where there is padding; ``None`` = no padding.
+        """
+        return self.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
+
+
+def tiny_llm(
+    width: int = 96,
+    depth: int = 3,
+    num_heads: int = 4,
+    num_kv_heads: int = 2,
+    max_positions: int = 1024,
+    vocabulary: Sequence[str] | None = None,
+    seed: int = 0,
+) -> TextLLM:
+    """A random Qwen3 small enough for a laptop, over the words of the benchmark world.
+
+    Args:
+        width: Channels C, a multiple of ``2 * num_heads``.
+        depth: Blocks.
+        num_heads: Query heads.
+        num_kv_heads: Key and value heads, a divisor of ``num_heads``.
+        max_positions: Longest sequence.
+        vocabulary: Words; ``None`` takes the world's.
+        seed: Decides the weights; the global random state is left alone.
+
+    Raises:
+        ValueError: If heads do not divide the width.
+    """
+    if width % (2 * num_heads) or num_heads % num_kv_heads:
+        raise ValueError(
+            f"tiny_llm: width must be a multiple of 2 * num_heads and num_heads of num_kv_heads, got width={width}, "
+            f"num_heads={num_heads}, num_kv_heads={num_kv_heads}"
+        )
+    from transformers import Qwen3Config, Qwen3Model
+
+    tokenizer = word_tokenizer(vocabulary)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_kv_heads,
+        head_dim=width // num_heads,
+        max_position_embeddings=max_positions,
+    )
+    with seeded(seed):
+        return TextLLM(Qwen3Model(config), tokenizer)
+
+
+def pretrained_llm(
+    name_or_path: str = "Qwen/Qwen3-8B",
+    dtype: str = "float32",
+    gradient_checkpointing: bool = False,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    seed: int = 0,
+) -> TextLLM:
+    """A released language model (Baton: Qwen3-8B, fully trained).
+
+    Args:
+        name_or_path: Hub name or local directory.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        lora_rank: Train low-rank adapters of this rank instead of the weights; ``None`` trains everything, as the paper does.
+        lora_alpha: Scale of the adapters; ``None`` = ``2 * lora_rank``.
+        lora_targets: Names of the linear layers that get an adapter.
+        seed: Decides the adapters' initial weights.
+
+    Raises:
+        ValueError: If the weights cannot be read, or adapters are asked for without ``peft``.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    with weights_of(name_or_path, licence="Apache-2.0 (Qwen3)"):
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        model = AutoModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+    if lora_rank is not None:
+        _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return TextLLM(model, tokenizer)
+
+
+def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
+    """Puts LoRA adapters into ``model`` and freezes everything else; a fresh adapter changes nothing."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("lora_rank needs the package peft: run `pip install peft`, or leave lora_rank at null") from error
+    with seeded(seed):
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)

@@ -1,0 +1,102 @@
+"""The text encoder whose rows the diffusion transformer attends to (Ovi and Wan: umT5-xxl)."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.freeze import Frozen, seeded
+from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+
+class TextEncoder(Frozen):
+    """A frozen umT5 encoder: texts in, one row a token out, padding cut off.
+
+    Args:
+        model: The encoder.
+        tokenizer: Its tokenizer, which ends every text in an end token; so an empty text is one row.
+        max_tokens: Longest text, in tokens; longer ones are cut, with a warning.
+
+    Note: Wan's preparation also mends broken unicode with ``ftfy``; here entities are resolved and blanks collapsed.
+    """
+
+    def __init__(self, model: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int = 512) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.width: int = model.config.d_model
+        self.freeze()
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> list[Float[Tensor, "n C"]]:
+        """Rows of each text, n tokens of its own length; zero-padding is the reader's affair."""
+        if not texts:
+            return []
+        texts = [" ".join(html.unescape(html.unescape(text)).split()) for text in texts]
+        ids = self.tokenizer(texts)["input_ids"]
+        warn_of_unknown_words(self.tokenizer, texts, ids)
+        longest = max(len(row) for row in ids)
+        if longest > self.max_tokens:
+            warnings.warn(f"a text of {longest} tokens was cut to {self.max_tokens}", stacklevel=2)
+        rows = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        ids, mask = rows["input_ids"].to(self.device), rows["attention_mask"].to(self.device)
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return [hidden[i, :n] for i, n in enumerate(mask.sum(1).tolist())]
+
+
+def tiny_text(
+    width: int = 64,
+    depth: int = 2,
+    num_heads: int = 4,
+    max_tokens: int = 64,
+    vocabulary: Sequence[str] | None = None,
+    seed: int = 0,
+) -> TextEncoder:
+    """A random umT5 encoder over the words of the benchmark world.
+
+    Args:
+        width: Channels C of a row.
+        depth: Blocks.
+        num_heads: Attention heads, a divisor of ``width``.
+        max_tokens: Longest text, in tokens.
+        vocabulary: Words; ``None`` takes the world's.
+        seed: Decides the weights; the global random state is left alone.
+    """
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    tokenizer = word_tokenizer(vocabulary, append_end=True)
+    config = UMT5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=width // num_heads, d_ff=2 * width, num_layers=depth, num_heads=num_heads
+    )
+    with seeded(seed):
+        return TextEncoder(UMT5EncoderModel(config), tokenizer, max_tokens)
+
+
+def umt5(name_or_path: str = "google/umt5-xxl", dtype: str = "bfloat16", max_tokens: int = 512) -> TextEncoder:
+    """The released umT5 encoder: 5.7 B parameters, so embed texts once and keep the rows.
+
+    Args:
+        name_or_path: Hub name or local directory.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; rows come out in float32.
+        max_tokens: Longest text, in tokens (Wan, Ovi: 512).
+
+    Raises:
+        ValueError: If the weights cannot be read.
+    """
+    from transformers import AutoTokenizer, UMT5EncoderModel
+
+    with weights_of(name_or_path, licence="Apache-2.0 (umT5)"):
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        model = UMT5EncoderModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+    return TextEncoder(model, tokenizer, max_tokens)

@@ -1,0 +1,170 @@
+"""WavTokenizer's encoder, the audio perceiver: frozen features before the quantiser (Baton, Sec. 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from baton_lightning.frozen.downloads import hub_file
+from baton_lightning.frozen.freeze import Frozen, seeded
+from baton_lightning.frozen.resample import resample
+
+if TYPE_CHECKING:
+    from transformers import EncodecConfig
+
+REPOSITORY = "novateur/WavTokenizer-large-unify-40token"
+CHECKPOINT = "wavtokenizer_large_unify_600_24k.ckpt"
+KEY_PREFIX = "feature_extractor.encodec.encoder."
+
+
+class EncodecPerceiver(Frozen):
+    """Features of an Encodec encoder, the network WavTokenizer is built on.
+
+    The convolutions look both ways, so the whole clip is encoded at once; features of 1-s chunks are slices of the result.
+
+    Args:
+        config: Encoder settings; ``sampling_rate`` over the product of ``upsampling_ratios`` is the token rate.
+        final_convolution: Features after the last convolution, as the quantiser sees them, instead of after the LSTM.
+
+    Note:
+        Which layer the paper reads is not stated; the LSTM's output is our choice.
+    """
+
+    def __init__(self, config: EncodecConfig, final_convolution: bool = False) -> None:
+        super().__init__()
+        from transformers import EncodecModel
+
+        self.sample_rate: int = config.sampling_rate
+        self.hop: int = math.prod(config.upsampling_ratios)
+        self.rate: float = self.sample_rate / self.hop
+        self.encoder = EncodecModel(config).encoder
+        self.final_convolution = final_convolution
+        self.width: int = config.hidden_size if final_convolution else config.num_filters * 2 ** len(config.upsampling_ratios)
+        self.freeze()
+
+    @torch.no_grad()
+    def forward(self, waveform: Float[Tensor, "B S"], sample_rate: int) -> Float[Tensor, "B K C"]:
+        """Features of a clip, K = ceil(S / sample_rate * rate).
+
+        Args:
+            waveform: Mono sound in [-1, 1].
+            sample_rate: Its rate, in Hz; it is resampled to the encoder's.
+        """
+        hidden = resample(waveform.to(self.device, self.dtype), sample_rate, self.sample_rate)[:, None]
+        for layer in self._layers():
+            hidden = layer(hidden)
+        return hidden.transpose(1, 2).float()
+
+    def _layers(self) -> nn.ModuleList:
+        return self.encoder.layers if self.final_convolution else self.encoder.layers[:-2]
+
+
+def rename_wavtokenizer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of a WavTokenizer checkpoint as the encoder of transformers names them; everything but the encoder is left out."""
+    swaps = (
+        ("model.", "layers."),
+        (".conv.conv.", ".conv."),
+        (".weight_g", ".parametrizations.weight.original0"),
+        (".weight_v", ".parametrizations.weight.original1"),
+    )
+    renamed = {}
+    for key, tensor in weights.items():
+        if key.startswith(KEY_PREFIX):
+            name = key.removeprefix(KEY_PREFIX)
+            for old, new in swaps:
+                name = name.replace(old, new)
+            renamed[name] = tensor
+    return renamed
+
+
+def wavtokenizer_config(
+    ratios: tuple[int, ...] = (6, 5, 5, 4), num_filters: int = 32, width: int = 512, sample_rate: int = 24000
+) -> EncodecConfig:
+    """WavTokenizer's settings of an Encodec encoder; ratios (6, 5, 5, 4) give 40 tokens/s and (8, 5, 4, 2) give 75."""
+    from transformers import EncodecConfig
+
+    return EncodecConfig(
+        sampling_rate=sample_rate,
+        audio_channels=1,
+        num_filters=num_filters,
+        hidden_size=width,
+        num_residual_layers=1,
+        upsampling_ratios=list(ratios),
+        norm_type="weight_norm",
+        kernel_size=7,
+        last_kernel_size=7,
+        residual_kernel_size=3,
+        dilation_growth_rate=2,
+        use_causal_conv=False,
+        pad_mode="reflect",
+        compress=2,
+        num_lstm_layers=2,
+        codebook_size=8,
+        codebook_dim=width,
+        use_conv_shortcut=True,
+    )
+
+
+def tiny_encodec(
+    rate: int = 40, width: int = 64, sample_rate: int = 16000, final_convolution: bool = False, seed: int = 0
+) -> EncodecPerceiver:
+    """A random WavTokenizer encoder: 1/8 of the filters at 16 kHz.
+
+    Features of a tone are the same from token to token only if its frequency is a multiple of the token rate.
+
+    Args:
+        rate: Tokens per second, 40 or 50.
+        width: Channels C, a multiple of 16.
+        sample_rate: Rate the encoder runs at, in Hz.
+        final_convolution: As in :class:`EncodecPerceiver`.
+        seed: Decides the weights; the global random state is left alone.
+
+    Raises:
+        ValueError: If the rate does not split into four small strides.
+    """
+    ratios = _four_strides(sample_rate, rate)
+    with seeded(seed):
+        return EncodecPerceiver(wavtokenizer_config(ratios, width // 16, width, sample_rate), final_convolution)
+
+
+def _four_strides(sample_rate: int, rate: int) -> tuple[int, ...]:
+    """Four strides whose product is the hop, as even as they come, largest first."""
+    hop, rest = divmod(sample_rate, rate)
+    choices = [
+        (a, b, c, hop // (a * b * c))
+        for a in range(10, 1, -1)
+        for b in range(a, 1, -1)
+        for c in range(b, 1, -1)
+        if rest == 0 and hop % (a * b * c) == 0 and 1 < hop // (a * b * c) <= c
+    ]
+    if not choices:
+        raise ValueError(f"tiny_encodec: sample_rate / rate must be a product of four strides from 2 to 10, got {sample_rate} / {rate}")
+    return min(choices, key=max)
+
+
+def wavtokenizer(path: str | None = None, ratios: tuple[int, ...] = (6, 5, 5, 4), final_convolution: bool = False) -> EncodecPerceiver:
+    """The released WavTokenizer encoder, 40 tokens/s x 512 channels at 24 kHz.
+
+    Args:
+        path: A checkpoint on disk; ``None`` takes the released one from the hub.
+        ratios: Strides of the checkpoint, (8, 5, 4, 2) for those of 75 tokens/s.
+        final_convolution: As in :class:`EncodecPerceiver`.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read or is not one of WavTokenizer's.
+    """
+    file = hub_file(REPOSITORY, CHECKPOINT, licence="MIT (WavTokenizer)", path=path)
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    weights = rename_wavtokenizer(weights.get("state_dict", weights))
+    with seeded(0):
+        perceiver = EncodecPerceiver(wavtokenizer_config(ratios), final_convolution)
+    missing, unexpected = set(perceiver.encoder.state_dict()) - weights.keys(), weights.keys() - set(perceiver.encoder.state_dict())
+    if missing or unexpected:
+        raise ValueError(f"{file} is no WavTokenizer checkpoint: missing {sorted(missing)[:3]}, unexpected {sorted(unexpected)[:3]}")
+    perceiver.encoder.load_state_dict(weights)
+    return perceiver

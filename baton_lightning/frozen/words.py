@@ -1,0 +1,45 @@
+"""A tokenizer that is made in memory from a list of words: no file, no download."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, EOS, UNKNOWN = "[PAD]", "[EOS]", "[UNK]"
+
+
+def word_tokenizer(words: Sequence[str] | None = None, *, append_end: bool = False) -> PreTrainedTokenizerFast:
+    """One token a word or punctuation mark, lower case, with the interface of a pretrained tokenizer.
+
+    Args:
+        words: The vocabulary; entries with punctuation or blanks are split as a text would be. ``None`` takes the vocabulary of the
+            benchmark world.
+        append_end: Whether every text ends in an end token, as umT5's does.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    if words is None:
+        from baton_lightning.world.prompts import VOCABULARY as words
+    normalise = normalizers.Lowercase()
+    split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")])
+    pieces = dict.fromkeys(piece for word in words for piece, _ in split.pre_tokenize_str(normalise.normalize_str(word)))
+    ids = {token: i for i, token in enumerate((PAD, EOS, UNKNOWN, *pieces))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalise
+    tokenizer.pre_tokenizer = split
+    if append_end:
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, ids[EOS])])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN)
+
+
+def warn_of_unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+    """Says which texts hold something outside the vocabulary, so that a misspelt prompt does not pass in silence."""
+    unknown = tokenizer.unk_token_id
+    strange = [text for text, row in zip(texts, ids, strict=True) if unknown is not None and unknown in row]
+    if strange:
+        warnings.warn(f"words outside the tokenizer's vocabulary were read as {tokenizer.unk_token}: {strange[:4]}", stacklevel=3)
