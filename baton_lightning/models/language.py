@@ -1,0 +1,108 @@
+"""One causal forward of a text language model over prompts and planning placeholders.
+
+    [system ; video prompt ; audio prompt ; <v_start> video placeholders <v_end> ; <a_start> audio placeholders <a_end>]
+
+The hidden states at the placeholders are the raw plan: H_v = LLM(T)[v_start+1 : v_end], H_a likewise. Nothing is sampled. The audio
+region comes last, so H_a sees H_v and H_v does not see H_a; the dual towers make up for that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen.llm import TextLLM
+
+MARKS = 4  # <v_start>, <v_end>, <a_start>, <a_end>
+
+
+class PlanningLLM(nn.Module):
+    """A text language model with planning placeholders appended to its prompt (Baton, VA-Planner).
+
+    Start, end and placeholder embeddings are parameters concatenated to ``inputs_embeds``; the vocabulary stays as it is.
+
+    Args:
+        clip: Geometry of the clip.
+        llm: The text language model.
+        system: Text before the two prompts.
+
+    Note:
+        Factorised placeholders are our choice: a video placeholder is the sum of its keyframe's and its cell's embedding, an audio
+        placeholder that of its second and its step. 5 s of 27 x 27 patches thus need 30 + 729 rows instead of 21,870.
+        Prompts are padded on the left, so that the planning region sits at fixed offsets from the end. Rotary positions are
+        relative, so padding does not move anything.
+    """
+
+    def __init__(self, clip: ClipSpec, llm: TextLLM, *, system: str = "") -> None:
+        super().__init__()
+        self.clip = clip
+        self.llm = llm
+        self.system = system
+        keyframes, rows, columns = clip.video_plan_grid
+        width = llm.width
+        self.marks = nn.Parameter(torch.randn(MARKS, width) * 0.02)
+        self.video_keyframe = nn.Parameter(torch.randn(keyframes, width) * 0.02)
+        self.video_cell = nn.Parameter(torch.randn(rows * columns, width) * 0.02)
+        self.audio_second = nn.Parameter(torch.randn(math.ceil(clip.seconds), width) * 0.02)
+        self.audio_step = nn.Parameter(torch.randn(clip.audio_plan_rate, width) * 0.02)
+
+    def planning_region(self) -> Float[Tensor, "L C"]:
+        """Embeddings of both planning regions with their start and end tokens; L = K_v + K_a + 4."""
+        video = (self.video_keyframe[:, None] + self.video_cell).flatten(0, 1)
+        audio = (self.audio_second[:, None] + self.audio_step).flatten(0, 1)[: self.clip.num_audio_planned]
+        video_start, video_end, audio_start, audio_end = self.marks.split(1)
+        return torch.cat([video_start, video, video_end, audio_start, audio, audio_end])
+
+    def prompt_ids(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
+        """Token ids of [system ; video prompt ; audio prompt], padded on the left, and where they are real.
+
+        Raises:
+            ValueError: If a prompt and the planning regions exceed the language model's positions.
+        """
+        texts = self.llm.tokenize([self.system, *video_prompts, *audio_prompts])
+        system, video, audio = texts[0], texts[1 : 1 + len(video_prompts)], texts[1 + len(video_prompts) :]
+        rows = [system + v + a for v, a in zip(video, audio, strict=True)]
+        longest = max(map(len, rows))
+        self._require_room(longest)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        real = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for b, row in enumerate(rows):
+            if row:
+                ids[b, -len(row) :] = torch.tensor(row)
+                real[b, -len(row) :] = True
+        return ids.to(self.marks.device), real.to(self.marks.device)
+
+    def _require_room(self, prompt: int) -> None:
+        video, audio = self.clip.num_video_planned, self.clip.num_audio_planned
+        total = prompt + video + audio + MARKS
+        if total > self.llm.max_positions:
+            grid = " x ".join(map(str, self.clip.video_plan_grid))
+            raise ValueError(
+                f"the planning sequence does not fit: prompt {prompt} + video {video} ({grid}) + audio {audio} + {MARKS} marks = {total} "
+                f"positions, the language model has {self.llm.max_positions}; use a coarser clip.plan_grid, a lower "
+                "clip.keyframe_fps or a shorter prompt"
+            )
+
+    def forward(
+        self, video_prompts: list[str], audio_prompts: list[str]
+    ) -> tuple[Float[Tensor, "B K_v C"], Float[Tensor, "B K_a C"]]:
+        """Planning states H_v and H_a.
+
+        Args:
+            video_prompts: What is seen, one text a clip.
+            audio_prompts: What is heard, one text a clip.
+        """
+        ids, real = self.prompt_ids(video_prompts, audio_prompts)
+        region = self.planning_region()
+        prompts = self.llm.embed(ids)
+        embeds = torch.cat([prompts, region.to(prompts.dtype).expand(len(ids), -1, -1)], dim=1)
+        mask = None if real.all() else torch.cat([real, real.new_ones(len(ids), len(region))], dim=1)
+        states = self.llm(embeds, mask)
+        audio_stop = states.shape[1] - 1
+        audio_start = audio_stop - self.clip.num_audio_planned
+        video_stop = audio_start - 2
+        return states[:, video_stop - self.clip.num_video_planned : video_stop], states[:, audio_start:audio_stop]

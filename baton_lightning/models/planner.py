@@ -1,0 +1,84 @@
+"""VA-Planner: two prompts in, planned tokens of both modalities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from baton_lightning.batch import Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen.llm import TextLLM
+from baton_lightning.models.feature_norm import FeatureNorm
+from baton_lightning.models.language import PlanningLLM
+from baton_lightning.models.sem_mlp import SemHeads
+
+
+class VAPlanner(nn.Module):
+    """The planner (Baton, Section 3): language model with placeholders, then a readout to the perceivers' feature spaces.
+
+    Args:
+        clip: Geometry of the clip.
+        llm: Factory of the text language model.
+        readout: Factory of the readout, called with the clip and the language model's width:
+            :class:`~baton_lightning.models.sem_mlp.SemHeads` or :class:`~baton_lightning.models.towers.DualTowers`.
+        system: Text before the two prompts.
+        frozen: Names of submodules that are not trained, e.g. ``language.llm`` (placeholders still are) or ``language``.
+
+    Raises:
+        ValueError: If ``frozen`` names something the planner does not have.
+    """
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        llm: Callable[[], TextLLM],
+        readout: Callable[[ClipSpec, int], nn.Module] = SemHeads,
+        *,
+        system: str = "",
+        frozen: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.language = PlanningLLM(clip, llm(), system=system)
+        self.readout = readout(clip, self.language.llm.width)
+        self.video_norm = FeatureNorm(clip.video_plan_width)
+        self.audio_norm = FeatureNorm(clip.audio_plan_width)
+        modules = dict(self.named_modules())
+        for name in frozen:
+            if name not in modules:
+                raise ValueError(f"planner.frozen: no submodule {name!r}; its children are {[n for n, _ in self.named_children()]}")
+            modules[name].requires_grad_(False)
+
+    def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> Plan:
+        """Plans, in the standardised space.
+
+        Args:
+            video_prompts: What is seen, one text a clip.
+            audio_prompts: What is heard, one text a clip.
+        """
+        video, audio = self.readout(*self.language(video_prompts, audio_prompts))
+        return self._plan(video, audio)
+
+    def standardise(self, video_features: Float[Tensor, "B K_v C_v"], audio_features: Float[Tensor, "B K_a C_a"]) -> Plan:
+        """The plan a clip's own features make: the target of regression and the oracle.
+
+        Raises:
+            ValueError: If the features do not have the clip's token counts and widths.
+        """
+        for name, features, shape in (
+            ("video", video_features, (self.clip.num_video_planned, self.clip.video_plan_width)),
+            ("audio", audio_features, (self.clip.num_audio_planned, self.clip.audio_plan_width)),
+        ):
+            if tuple(features.shape[1:]) != shape:
+                raise ValueError(
+                    f"{name} features must be [B, {shape[0]}, {shape[1]}] for this clip, got {list(features.shape)}; encode the data "
+                    "again with this clip section"
+                )
+        return self._plan(self.video_norm(video_features), self.audio_norm(audio_features))
+
+    def _plan(self, video: Tensor, audio: Tensor) -> Plan:
+        times = [torch.tensor(seconds, device=video.device) for seconds in (self.clip.keyframe_times, self.clip.audio_plan_times)]
+        return Plan(video, audio, self.clip.video_plan_grid, *times)

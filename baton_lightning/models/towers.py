@@ -1,0 +1,164 @@
+"""Dual semantic alignment towers: where the video plan and the audio plan look at each other (Baton, Eq. 3).
+
+    Hhat_v  = Q_v + H_v + CAttn_v(Q_v, H_v)               modality-specific extraction
+    Htil_v  = Hhat_v + CMAttn_v(Hhat_v, H_a)              cross-modal, timestamp RoPE on queries and keys
+    H_v_sem = SemMLP_v(Htil_v)                            to the perceiver's width
+
+and symmetrically for audio. Inside the language model audio sees video and not the other way round; CMAttn makes up for that, and the
+shared clock in its rotation lets a keyframe find the sound of its own moment: tau_v(k, i) = k / keyframe_fps for every patch i of
+keyframe k, tau_a(m, j) = m + j / n_a, both in s.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.models.rope import rotate
+from baton_lightning.models.sem_mlp import SemHeads
+
+
+class TowerAttention(nn.Module):
+    """Pre-norm attention of one token set to another, without the residual; its output projection starts at zero.
+
+    Args:
+        width: Width C.
+        num_heads: Heads H, a divisor of ``width`` with an even head width.
+
+    Raises:
+        ValueError: If the heads do not divide the width evenly.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(f"towers: num_heads must divide the language model's width into even heads, got {width} / {num_heads}")
+        self.num_heads = num_heads
+        self.query_norm = nn.RMSNorm(width, eps=1e-6)
+        self.state_norm = nn.RMSNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "B Q C"],
+        states: Float[Tensor, "B K C"],
+        query_phase: Complex[Tensor, "Q D/2"] | None = None,
+        state_phase: Complex[Tensor, "K D/2"] | None = None,
+    ) -> Float[Tensor, "B Q C"]:
+        q = self.query(self.query_norm(queries)).unflatten(-1, (self.num_heads, -1))
+        k, v = self.key_value(self.state_norm(states)).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        if query_phase is not None and state_phase is not None:
+            q, k = rotate(q, query_phase), rotate(k, state_phase)
+        attended = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class Tower(nn.Module):
+    """One modality's tower, up to its Sem-MLP.
+
+    Args:
+        num_tokens: Planned tokens K of this modality.
+        width: Width C of the language model's states.
+        num_heads: Heads.
+        learned_queries: Whether each token has a learned query Q ~ N(0, 0.02); without, the states themselves ask.
+    """
+
+    def __init__(self, num_tokens: int, width: int, num_heads: int, *, learned_queries: bool = True) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(num_tokens, width) * 0.02) if learned_queries else None
+        self.extraction = TowerAttention(width, num_heads)
+        self.cross_modal = TowerAttention(width, num_heads)
+
+    def forward(
+        self,
+        own: Float[Tensor, "B K C"],
+        other: Float[Tensor, "B J C"],
+        own_phase: Complex[Tensor, "K D/2"] | None,
+        other_phase: Complex[Tensor, "J D/2"] | None,
+    ) -> Float[Tensor, "B K C"]:
+        """Aligned states of this modality.
+
+        Args:
+            own: This modality's planning states.
+            other: The other modality's planning states.
+            own_phase: Timestamp phases of this modality's tokens; ``None`` = no timestamp RoPE.
+            other_phase: Timestamp phases of the other's.
+        """
+        if self.queries is None:
+            extracted = own + self.extraction(own, own)
+        else:
+            queries = self.queries.expand(len(own), -1, -1)
+            extracted = queries + own + self.extraction(queries, own)
+        return extracted + self.cross_modal(extracted, other, own_phase, other_phase)
+
+
+class DualTowers(SemHeads):
+    """The readout with towers; the Sem-MLPs are those of :class:`~baton_lightning.models.sem_mlp.SemHeads`.
+
+    Args:
+        clip: Geometry of the clip.
+        width: Width C of the language model's states.
+        num_heads: Heads of every attention.
+        expansion: Hidden width of a Sem-MLP over ``width``.
+        learned_queries: Learned queries; off is the ablation "no learnable queries".
+        timestamp_rope: Rotation of the cross-modal attention by time; off is the ablation "no timestamp RoPE".
+        theta: Base of the rotation's frequencies.
+
+    Note:
+        Our choices: depth 1; CMAttn reads the other modality's language-model states; positions are seconds * n_a; and the states
+        H_v, H_a are added to their tower's queries, token to token, with both attentions starting at zero. A fresh pair of towers
+        over a trained planner therefore equals that planner up to the small queries, and training can only add to it.
+    """
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        width: int,
+        num_heads: int = 4,
+        expansion: float = 2.0,
+        *,
+        learned_queries: bool = True,
+        timestamp_rope: bool = True,
+        theta: float = 1e4,
+    ) -> None:
+        super().__init__(clip, width, expansion)
+        self.video_tower = Tower(clip.num_video_planned, width, num_heads, learned_queries=learned_queries)
+        self.audio_tower = Tower(clip.num_audio_planned, width, num_heads, learned_queries=learned_queries)
+        self.clip, self.num_heads, self.timestamp_rope, self.theta = clip, num_heads, timestamp_rope, theta
+
+    def timestamp_phases(
+        self, head_dim: int, device: torch.device
+    ) -> tuple[Complex[Tensor, "K_v D/2"] | None, Complex[Tensor, "K_a D/2"] | None]:
+        """Unit complex numbers that turn the pairs of a head by each token's time; ``None`` without timestamp RoPE."""
+        if not self.timestamp_rope:
+            return None, None
+        frequencies = self.theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
+        turned = []
+        for times, patches in ((self.clip.keyframe_times, math.prod(self.clip.plan_grid)), (self.clip.audio_plan_times, 1)):
+            positions = torch.tensor(times, dtype=torch.float64, device=device) * self.clip.audio_plan_rate
+            angles = torch.outer(positions.repeat_interleave(patches), frequencies)
+            turned.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
+        return turned[0], turned[1]
+
+    def forward(
+        self, video_states: Float[Tensor, "B K_v C"], audio_states: Float[Tensor, "B K_a C"]
+    ) -> tuple[Float[Tensor, "B K_v C_v"], Float[Tensor, "B K_a C_a"]]:
+        """Planned tokens of both modalities.
+
+        Args:
+            video_states: Planning states H_v.
+            audio_states: Planning states H_a.
+        """
+        video_phase, audio_phase = self.timestamp_phases(video_states.shape[-1] // self.num_heads, video_states.device)
+        video = self.video_tower(video_states, audio_states, video_phase, audio_phase)
+        audio = self.audio_tower(audio_states, video_states, audio_phase, video_phase)
+        return super().forward(video, audio)

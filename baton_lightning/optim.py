@@ -1,0 +1,103 @@
+"""Optimisers: which parameters decay, which learn at their own rate, and how the rate moves over steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class WarmupCosine(LambdaLR):
+    """Linear warm-up from 0, then half a cosine down to ``floor``, counted in optimiser steps.
+
+    The number of steps is given, never asked of the trainer: a resumed or shortened run then follows the same curve.
+
+    Args:
+        optimizer: Optimiser.
+        warmup_steps: Steps until the full rate is reached, >= 0.
+        total_steps: Step at which ``floor`` is reached; the rate stays there.
+        floor: Last rate over the full one, in [0, 1].
+
+    Raises:
+        ValueError: If the warm-up is not shorter than the whole.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(f"WarmupCosine needs 0 <= warmup_steps < total_steps, got {warmup_steps} and {total_steps}")
+
+        def scale(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / warmup_steps
+            progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        super().__init__(optimizer, scale)
+
+
+def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    """Trainable parameters in groups, each with its ``name`` and ``rate``, a factor on the learning rate.
+
+    Vectors (biases, norms, single embeddings), embedding tables, and parameters that a module holds directly (queries, placeholders)
+    do not decay; weights of layers do.
+
+    Args:
+        module: Module whose trainable parameters are grouped.
+        rates: Dotted name of a submodule -> factor; the longest name that matches wins. 0.1 lets a language model move at a tenth.
+
+    Raises:
+        ValueError: If a name in ``rates`` is no submodule, or nothing is trainable.
+    """
+    rates = rates or {}
+    modules = dict(module.named_modules())
+    if unknown := [name for name in rates if name not in modules]:
+        raise ValueError(f"optimiser rates: no submodule {unknown[0]!r}; the top ones are {[n for n, _ in module.named_children()]}")
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner, _, leaf = name.rpartition(".")
+        above = [r for r in rates if name.startswith(f"{r}.")]
+        part = max(above, key=len, default="")
+        decays = leaf == "weight" and parameter_ndim(parameter) > 1 and not isinstance(modules[owner], nn.Embedding)
+        group = groups.setdefault((part, decays), {"name": f"{part or 'rest'}{'' if decays else '.no_decay'}", "rate": rates.get(part, 1.0), "params": []})
+        group["params"].append(parameter)
+        if not decays:
+            group["weight_decay"] = 0.0
+    if not groups:
+        raise ValueError("nothing to train: every parameter is frozen")
+    return sorted(groups.values(), key=lambda group: group["name"] != "rest")
+
+
+def parameter_ndim(parameter: nn.Parameter) -> int:
+    """Dimensions of a parameter, also of one that ZeRO-3 has partitioned (whose own tensor is then empty)."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def build_optimizer(
+    module: nn.Module,
+    optimizer: OptimizerFactory,
+    scheduler: SchedulerFactory | None = None,
+    rates: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """What ``configure_optimizers`` returns: the optimiser over :func:`parameter_groups`, and its schedule by step.
+
+    Args:
+        module: Module to train.
+        optimizer: Factory of the optimiser; its learning rate is the one that ``rates`` scales.
+        scheduler: Factory of the schedule; ``None`` keeps the rate.
+        rates: See :func:`parameter_groups`.
+    """
+    built = optimizer(parameter_groups(module, rates))
+    for group in built.param_groups:
+        group["lr"] *= group["rate"]
+    if scheduler is None:
+        return {"optimizer": built}
+    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step", "name": "lr"}}

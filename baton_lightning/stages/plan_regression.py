@@ -1,0 +1,161 @@
+"""What every stage that trains a planner shares: prompts in, standardised features as the target, Eq. 8, R^2 as the yardstick."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.losses import plan_loss
+from baton_lightning.models.planner import VAPlanner
+from baton_lightning.optim import build_optimizer
+from baton_lightning.runs.handover import hand_over
+
+DRIFT = 0.1  # of a standard deviation, mean over channels: beyond it the parent planned in another space
+
+
+class RSquared(Metric):
+    """Explained share of the target's variance, pooled over all elements and ranks: 1 - SSE / SST.
+
+    SST is taken about 0, the training mean of the standardised space, so 0 is what predicting the mean earns.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("spread", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, target: Tensor, present: Tensor | None = None) -> None:
+        if present is not None:
+            predicted, target = predicted[present], target[present]
+        self.error += (predicted.double() - target.double()).square().sum()
+        self.spread += target.double().square().sum()
+
+    def compute(self) -> Tensor:
+        return (1 - self.error / self.spread.clamp_min(1e-12)).float()
+
+
+class PlanRegression(LightningModule):
+    """Regression of planned tokens on perceiver features; the base of the planner's stages.
+
+    Args:
+        clip: Geometry of the clip.
+        planner: Factory of the planner, called with ``clip``.
+        optimizer: Factory of the optimiser over parameter groups.
+        scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
+        rates: Submodule -> factor on the learning rate, e.g. ``{planner.language.llm: 0.1}``.
+        parents: Role -> parent run. ``planner`` starts from the planner of an earlier run.
+        seed: Seed of the run. Nothing is drawn here; it is part of every stage's interface.
+    """
+
+    fresh: ClassVar[tuple[str, ...]] = ()
+    dropped: ClassVar[tuple[str, ...]] = ()
+    needs_parent: ClassVar[bool] = False
+
+    planner: VAPlanner
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        planner: Callable[[ClipSpec], VAPlanner],
+        optimizer: Callable[[Iterable], Optimizer] = torch.optim.AdamW,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        rates: dict[str, float] | None = None,
+        parents: dict[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.clip, self.seed, self.parents, self.rates = clip, seed, parents or {}, rates or {}
+        self.make_planner, self.make_optimizer, self.make_scheduler = planner, optimizer, scheduler
+        if unknown := sorted(self.parents.keys() - {"planner"}):
+            raise ValueError(f"model.init_args.parents: unknown role {unknown}; this stage knows ['planner']")
+        if self.needs_parent and not self.parents:
+            raise ValueError("model.init_args.parents must name the run of the pretrained planner: {planner: runs/<experiment>/stage1}")
+        self.scores = torch.nn.ModuleDict({f"r2_{name}": RSquared() for name in ("video", "audio")})
+
+    # ---- network
+    def configure_model(self) -> None:
+        """Builds the planner, once, and takes over the parent's weights."""
+        if hasattr(self, "planner"):
+            return
+        self.planner = self.make_planner(self.clip)
+        if "planner" in self.parents:
+            hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh, dropped=self.dropped)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)
+
+    def on_fit_start(self) -> None:
+        """Fits the feature space to the training set, or checks that the parent's still holds."""
+        statistics = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
+        for name, norm in (("video", self.planner.video_norm), ("audio", self.planner.audio_norm)):
+            if not norm.fitted:
+                norm.fit(*statistics[name])
+            elif (drift := norm.drift(*statistics[name])) > DRIFT:
+                warnings.warn(
+                    f"the {name} features of this data lie {drift:.2f} standard deviations from those the planner was trained on; "
+                    "its feature space is kept. Encode the data with the parent's perceivers, or pretrain the planner on this data",
+                    stacklevel=2,
+                )
+
+    def require_feature_space(self) -> None:
+        """Refuses to score or use a planner whose weights were never loaded.
+
+        Raises:
+            ValueError: If the feature space was never fitted.
+        """
+        if not (self.planner.video_norm.fitted and self.planner.audio_norm.fitted):
+            raise ValueError("this planner was never trained: give --ckpt_path, or model.init_args.parents: {planner: RUN}")
+
+    on_validation_start = on_test_start = on_predict_start = require_feature_space
+
+    # ---- steps
+    def target(self, batch: Batch) -> Plan:
+        """The standardised plan of the batch's own features.
+
+        Raises:
+            ValueError: If the batch carries no features.
+        """
+        if batch.video_features is None or batch.audio_features is None:
+            raise ValueError("planner stages regress on cached features, the batch has none; add `features` to data.init_args.fields")
+        return self.planner.standardise(batch.video_features, batch.audio_features)
+
+    def forward(self, batch: Batch) -> Plan:
+        return self.planner(batch.video_prompts, batch.audio_prompts)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = plan_loss(self(batch), self.target(batch), batch.has_video, batch.has_audio)
+        self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch))
+        self.log_dict({"train/loss_video": loss.video, "train/loss_audio": loss.audio}, batch_size=len(batch))
+        self.log("opt/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(batch))
+        return loss.total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score(batch, "test")
+
+    def _score(self, batch: Batch, split: str) -> None:
+        plan, target = self(batch), self.target(batch)
+        loss = plan_loss(plan, target, batch.has_video, batch.has_audio)
+        self.log(f"{split}/loss", loss.total, batch_size=len(batch), sync_dist=True)
+        self.scores["r2_video"].update(plan.video, target.video, batch.has_video)
+        self.scores["r2_audio"].update(plan.audio, target.audio, batch.has_audio)
+        self.log_dict({f"{split}/{name}": score for name, score in self.scores.items()}, batch_size=len(batch))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Plan:
+        """The plans of a batch, standardised; what a cache of plans is made of."""
+        return self(batch)
