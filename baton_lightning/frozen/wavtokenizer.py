@@ -125,11 +125,25 @@ def tiny_encodec(
         seed: Decides the weights; the global random state is left alone.
 
     Raises:
-        ValueError: If the rate does not split into four small strides.
+        ValueError: If the rate does not split into four small strides, or the width into four doublings.
     """
     ratios = _four_strides(sample_rate, rate)
+    if width % 16:
+        raise ValueError(f"tiny_encodec: width must be a multiple of 16 (four stages double the filters), got {width}")
     with seeded(seed):
-        return EncodecPerceiver(wavtokenizer_config(ratios, width // 16, width, sample_rate), final_convolution)
+        perceiver = EncodecPerceiver(wavtokenizer_config(ratios, width // 16, width, sample_rate), final_convolution)
+        _keep_variance(perceiver.encoder)
+    return perceiver
+
+
+@torch.no_grad()
+def _keep_variance(encoder: nn.Module) -> None:
+    """Weights of variance 1 / fan-in and no biases, so that a random encoder passes sound on: with the library's own
+    initialisation the biases drown it, and no tone can be told from another."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv1d):
+            module.weight = torch.randn_like(module.weight) / module.weight[0].numel() ** 0.5
+            module.bias.zero_()
 
 
 def _four_strides(sample_rate: int, rate: int) -> tuple[int, ...]:
