@@ -1,0 +1,1 @@
+"""Rectified flow: the time convention, draws, guidance and samplers."""

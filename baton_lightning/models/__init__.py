@@ -1,0 +1,1 @@
+"""Networks, in plain torch: they know tensors and geometry, nothing of trainers, files or devices."""

@@ -1,0 +1,141 @@
+"""One branch of the transformer: a Wan block stack for whichever modality its patches describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from baton_lightning.models.attention import EPS, FusionAttention, Located, SelfAttention
+from baton_lightning.models.layers import Head, Modulation, mlp, modulate, sinusoid
+from baton_lightning.models.patches import AudioPatches, VideoPatches
+from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What every block of a branch reads besides tokens; made once per forward.
+
+    Args:
+        time: Time embedding [B, N, C]; N is 1, or L if tokens have times of their own.
+        modulation: Its six rows [B, N, 6, C].
+        context: Embedded text [B, N, C].
+        phase: Rotation of the branch's tokens.
+        mask: Tokens that exist [B, L]; ``None`` says all.
+        plan: Planned tokens of the modality.
+        plan_phase: Rotation of the branch's tokens towards the plan.
+    """
+
+    time: Tensor
+    modulation: Tensor
+    context: Tensor
+    phase: Tensor
+    mask: Tensor | None = None
+    plan: Located | None = None
+    plan_phase: Tensor | None = None
+
+
+class Block(nn.Module):
+    """Self-attention, then text, other branch and plan, then a feed-forward network. The same class serves both branches.
+
+    The block is two methods, not one ``forward``: between them the branches exchange their tokens, so that each reads the other
+    as it is after self-attention.
+
+    Args:
+        width: Channels C.
+        num_heads: Heads H.
+        ffn_width: Hidden channels of the feed-forward network.
+        plan: How the plan is read; ``None`` leaves Ovi's block.
+        eps: Epsilon of the norms.
+    """
+
+    def __init__(self, width: int, num_heads: int, ffn_width: int, plan: PlanOptions | None, eps: float = EPS) -> None:
+        super().__init__()
+        self.eps = eps
+        self.parallel = plan is not None and plan.placement == "parallel"
+        self.self_attn = SelfAttention(width, num_heads, eps)
+        self.norm3 = nn.LayerNorm(width, eps=eps)
+        self.cross_attn = FusionAttention(width, num_heads, eps)
+        self.plan_attn = PlanAttention(width, num_heads, eps) if plan is not None and plan.own_layers else None
+        self.ffn = mlp(width, ffn_width, width)
+        self.modulation = Modulation(width)
+
+    def look_inward(self, tokens: Float[Tensor, "B L C"], given: Conditions) -> Float[Tensor, "B L C"]:
+        """Modulated, gated self-attention."""
+        shift, scale, gate, *_ = self.modulation(given.modulation)
+        return tokens + gate * self.self_attn(modulate(tokens, shift, scale, self.eps), given.phase, given.mask)
+
+    def look_outward(self, tokens: Float[Tensor, "B L C"], given: Conditions, other: Located | None) -> Float[Tensor, "B L C"]:
+        """Text with the other branch, ungated; the plan; the modulated, gated feed-forward network."""
+        concatenated = given.plan if self.plan_attn is None else None
+        told = tokens + self.cross_attn(self.norm3(tokens), given.phase, given.context, other, concatenated, given.plan_phase)
+        if self.plan_attn is not None and given.plan is not None:
+            told = told + self.plan_attn(tokens if self.parallel else told, given.plan_phase, given.plan)
+        *_, shift, scale, gate = self.modulation(given.modulation)
+        return told + gate * self.ffn(modulate(told, shift, scale, self.eps))
+
+
+class Branch(nn.Module):
+    """Embeddings, blocks and head of one modality. Parameter names are those of an Ovi branch.
+
+    Args:
+        patches: Latents to tokens and back.
+        width: Channels C.
+        depth: Blocks.
+        num_heads: Heads H.
+        ffn_width: Hidden channels of the feed-forward networks.
+        frequency_width: Width of the time sinusoid.
+        text_tokens: Rows of the text context; shorter texts are zero-padded.
+        text_width: Channels of the text context.
+        plan: How the plan is read; ``None`` leaves Ovi's branch.
+        eps: Epsilon of the norms.
+
+    Raises:
+        ValueError: If the width does not split into heads of an even number of dims.
+    """
+
+    def __init__(
+        self,
+        patches: VideoPatches | AudioPatches,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        ffn_width: int,
+        frequency_width: int = 256,
+        text_tokens: int = 512,
+        text_width: int = 4096,
+        plan: PlanOptions | None = None,
+        eps: float = EPS,
+    ) -> None:
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(f"width must split into num_heads heads of an even number of dims, got width={width}, num_heads={num_heads}")
+        if frequency_width % 2:
+            raise ValueError(f"frequency_width must be even (cosines and sines), got {frequency_width}")
+        self.head_dim, self.text_tokens, self.text_width, self.frequency_width = width // num_heads, text_tokens, text_width, frequency_width
+        self.patch_embedding = patches
+        self.text_embedding = mlp(text_width, width, width)
+        self.time_embedding = nn.Sequential(nn.Linear(frequency_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.blocks = nn.ModuleList(Block(width, num_heads, ffn_width, plan, eps) for _ in range(depth))
+        self.head = Head(width, patches.values, eps)
+
+    def embed_time(self, t: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
+        """Time embedding [B, N, C] and its six modulation rows [B, N, 6, C], for flow times in [0, 1]."""
+        weight = self.head.modulation
+        time = self.time_embedding(sinusoid(t, self.frequency_width).to(weight.dtype))
+        return time, self.time_projection(time).unflatten(-1, (6, -1))
+
+    def embed_text(self, context: Float[Tensor, "B N C"]) -> Float[Tensor, "B M W"]:
+        """Text padded with zero rows to ``text_tokens`` and projected.
+
+        Raises:
+            ValueError: If the text is longer, or not of ``text_width``.
+        """
+        rows, width = context.shape[1:]
+        if rows > self.text_tokens or width != self.text_width:
+            raise ValueError(f"context must have at most {self.text_tokens} rows of {self.text_width} channels, got {rows} of {width}")
+        return self.text_embedding(F.pad(context, (0, 0, 0, self.text_tokens - rows)))

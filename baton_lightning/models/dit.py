@@ -1,0 +1,312 @@
+"""The dual-branch diffusion transformer: Ovi, and in every block a look at the plan (Baton, section 3.4).
+
+    video latents -> tokens -+-> [ self-attention -> text + audio -> plan -> FFN ] x depth -> head -> video velocity
+    audio latents -> tokens -+-> [ self-attention -> text + video -> plan -> FFN ] x depth -> head -> audio velocity
+
+Without a plan it is Ovi, to the last digit and to the last parameter name, so Ovi's released weights load strictly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+from baton_lightning.batch import Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.models.attention import Located
+from baton_lightning.models.branch import Block, Branch, Conditions
+from baton_lightning.models.layers import mlp
+from baton_lightning.models.patches import AudioPatches, VideoPatches, positions
+from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
+from baton_lightning.models.rope import phases
+from baton_lightning.models.rs_rope import planned_positions
+
+Latents = Tensor | Sequence[Tensor]
+Grid = tuple[int, ...]
+
+
+class FusedBranches(nn.Module):
+    """A video and an audio branch that read each other and the plan in every block.
+
+    Args:
+        video_model: Video branch.
+        audio_model: Audio branch, of the same depth, width and head count.
+        plan_widths: Channels of planned video and audio tokens.
+        plan_attention: How the plan is read; ``None`` is plain Ovi.
+        text: Whether the text is read. If not, every clip gets an empty one, all pad rows, and no parameter changes its place.
+        recompute: Recompute each block in the backward pass instead of keeping its activations.
+
+    Raises:
+        ValueError: If the branches do not fit together.
+    """
+
+    def __init__(
+        self,
+        video_model: Branch,
+        audio_model: Branch,
+        *,
+        plan_widths: tuple[int, int] = (0, 0),
+        plan_attention: PlanOptions | None = None,
+        text: bool = True,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = [(len(b.blocks), b.head.head.in_features, b.head_dim) for b in (video_model, audio_model)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"both branches need the same depth, width and head_dim, got video {sizes[0]} and audio {sizes[1]}")
+        self.plan_attention, self.text, self.recompute = plan_attention, text, recompute
+        self.video_model, self.audio_model = video_model, audio_model
+        width = sizes[0][1]
+        if plan_attention is not None:
+            self.latent_mlp = nn.ModuleDict({name: mlp(plan, width, width) for name, plan in zip(("video", "audio"), plan_widths, strict=True)})
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Wan's initialisation, but for a head that is small instead of zero; then whatever must be silent at first is set to zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for branch in (self.video_model, self.audio_model):
+            small = (branch.text_embedding, branch.time_embedding, branch.head.head)
+            for module in (m for part in small for m in part.modules() if isinstance(m, nn.Linear)):
+                nn.init.normal_(module.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, PlanAttention):
+                nn.init.zeros_(module.o.weight)
+
+    @staticmethod
+    def from_ovi_config(config: dict[str, Any], plan_attention: PlanOptions | None = None, plan_widths: tuple[int, int] = (0, 0)) -> FusedBranches:
+        """The transformer that Ovi's own configuration describes, freshly initialised.
+
+        Args:
+            config: ``{"video": {...}, "audio": {...}}`` with Ovi's field names (dim, ffn_dim, freq_dim, num_heads, num_layers, text_len,
+                text_dim, patch_size, in_dim, eps and for audio temporal_rope_scaling_factor).
+            plan_attention: How the plan is read.
+            plan_widths: Channels of planned video and audio tokens.
+
+        Raises:
+            ValueError: If a field is missing.
+        """
+
+        def branch(name: str) -> Branch:
+            try:
+                c = config[name]
+                if name == "video":
+                    patches = VideoPatches(c["in_dim"], c["dim"], tuple(c["patch_size"]))
+                else:
+                    patches = AudioPatches(c["in_dim"], c["dim"], unit=c.get("temporal_rope_scaling_factor", 1.0))
+                sizes = {"width": c["dim"], "depth": c["num_layers"], "num_heads": c["num_heads"], "ffn_width": c["ffn_dim"]}
+                text = {"text_tokens": c["text_len"], "text_width": c["text_dim"]}
+                return Branch(patches, **sizes, **text, frequency_width=c["freq_dim"], eps=c.get("eps", 1e-6), plan=plan_attention)
+            except KeyError as missing:
+                raise ValueError(f"Ovi's configuration of the {name} branch must have the field {missing}") from missing
+
+        return FusedBranches(branch("video"), branch("audio"), plan_attention=plan_attention, plan_widths=plan_widths)
+
+    def forward(
+        self,
+        video_latents: Latents | None,
+        audio_latents: Latents | None,
+        t: Float[Tensor, "B"],
+        video_context: Latents | None = None,
+        audio_context: Latents | None = None,
+        plan: Plan | None = None,
+        *,
+        has_plan: Bool[Tensor, "B"] | None = None,
+        first_frame_clean: bool = False,
+        skip_blocks: Collection[int] = (),
+        on_block: Callable[[int, Tensor | None, Tensor | None], None] | None = None,
+    ) -> tuple[Any, Any]:
+        """Velocities (noise - clean) of both modalities.
+
+        Args:
+            video_latents: [B, C, T, Y, X]; a list of [C, T, Y, X] where clips differ in size; ``None`` leaves the audio branch alone.
+            audio_latents: [B, L, C]; a list of [L, C]; or ``None``.
+            t: Flow time in [0, 1], 0 = clean, 1 = noise.
+            video_context: Text for the video branch [B, N, C], or a list of [N, C]; shorter texts are zero-padded.
+            audio_context: Text for the audio branch, likewise.
+            plan: Planned tokens. A model without plan attention does not look at them.
+            has_plan: Clips that see their plan; for the others plan attention adds zero. ``None`` says all.
+            first_frame_clean: The first latent frame is given and clean: its tokens are at t = 0 (image to video).
+            skip_blocks: Fused blocks left out (skip-layer guidance).
+            on_block: Called with the block's number and both branches' tokens after every block.
+
+        Returns:
+            Video and audio velocities, in the form of the latents; ``None`` for an absent modality.
+
+        Raises:
+            ValueError: If both modalities are absent, or a text is missing or does not fit.
+        """
+        if video_latents is None and audio_latents is None:
+            raise ValueError("the transformer needs video latents, audio latents or both; got neither")
+        ends = [
+            None if latents is None else self._enter(name, latents, t, context, plan, has_plan, first_frame_clean and name == "video")
+            for name, latents, context in (("video", video_latents, video_context), ("audio", audio_latents, audio_context))
+        ]
+        (video, video_given, video_grids), (audio, audio_given, audio_grids) = (end or (None, None, None) for end in ends)
+        for number, blocks in enumerate(zip(self.video_model.blocks, self.audio_model.blocks, strict=True)):
+            if number in skip_blocks:
+                continue
+            if self.recompute and torch.is_grad_enabled():
+                video, audio = checkpoint(fuse, *blocks, video, audio, video_given, audio_given, use_reentrant=False)
+            else:
+                video, audio = fuse(*blocks, video, audio, video_given, audio_given)
+            if on_block is not None:
+                on_block(number, video, audio)
+        return (
+            None if video is None else leave(self.video_model, video, video_given, video_grids, dense=isinstance(video_latents, Tensor)),
+            None if audio is None else leave(self.audio_model, audio, audio_given, audio_grids, dense=isinstance(audio_latents, Tensor)),
+        )
+
+    def _enter(
+        self, name: str, latents: Latents, t: Tensor, context: Latents | None, plan: Plan | None, has_plan: Tensor | None, first_frame_clean: bool
+    ) -> tuple[Tensor, Conditions, list[Grid]]:
+        """Tokens of a branch, what its blocks read besides, and the token grid of every clip (one, if all are alike)."""
+        branch: Branch = getattr(self, f"{name}_model")
+        tokens, grids, mask = tokenise(branch, latents)
+        if len(t) != len(tokens):
+            raise ValueError(f"t must hold one flow time per clip, got {len(t)} for {len(tokens)} clips of {name}")
+        if context is None:
+            raise ValueError(f"{name} latents need {name}_context; got None")
+        if not isinstance(context, Tensor):
+            context = pad_sequence(list(context), batch_first=True)
+        place = alike(grids, lambda grid: positions(branch.patch_embedding, grid, tokens.device))
+        phase = phases(place, branch.head_dim, dtype=tokens.dtype)
+        times = t[:, None]
+        if first_frame_clean:
+            given = torch.tensor([[math.prod(grid[1:])] for grid in grids], device=tokens.device)
+            times = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < given, torch.zeros_like(times), times)
+        time, modulation = branch.embed_time(times)
+        text = branch.embed_text(context if self.text else torch.zeros_like(context))
+        located, plan_phase = self._locate(name, plan, has_plan, grids, place, phase, tokens.dtype)
+        return tokens, Conditions(time, modulation, text, phase, mask, located, plan_phase), grids
+
+    def _locate(
+        self, name: str, plan: Plan | None, has_plan: Tensor | None, grids: list[Grid], place: Tensor, phase: Tensor, dtype: torch.dtype
+    ) -> tuple[Located | None, Tensor | None]:
+        """The plan of a modality through its Latent-MLP, at its place among the branch's tokens, and the tokens' rotation towards it."""
+        if plan is None or self.plan_attention is None:
+            return None, None
+        branch: Branch = getattr(self, f"{name}_model")
+        features, planned, times = plan_of(plan, name)
+        if math.prod(planned) != features.shape[1]:
+            raise ValueError(f"the {name} plan must have one token per place of its grid {planned}, got {features.shape[1]} tokens")
+        tokens = self.latent_mlp[name](features)
+        mask = None if has_plan is None else has_plan[:, None].expand(tokens.shape[:2])
+        if self.plan_attention.rs_rope == "none":
+            return Located(tokens, None, mask), None
+        patches, options = branch.patch_embedding, self.plan_attention
+        plan_place = alike(
+            grids,
+            lambda grid: planned_positions(
+                planned,
+                grid,
+                unit=patches.unit,
+                alignment=options.alignment,
+                times=times if options.timestamps else None,
+                rate=patches.rate,
+                device=tokens.device,
+            ),
+        )
+        if options.rs_rope == "temporal":
+            plan_place, phase = plan_place[..., :1], phases(place[..., :1], branch.head_dim, dtype=dtype)
+        return Located(tokens, phases(plan_place, branch.head_dim, dtype=dtype), mask), phase
+
+
+class DualBranchDiT(FusedBranches):
+    """The dual-branch diffusion transformer of Baton for one clip geometry; the numbers of a released Ovi are in brackets.
+
+    Args:
+        clip: Geometry: latent channels, patch, text and plan widths, rates.
+        width: Channels C of both branches (3072).
+        depth: Fused blocks (30).
+        num_heads: Heads (24).
+        ffn_width: Hidden channels of the feed-forward networks (14336).
+        frequency_width: Width of the time sinusoid (256).
+        plan_attention: How the plan is read; ``None`` is plain Ovi.
+        text: Whether the text is read; if not, every clip gets an empty one.
+        recompute: Recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        width: int = 3072,
+        depth: int = 30,
+        num_heads: int = 24,
+        ffn_width: int = 14336,
+        frequency_width: int = 256,
+        plan_attention: PlanOptions | None = PlanOptions(),  # noqa: B008
+        text: bool = True,
+        recompute: bool = False,
+    ) -> None:
+        rate = clip.video_latent_rate / clip.video_patch[0]
+        unit = clip.audio_scale / clip.video_patch[0]
+        sizes = {"width": width, "depth": depth, "num_heads": num_heads, "ffn_width": ffn_width, "frequency_width": frequency_width}
+        sizes |= {"text_tokens": clip.text_tokens, "text_width": clip.text_width}
+        super().__init__(
+            Branch(VideoPatches(clip.video_channels, width, clip.video_patch, rate), **sizes, plan=plan_attention),
+            Branch(AudioPatches(clip.audio_channels, width, unit, unit * clip.audio_latent_rate), **sizes, plan=plan_attention),
+            plan_widths=(clip.video_plan_width, clip.audio_plan_width),
+            plan_attention=plan_attention,
+            text=text,
+            recompute=recompute,
+        )
+
+
+def fuse(
+    video_block: Block, audio_block: Block, video: Tensor | None, audio: Tensor | None, video_given: Conditions | None, audio_given: Conditions | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """One fused block. Both branches first look inward, then each reads the other as it is at that moment (Ovi)."""
+    if video is not None:
+        video = video_block.look_inward(video, video_given)
+    if audio is not None:
+        audio = audio_block.look_inward(audio, audio_given)
+    seen_video = None if video is None else Located(video, video_given.phase, video_given.mask)
+    seen_audio = None if audio is None else Located(audio, audio_given.phase, audio_given.mask)
+    return (
+        None if video is None else video_block.look_outward(video, video_given, seen_audio),
+        None if audio is None else audio_block.look_outward(audio, audio_given, seen_video),
+    )
+
+
+def tokenise(branch: Branch, latents: Latents) -> tuple[Tensor, list[Grid], Tensor | None]:
+    """Tokens [B, L, C], the token grid of every clip (one, if all are alike), and which tokens exist. Clips are embedded before padding."""
+    patches = branch.patch_embedding
+    if isinstance(latents, Tensor):
+        return patches(latents), [patches.token_grid(latents)], None
+    tokens = pad_sequence([patches(x[None])[0] for x in latents], batch_first=True)
+    grids = [patches.token_grid(x[None]) for x in latents]
+    if len(set(grids)) == 1:
+        return tokens, grids[:1], None
+    lengths = torch.tensor([[math.prod(grid)] for grid in grids], device=tokens.device)
+    return tokens, grids, torch.arange(tokens.shape[1], device=tokens.device) < lengths
+
+
+def alike(grids: list[Grid], make: Callable[[Grid], Tensor]) -> Tensor:
+    """What ``make`` gives for the one grid [L, A], or for each clip's, padded with zeros [B, L, A]."""
+    return make(grids[0]) if len(grids) == 1 else pad_sequence([make(grid) for grid in grids], batch_first=True)
+
+
+def leave(branch: Branch, tokens: Tensor, given: Conditions, grids: list[Grid], *, dense: bool) -> Latents:
+    """Velocities in the form in which the latents came."""
+    values, patches = branch.head(tokens, given.time), branch.patch_embedding
+    if dense:
+        return patches.restore(values, grids[0])
+    each = grids if len(grids) > 1 else grids * len(values)
+    return [patches.restore(v[None, : math.prod(grid)], grid)[0] for v, grid in zip(values, each, strict=True)]
+
+
+def plan_of(plan: Plan, name: str) -> tuple[Tensor, Grid, Tensor | None]:
+    """Tokens, grid and times of one modality's plan."""
+    if name == "video":
+        return plan.video, tuple(plan.video_grid), plan.video_times
+    return plan.audio, (plan.audio.shape[1],), plan.audio_times

@@ -1,0 +1,101 @@
+"""What sets the modalities apart: how latents become tokens and back, and where a token is. All else is one and the same branch."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from baton_lightning.models.layers import ConvMLP
+from baton_lightning.models.rope import grid_positions
+
+
+class Patches(Protocol):
+    """Latents to tokens and back.
+
+    Attributes:
+        unit: RoPE position per step of the first axis, in video latent frames.
+        rate: RoPE positions per second.
+        values: Velocity values per token.
+    """
+
+    unit: float
+    rate: float
+    values: int
+
+    def __call__(self, latents: Tensor) -> Tensor: ...
+
+    def token_grid(self, latents: Tensor) -> tuple[int, ...]: ...
+
+    def restore(self, values: Tensor, grid: tuple[int, ...]) -> Tensor: ...
+
+
+def positions(patches: Patches, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "L A"]:
+    """Positions of the tokens of a grid: integers on every axis, times the modality's unit."""
+    return grid_positions(grid, device) * patches.unit
+
+
+class VideoPatches(nn.Conv3d):
+    """Video latents [B, C, T, Y, X] cut into patches, each projected to a token, in t-y-x order.
+
+    Args:
+        channels: Latent channels.
+        width: Channels of a token.
+        patch: Patch size (T, Y, X), in latents.
+        rate: Token frames per second.
+    """
+
+    unit = 1.0
+
+    def __init__(self, channels: int, width: int, patch: tuple[int, int, int], rate: float = 1.0) -> None:
+        super().__init__(channels, width, kernel_size=patch, stride=patch)
+        self.rate, self.values = rate, channels * math.prod(patch)
+
+    def token_grid(self, latents: Float[Tensor, "B C T Y X"]) -> tuple[int, int, int]:
+        """Tokens per axis.
+
+        Raises:
+            ValueError: If the latents do not divide into patches.
+        """
+        if any(n % p for n, p in zip(latents.shape[2:], self.kernel_size, strict=True)):
+            raise ValueError(f"video latents (T, Y, X) must divide by the patch {tuple(self.kernel_size)}, got {tuple(latents.shape[2:])}")
+        t, y, x = (n // p for n, p in zip(latents.shape[2:], self.kernel_size, strict=True))
+        return t, y, x
+
+    def forward(self, latents: Float[Tensor, "B C T Y X"]) -> Float[Tensor, "B L W"]:
+        return super().forward(latents).flatten(2).transpose(1, 2)
+
+    def restore(self, values: Float[Tensor, "B L V"], grid: tuple[int, int, int]) -> Float[Tensor, "B C T Y X"]:
+        """Values of every token back in their places; within a token the channel runs fastest."""
+        (t, y, x), (p, q, r) = grid, self.kernel_size
+        return rearrange(values, "b (t y x) (p q r c) -> b c (t p) (y q) (x r)", t=t, y=y, x=x, p=p, q=q, r=r)
+
+
+class AudioPatches(nn.Sequential):
+    """Audio latents [B, L, C], each a token of its own, embedded with its neighbours.
+
+    Args:
+        channels: Latent channels.
+        width: Channels of a token.
+        unit: Video latent frames per audio latent.
+        rate: Video latent frames per second, as the unit counts them.
+    """
+
+    def __init__(self, channels: int, width: int, unit: float, rate: float = 1.0) -> None:
+        super().__init__(nn.Conv1d(channels, width, kernel_size=7, padding=3), nn.SiLU(), ConvMLP(width, 4 * width))
+        self.unit, self.rate, self.values = unit, rate, channels
+
+    def token_grid(self, latents: Float[Tensor, "B L C"]) -> tuple[int]:
+        """Tokens along time."""
+        return (latents.shape[1],)
+
+    def forward(self, latents: Float[Tensor, "B L C"]) -> Float[Tensor, "B L W"]:
+        return super().forward(latents.transpose(1, 2)).transpose(1, 2)
+
+    def restore(self, values: Float[Tensor, "B L V"], grid: tuple[int]) -> Float[Tensor, "B L C"]:
+        """The values: a token is a latent."""
+        return values
