@@ -8,22 +8,25 @@ from pathlib import Path
 
 
 @contextmanager
-def weights_of(repo: str, *, files: str = "", licence: str) -> Iterator[None]:
+def weights_of(repo: str, *, file: str = "", folder: str = "", licence: str) -> Iterator[None]:
     """Turns a failed download or a missing path inside the block into a ``ValueError`` that says what to run.
 
     Args:
         repo: Hub repository or local path that is being read.
-        files: Which of its files are needed, as ``hf download`` takes them; empty for all.
+        file: The one file that is needed; empty for more than one.
+        folder: The one folder that is needed; empty for all.
         licence: Licence of the weights, as their authors state it.
     """
     try:
         yield
     except OSError as error:
-        missing = f"{repo}/{files}" if files else repo
+        part = file or folder
+        missing = f"{repo}/{part}" if part else repo
         if Path(repo).is_absolute() or repo.startswith("."):
             fix = "check the path"
         else:
-            fix = f"run `hf download {repo}{' ' + files if files else ''}` on a machine with a network, or give a local path"
+            argument = f" {file}" if file else f" --include '{folder}/*'" if folder else ""
+            fix = f"run `hf download {repo}{argument}` on a machine with a network, or give a local path"
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the weights {missing} could not be read: {fix}. Licence of these weights: {licence}. ({first})") from error
 
@@ -37,5 +40,5 @@ def hub_file(repo: str, file: str, *, licence: str, path: str | None = None) -> 
         return Path(path)
     from huggingface_hub import hf_hub_download
 
-    with weights_of(repo, files=file, licence=licence):
+    with weights_of(repo, file=file, licence=licence):
         return Path(hf_hub_download(repo, file))

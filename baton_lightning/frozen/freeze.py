@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import nn
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class Frozen(nn.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from baton_lightning.frozen.downloads import weights_of
-from baton_lightning.frozen.freeze import seeded
+from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
 
 if TYPE_CHECKING:
@@ -63,15 +63,7 @@ class TextLLM(nn.Module):
         return self.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
 
 
-def tiny_llm(
-    width: int = 96,
-    depth: int = 3,
-    num_heads: int = 4,
-    num_kv_heads: int = 2,
-    max_positions: int = 1024,
-    vocabulary: Sequence[str] | None = None,
-    seed: int = 0,
-) -> TextLLM:
+class TinyLLM(TextLLM):
     """A random Qwen3 small enough for a laptop, over the words of the benchmark world.
 
     Args:
@@ -86,42 +78,45 @@ def tiny_llm(
     Raises:
         ValueError: If heads do not divide the width.
     """
-    if width % (2 * num_heads) or num_heads % num_kv_heads:
-        raise ValueError(
-            f"tiny_llm: width must be a multiple of 2 * num_heads and num_heads of num_kv_heads, got width={width}, "
-            f"num_heads={num_heads}, num_kv_heads={num_kv_heads}"
+
+    def __init__(
+        self,
+        width: int = 96,
+        depth: int = 3,
+        num_heads: int = 4,
+        num_kv_heads: int = 2,
+        max_positions: int = 1024,
+        vocabulary: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if width % (2 * num_heads) or num_heads % num_kv_heads:
+            raise ValueError(
+                f"TinyLLM: width must be a multiple of 2 * num_heads and num_heads of num_kv_heads, got width={width}, "
+                f"num_heads={num_heads}, num_kv_heads={num_kv_heads}"
+            )
+        from transformers import Qwen3Config, Qwen3Model
+
+        tokenizer = word_tokenizer(vocabulary)
+        config = Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=depth,
+            num_attention_heads=num_heads,
+            num_key_value_heads=num_kv_heads,
+            head_dim=width // num_heads,
+            max_position_embeddings=max_positions,
         )
-    from transformers import Qwen3Config, Qwen3Model
-
-    tokenizer = word_tokenizer(vocabulary)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=depth,
-        num_attention_heads=num_heads,
-        num_key_value_heads=num_kv_heads,
-        head_dim=width // num_heads,
-        max_position_embeddings=max_positions,
-    )
-    with seeded(seed):
-        return TextLLM(Qwen3Model(config), tokenizer)
+        with seeded(seed):
+            super().__init__(Qwen3Model(config), tokenizer)
 
 
-def pretrained_llm(
-    name_or_path: str = "Qwen/Qwen3-8B",
-    dtype: str = "float32",
-    gradient_checkpointing: bool = False,
-    lora_rank: int | None = None,
-    lora_alpha: float | None = None,
-    lora_targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    seed: int = 0,
-) -> TextLLM:
+class PretrainedLLM(TextLLM):
     """A released language model (Baton: Qwen3-8B, fully trained).
 
     Args:
         name_or_path: Hub name or local directory.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: Type the weights are held in.
         gradient_checkpointing: Recompute activations in the backward pass.
         lora_rank: Train low-rank adapters of this rank instead of the weights; ``None`` trains everything, as the paper does.
         lora_alpha: Scale of the adapters; ``None`` = ``2 * lora_rank``.
@@ -131,16 +126,31 @@ def pretrained_llm(
     Raises:
         ValueError: If the weights cannot be read, or adapters are asked for without ``peft``.
     """
-    from transformers import AutoModel, AutoTokenizer
 
-    with weights_of(name_or_path, licence="Apache-2.0 (Qwen3)"):
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        model = AutoModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
-    if lora_rank is not None:
-        _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return TextLLM(model, tokenizer)
+    def __init__(
+        self,
+        name_or_path: str = "Qwen/Qwen3-8B",
+        dtype: Dtype = "float32",
+        gradient_checkpointing: bool = False,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        lora_targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        seed: int = 0,
+    ) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        with weights_of(name_or_path, licence="Apache-2.0 (Qwen3)"):
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+            model = AutoModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        if lora_rank is not None:
+            _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        super().__init__(model, tokenizer)
+
+
+tiny_llm = TinyLLM
+pretrained_llm = PretrainedLLM
 
 
 def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:

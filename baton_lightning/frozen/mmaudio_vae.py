@@ -110,26 +110,6 @@ def mmaudio_vae_16k(hidden_channels: int = 384, channel_multipliers: tuple[int, 
     )
 
 
-def mmaudio_codec(vae: str | None = None, vocoder: str | None = None, num_latents: int | None = None) -> MMAudioCodec:
-    """The released 16 kHz VAE and vocoder. The weights are CC BY-NC 4.0: not for commercial use.
-
-    Args:
-        vae: Path of ``v1-16.pth``; ``None`` takes it from the hub.
-        vocoder: Path of ``best_netG.pt``; ``None`` takes it from the hub.
-        num_latents: As in :class:`MMAudioCodec`.
-
-    Raises:
-        ValueError: If the weights cannot be read or do not fit.
-    """
-    vae_file = hub_file(REPOSITORY, "ext_weights/v1-16.pth", licence=LICENCE, path=vae)
-    vocoder_file = hub_file(REPOSITORY, "ext_weights/best_netG.pt", licence=LICENCE, path=vocoder)
-    with seeded(0):
-        codec = MMAudioCodec(mmaudio_vae_16k(), bigvgan_16k(), num_latents)
-    load_vae(codec.vae, torch.load(vae_file, map_location="cpu", weights_only=True))
-    load_vocoder(codec.vocoder, torch.load(vocoder_file, map_location="cpu", weights_only=True))
-    return codec
-
-
 def load_vae(vae: MMAudioVAE, raw: Mapping[str, Tensor]) -> None:
     """Loads a raw VAE checkpoint strictly; the mel front end has no weights in it and keeps its own."""
     weights = fold_magnitudes(raw)
@@ -149,12 +129,35 @@ def _load(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> 
         raise ValueError(f"the file does not hold {what}: {str(error).splitlines()[-1].strip()}") from error
 
 
-def tiny_mmaudio(num_latents: int | None = None, seed: int = 0) -> MMAudioCodec:
+class MMAudio16k(MMAudioCodec):
+    """The released 16 kHz VAE and vocoder. The weights are CC BY-NC 4.0: not for commercial use.
+
+    Args:
+        vae: Path of ``v1-16.pth``; ``None`` takes it from the hub.
+        vocoder: Path of ``best_netG.pt``; ``None`` takes it from the hub.
+        num_latents: As in :class:`MMAudioCodec`.
+
+    Raises:
+        ValueError: If the weights cannot be read or do not fit.
+    """
+
+    def __init__(self, vae: str | None = None, vocoder: str | None = None, num_latents: int | None = None) -> None:
+        vae_file = hub_file(REPOSITORY, "ext_weights/v1-16.pth", licence=LICENCE, path=vae)
+        vocoder_file = hub_file(REPOSITORY, "ext_weights/best_netG.pt", licence=LICENCE, path=vocoder)
+        with seeded(0):
+            super().__init__(mmaudio_vae_16k(), bigvgan_16k(), num_latents)
+        load_vae(self.vae, torch.load(vae_file, map_location="cpu", weights_only=True))
+        load_vocoder(self.vocoder, torch.load(vocoder_file, map_location="cpu", weights_only=True))
+
+
+class TinyMMAudio(MMAudioCodec):
     """A random 16 kHz codec with the real mel front end, rates and channels.
 
     Args:
         num_latents: As in :class:`MMAudioCodec`.
         seed: Decides the weights; the global random state is left alone.
     """
-    with seeded(seed):
-        return MMAudioCodec(mmaudio_vae_16k(8, (1, 1, 1), 1), bigvgan_16k(64, (3,), ((1,),)), num_latents)
+
+    def __init__(self, num_latents: int | None = None, seed: int = 0) -> None:
+        with seeded(seed):
+            super().__init__(mmaudio_vae_16k(8, (1, 1, 1), 1), bigvgan_16k(64, (3,), ((1,),)), num_latents)

@@ -1,32 +1,40 @@
-"""What a perceiver must do: turn pictures or sound into the features a planner is trained to predict (Baton, Sec. 3)."""
+"""What a perceiver is: frozen eyes or ears whose features a planner is trained to predict (Baton, Sec. 3)."""
 
 from __future__ import annotations
-
-from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from baton_lightning.frozen.freeze import Frozen
 
-@runtime_checkable
-class VideoPerceiver(Protocol):
-    """Features of single pictures on a grid of rows and columns."""
+
+class VideoPerceiver(Frozen):
+    """Features of single pictures on a grid.
+
+    Attributes:
+        grid: Rows and columns (h, w).
+        width: Channels C.
+    """
 
     grid: tuple[int, int]
     width: int
 
-    def __call__(self, frames: UInt8[Tensor, "B N Y X 3"]) -> Float[Tensor, "B N h w C"]:
-        """Features of N keyframes, pooled to ``grid``."""
-        ...
+    def forward(self, frames: UInt8[Tensor, "B N Y X 3"]) -> Float[Tensor, "B N h w C"]:
+        """Features of N keyframes of any size, 0..255."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class AudioPerceiver(Protocol):
-    """Features of sound at a constant rate, in tokens/s."""
+class AudioPerceiver(Frozen):
+    """Features of sound at a constant rate.
+
+    Attributes:
+        rate: Tokens per second.
+        width: Channels C.
+    """
 
     rate: float
     width: int
 
-    def __call__(self, waveform: Float[Tensor, "B S"], sample_rate: int) -> Float[Tensor, "B K C"]:
-        """Features of a whole clip, K = ceil(S / sample_rate * rate)."""
-        ...
+    def forward(self, waveform: Float[Tensor, "B S"], sample_rate: int) -> Float[Tensor, "B K C"]:
+        """Features of a whole clip in [-1, 1] at ``sample_rate`` Hz; K = ceil(S / sample_rate * rate)."""
+        raise NotImplementedError

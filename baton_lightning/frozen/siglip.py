@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baton_lightning.frozen.downloads import weights_of
-from baton_lightning.frozen.freeze import Frozen, seeded
+from baton_lightning.frozen.freeze import Dtype, seeded
+from baton_lightning.frozen.perceivers import VideoPerceiver
 
 if TYPE_CHECKING:
     from transformers import SiglipVisionModel
 
 
-class SiglipPerceiver(Frozen):
+class SiglipPerceiver(VideoPerceiver):
     """``hidden_states[-2]`` of a SigLIP vision tower on every keyframe, pooled to a grid.
 
     The last block, the final norm and the pooling head are dropped, not computed. Pictures are resized to the tower's square side
@@ -70,9 +71,7 @@ class SiglipPerceiver(Frozen):
         return F.adaptive_avg_pool2d(patches, self.grid).permute(0, 2, 3, 1)
 
 
-def tiny_siglip(
-    grid: tuple[int, int] = (4, 4), width: int = 64, depth: int = 3, side: int = 48, patch: int = 6, num_heads: int = 4, seed: int = 0
-) -> SiglipPerceiver:
+class TinySiglip(SiglipPerceiver):
     """A random SigLIP tower: real class, real path, a laptop's size.
 
     Args:
@@ -84,39 +83,53 @@ def tiny_siglip(
         num_heads: Attention heads.
         seed: Decides the weights; the global random state is left alone.
     """
-    from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    config = SiglipVisionConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=depth,
-        num_attention_heads=num_heads,
-        image_size=side,
-        patch_size=patch,
-    )
-    with seeded(seed):
-        return SiglipPerceiver(SiglipVisionModel(config), grid)
+    def __init__(
+        self,
+        grid: tuple[int, int] = (4, 4),
+        width: int = 64,
+        depth: int = 3,
+        side: int = 48,
+        patch: int = 6,
+        num_heads: int = 4,
+        seed: int = 0,
+    ) -> None:
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
+        config = SiglipVisionConfig(
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=depth,
+            num_attention_heads=num_heads,
+            image_size=side,
+            patch_size=patch,
+        )
+        with seeded(seed):
+            super().__init__(SiglipVisionModel(config), grid)
 
 
-def siglip2(
-    name_or_path: str = "google/siglip2-so400m-patch14-384",
-    grid: tuple[int, int] | None = None,
-    dtype: str = "float32",
-    frames_at_once: int = 64,
-) -> SiglipPerceiver:
+class Siglip2(SiglipPerceiver):
     """The released SigLIP2 so400m/14 at 384 pixels: 27 x 27 x 1152 features of a picture.
 
     Args:
         name_or_path: Hub name of a fixed-resolution SigLIP or SigLIP2, or a local directory.
         grid: Rows and columns of the features; ``None`` = native.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; features come out in float32.
+        dtype: Type the weights are held in; features come out in float32.
         frames_at_once: Pictures in one forward.
 
     Raises:
         ValueError: If the weights cannot be read.
     """
-    from transformers import SiglipVisionModel
 
-    with weights_of(name_or_path, licence="Apache-2.0 (SigLIP2)"):
-        model = SiglipVisionModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
-    return SiglipPerceiver(model, grid, frames_at_once)
+    def __init__(
+        self,
+        name_or_path: str = "google/siglip2-so400m-patch14-384",
+        grid: tuple[int, int] | None = None,
+        dtype: Dtype = "float32",
+        frames_at_once: int = 64,
+    ) -> None:
+        from transformers import SiglipVisionModel
+
+        with weights_of(name_or_path, licence="Apache-2.0 (SigLIP2)"):
+            model = SiglipVisionModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        super().__init__(model, grid, frames_at_once)

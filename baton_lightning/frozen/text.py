@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from baton_lightning.frozen.downloads import weights_of
-from baton_lightning.frozen.freeze import Frozen, seeded
+from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
 
 if TYPE_CHECKING:
@@ -55,14 +55,7 @@ class TextEncoder(Frozen):
         return [hidden[i, :n] for i, n in enumerate(mask.sum(1).tolist())]
 
 
-def tiny_text(
-    width: int = 64,
-    depth: int = 2,
-    num_heads: int = 4,
-    max_tokens: int = 64,
-    vocabulary: Sequence[str] | None = None,
-    seed: int = 0,
-) -> TextEncoder:
+class TinyText(TextEncoder):
     """A random umT5 encoder over the words of the benchmark world.
 
     Args:
@@ -73,30 +66,42 @@ def tiny_text(
         vocabulary: Words; ``None`` takes the world's.
         seed: Decides the weights; the global random state is left alone.
     """
-    from transformers import UMT5Config, UMT5EncoderModel
 
-    tokenizer = word_tokenizer(vocabulary, append_end=True)
-    config = UMT5Config(
-        vocab_size=len(tokenizer), d_model=width, d_kv=width // num_heads, d_ff=2 * width, num_layers=depth, num_heads=num_heads
-    )
-    with seeded(seed):
-        return TextEncoder(UMT5EncoderModel(config), tokenizer, max_tokens)
+    def __init__(
+        self,
+        width: int = 64,
+        depth: int = 2,
+        num_heads: int = 4,
+        max_tokens: int = 64,
+        vocabulary: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        from transformers import UMT5Config, UMT5EncoderModel
+
+        tokenizer = word_tokenizer(vocabulary, append_end=True)
+        config = UMT5Config(
+            vocab_size=len(tokenizer), d_model=width, d_kv=width // num_heads, d_ff=2 * width, num_layers=depth, num_heads=num_heads
+        )
+        with seeded(seed):
+            super().__init__(UMT5EncoderModel(config), tokenizer, max_tokens)
 
 
-def umt5(name_or_path: str = "google/umt5-xxl", dtype: str = "bfloat16", max_tokens: int = 512) -> TextEncoder:
+class UMT5(TextEncoder):
     """The released umT5 encoder: 5.7 B parameters, so embed texts once and keep the rows.
 
     Args:
         name_or_path: Hub name or local directory.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; rows come out in float32.
+        dtype: Type the weights are held in; rows come out in float32.
         max_tokens: Longest text, in tokens (Wan, Ovi: 512).
 
     Raises:
         ValueError: If the weights cannot be read.
     """
-    from transformers import AutoTokenizer, UMT5EncoderModel
 
-    with weights_of(name_or_path, licence="Apache-2.0 (umT5)"):
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        model = UMT5EncoderModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
-    return TextEncoder(model, tokenizer, max_tokens)
+    def __init__(self, name_or_path: str = "google/umt5-xxl", dtype: Dtype = "bfloat16", max_tokens: int = 512) -> None:
+        from transformers import AutoTokenizer, UMT5EncoderModel
+
+        with weights_of(name_or_path, licence="Apache-2.0 (umT5)"):
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+            model = UMT5EncoderModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        super().__init__(model, tokenizer, max_tokens)

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from baton_lightning.frozen.downloads import weights_of
-from baton_lightning.frozen.freeze import Frozen, seeded
+from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -68,25 +68,27 @@ class WanVideoCodec(Frozen):
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
 
 
-def wan_vae(name_or_path: str = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", dtype: str = "float32", tiling: bool = False) -> WanVideoCodec:
+class WanVAE(WanVideoCodec):
     """The released Wan 2.2 VAE.
 
     Args:
         name_or_path: Hub name or local directory with a folder ``vae``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; latents come out in float32.
+        dtype: Type the weights are held in; latents come out in float32.
         tiling: As in :class:`WanVideoCodec`.
 
     Raises:
         ValueError: If the weights cannot be read.
     """
-    from diffusers import AutoencoderKLWan
 
-    with weights_of(name_or_path, files="--include 'vae/*'", licence="Apache-2.0 (Wan 2.2)"):
-        vae = AutoencoderKLWan.from_pretrained(name_or_path, subfolder="vae", torch_dtype=getattr(torch, dtype))
-    return WanVideoCodec(vae, tiling)
+    def __init__(self, name_or_path: str = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", dtype: Dtype = "float32", tiling: bool = False) -> None:
+        from diffusers import AutoencoderKLWan
+
+        with weights_of(name_or_path, folder="vae", licence="Apache-2.0 (Wan 2.2)"):
+            vae = AutoencoderKLWan.from_pretrained(name_or_path, subfolder="vae", torch_dtype=getattr(torch, dtype))
+        super().__init__(vae, tiling)
 
 
-def tiny_wan_vae(channels: int = 8, width: int = 8, seed: int = 0) -> WanVideoCodec:
+class TinyWanVAE(WanVideoCodec):
     """A random Wan 2.2 VAE with the real strides.
 
     Args:
@@ -94,24 +96,26 @@ def tiny_wan_vae(channels: int = 8, width: int = 8, seed: int = 0) -> WanVideoCo
         width: Channels of the convolutions.
         seed: Decides the weights and the latent statistics; the global random state is left alone.
     """
-    from diffusers import AutoencoderKLWan
 
-    with seeded(seed):
-        mean, std = torch.randn(channels).tolist(), torch.empty(channels).uniform_(0.5, 2).tolist()
-        vae = AutoencoderKLWan(
-            base_dim=width,
-            decoder_base_dim=width,
-            z_dim=channels,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-            is_residual=True,
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
-            scale_factor_temporal=4,
-            scale_factor_spatial=16,
-            latents_mean=mean,
-            latents_std=std,
-        )
-    return WanVideoCodec(vae)
+    def __init__(self, channels: int = 8, width: int = 8, seed: int = 0) -> None:
+        from diffusers import AutoencoderKLWan
+
+        with seeded(seed):
+            mean, std = torch.randn(channels).tolist(), torch.empty(channels).uniform_(0.5, 2).tolist()
+            vae = AutoencoderKLWan(
+                base_dim=width,
+                decoder_base_dim=width,
+                z_dim=channels,
+                dim_mult=[1, 1, 1, 1],
+                num_res_blocks=1,
+                temperal_downsample=[False, True, True],
+                is_residual=True,
+                in_channels=12,
+                out_channels=12,
+                patch_size=2,
+                scale_factor_temporal=4,
+                scale_factor_spatial=16,
+                latents_mean=mean,
+                latents_std=std,
+            )
+        super().__init__(vae)

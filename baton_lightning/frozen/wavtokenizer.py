@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from baton_lightning.frozen.downloads import hub_file
-from baton_lightning.frozen.freeze import Frozen, seeded
+from baton_lightning.frozen.freeze import seeded
+from baton_lightning.frozen.perceivers import AudioPerceiver
 from baton_lightning.frozen.resample import resample
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ CHECKPOINT = "wavtokenizer_large_unify_600_24k.ckpt"
 KEY_PREFIX = "feature_extractor.encodec.encoder."
 
 
-class EncodecPerceiver(Frozen):
+class EncodecPerceiver(AudioPerceiver):
     """Features of an Encodec encoder, the network WavTokenizer is built on.
 
     The convolutions look both ways, so the whole clip is encoded at once; features of 1-s chunks are slices of the result.
@@ -110,32 +111,6 @@ def wavtokenizer_config(
     )
 
 
-def tiny_encodec(
-    rate: int = 40, width: int = 64, sample_rate: int = 16000, final_convolution: bool = False, seed: int = 0
-) -> EncodecPerceiver:
-    """A random WavTokenizer encoder: 1/8 of the filters at 16 kHz.
-
-    Features of a tone are the same from token to token only if its frequency is a multiple of the token rate.
-
-    Args:
-        rate: Tokens per second, 40 or 50.
-        width: Channels C, a multiple of 16.
-        sample_rate: Rate the encoder runs at, in Hz.
-        final_convolution: As in :class:`EncodecPerceiver`.
-        seed: Decides the weights; the global random state is left alone.
-
-    Raises:
-        ValueError: If the rate does not split into four small strides, or the width into four doublings.
-    """
-    ratios = _four_strides(sample_rate, rate)
-    if width % 16:
-        raise ValueError(f"tiny_encodec: width must be a multiple of 16 (four stages double the filters), got {width}")
-    with seeded(seed):
-        perceiver = EncodecPerceiver(wavtokenizer_config(ratios, width // 16, width, sample_rate), final_convolution)
-        _keep_variance(perceiver.encoder)
-    return perceiver
-
-
 @torch.no_grad()
 def _keep_variance(encoder: nn.Module) -> None:
     """Weights of variance 1 / fan-in and no biases, so that a random encoder passes sound on: with the library's own
@@ -157,11 +132,36 @@ def _four_strides(sample_rate: int, rate: int) -> tuple[int, ...]:
         if rest == 0 and hop % (a * b * c) == 0 and 1 < hop // (a * b * c) <= c
     ]
     if not choices:
-        raise ValueError(f"tiny_encodec: sample_rate / rate must be a product of four strides from 2 to 10, got {sample_rate} / {rate}")
+        raise ValueError(f"TinyEncodec: sample_rate / rate must be a product of four strides from 2 to 10, got {sample_rate} / {rate}")
     return min(choices, key=max)
 
 
-def wavtokenizer(path: str | None = None, ratios: tuple[int, ...] = (6, 5, 5, 4), final_convolution: bool = False) -> EncodecPerceiver:
+class TinyEncodec(EncodecPerceiver):
+    """A random WavTokenizer encoder: an eighth of the filters, at 16 kHz.
+
+    Features of a tone are the same from token to token only if its frequency is a multiple of the token rate.
+
+    Args:
+        rate: Tokens per second.
+        width: Channels C, a multiple of 16.
+        sample_rate: Rate the encoder runs at, in Hz.
+        final_convolution: As in :class:`EncodecPerceiver`.
+        seed: Decides the weights; the global random state is left alone.
+
+    Raises:
+        ValueError: If the rate does not split into four small strides, or the width into four doublings.
+    """
+
+    def __init__(self, rate: int = 40, width: int = 64, sample_rate: int = 16000, final_convolution: bool = False, seed: int = 0) -> None:
+        if width % 16:
+            raise ValueError(f"TinyEncodec: width must be a multiple of 16 (four stages double the filters), got {width}")
+        config = wavtokenizer_config(_four_strides(sample_rate, rate), width // 16, width, sample_rate)
+        with seeded(seed):
+            super().__init__(config, final_convolution)
+            _keep_variance(self.encoder)
+
+
+class WavTokenizer(EncodecPerceiver):
     """The released WavTokenizer encoder, 40 tokens/s x 512 channels at 24 kHz.
 
     Args:
@@ -172,13 +172,14 @@ def wavtokenizer(path: str | None = None, ratios: tuple[int, ...] = (6, 5, 5, 4)
     Raises:
         ValueError: If the checkpoint cannot be read or is not one of WavTokenizer's.
     """
-    file = hub_file(REPOSITORY, CHECKPOINT, licence="MIT (WavTokenizer)", path=path)
-    weights = torch.load(file, map_location="cpu", weights_only=True)
-    weights = rename_wavtokenizer(weights.get("state_dict", weights))
-    with seeded(0):
-        perceiver = EncodecPerceiver(wavtokenizer_config(ratios), final_convolution)
-    missing, unexpected = set(perceiver.encoder.state_dict()) - weights.keys(), weights.keys() - set(perceiver.encoder.state_dict())
-    if missing or unexpected:
-        raise ValueError(f"{file} is no WavTokenizer checkpoint: missing {sorted(missing)[:3]}, unexpected {sorted(unexpected)[:3]}")
-    perceiver.encoder.load_state_dict(weights)
-    return perceiver
+
+    def __init__(self, path: str | None = None, ratios: tuple[int, int, int, int] = (6, 5, 5, 4), final_convolution: bool = False) -> None:
+        file = hub_file(REPOSITORY, CHECKPOINT, licence="MIT (WavTokenizer)", path=path)
+        with seeded(0):
+            super().__init__(wavtokenizer_config(ratios), final_convolution)
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        weights = rename_wavtokenizer(weights.get("state_dict", weights))
+        expected = self.encoder.state_dict().keys()
+        if missing := sorted(expected - weights.keys()):
+            raise ValueError(f"{file} does not hold a WavTokenizer encoder: {len(missing)} weights are missing, the first is {missing[0]}")
+        self.encoder.load_state_dict(weights)
