@@ -1,0 +1,20 @@
+"""``python -m baton_lightning bench <what>``: measurements of the library against others, and against itself."""
+
+from __future__ import annotations
+
+import argparse
+
+from baton_lightning.runs import parity
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one bench and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="baton_lightning bench", description=__doc__)
+    benches = parser.add_subparsers(dest="bench", required=True)
+    for name, bench in (("parity", parity),):
+        summary = (bench.__doc__ or "").splitlines()[0]
+        sub = benches.add_parser(name, help=summary, description=summary)
+        bench.add_arguments(sub)
+        sub.set_defaults(main=bench.main)
+    options = parser.parse_args(argv)
+    return options.main(options)
