@@ -33,6 +33,11 @@ class Plan:
         """The same plans, each given to another sample of the batch: the shuffled control."""
         return replace(self, video=self.video.roll(shift, 0), audio=self.audio.roll(shift, 0))
 
+    def to(self, device: torch.device | str, **kwargs: object) -> Plan:
+        """Moves every tensor; Lightning calls this on what ``predict`` returns."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class Batch:

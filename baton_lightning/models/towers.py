@@ -51,8 +51,8 @@ class TowerAttention(nn.Module):
         self,
         queries: Float[Tensor, "B Q C"],
         states: Float[Tensor, "B K C"],
-        query_phase: Complex[Tensor, "Q D/2"] | None = None,
-        state_phase: Complex[Tensor, "K D/2"] | None = None,
+        query_phase: Complex[Tensor, "Q P"] | None = None,
+        state_phase: Complex[Tensor, "K P"] | None = None,
     ) -> Float[Tensor, "B Q C"]:
         q = self.query(self.query_norm(queries)).unflatten(-1, (self.num_heads, -1))
         k, v = self.key_value(self.state_norm(states)).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
@@ -82,8 +82,8 @@ class Tower(nn.Module):
         self,
         own: Float[Tensor, "B K C"],
         other: Float[Tensor, "B J C"],
-        own_phase: Complex[Tensor, "K D/2"] | None,
-        other_phase: Complex[Tensor, "J D/2"] | None,
+        own_phase: Complex[Tensor, "K P"] | None,
+        other_phase: Complex[Tensor, "J P"] | None,
     ) -> Float[Tensor, "B K C"]:
         """Aligned states of this modality.
 
@@ -137,7 +137,7 @@ class DualTowers(SemHeads):
 
     def timestamp_phases(
         self, head_dim: int, device: torch.device
-    ) -> tuple[Complex[Tensor, "K_v D/2"] | None, Complex[Tensor, "K_a D/2"] | None]:
+    ) -> tuple[Complex[Tensor, "K_v P"] | None, Complex[Tensor, "K_a P"] | None]:
         """Unit complex numbers that turn the pairs of a head by each token's time; ``None`` without timestamp RoPE."""
         if not self.timestamp_rope:
             return None, None

@@ -1,0 +1,67 @@
+"""Discrete codes instead of continuous tokens: the ablation that says what continuity is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.models.sem_mlp import SemHeads
+
+
+class Codebook(nn.Module):
+    """A learned codebook; a token becomes the nearest code, and the gradient passes straight through to the token as well.
+
+    Args:
+        num_codes: Codes N.
+        width: Channels C of a code.
+
+    Note:
+        Codes start small and uniform, in +- 1 / N, as in VQ-VAE; the regression loss alone moves both codes and tokens.
+    """
+
+    def __init__(self, num_codes: int, width: int) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(torch.empty(num_codes, width).uniform_(-1 / num_codes, 1 / num_codes))
+
+    def nearest(self, tokens: Float[Tensor, "B K C"]) -> Int[Tensor, "B K"]:
+        """Index of the nearest code of each token."""
+        return (self.codes.square().sum(-1) - 2 * tokens @ self.codes.T).argmin(-1)
+
+    def forward(self, tokens: Float[Tensor, "B K C"]) -> Float[Tensor, "B K C"]:
+        code = self.codes[self.nearest(tokens.detach())]
+        return code + (tokens - tokens.detach())
+
+
+class DiscreteCodes(nn.Module):
+    """A readout whose planned tokens are codes of a learned codebook, one codebook a modality (ablation "discrete codes").
+
+    Args:
+        clip: Geometry of the clip.
+        width: Width of the language model's states.
+        readout: Factory of the continuous readout whose output is quantised.
+        num_codes: Codes of each codebook.
+    """
+
+    def __init__(
+        self, clip: ClipSpec, width: int, readout: Callable[[ClipSpec, int], nn.Module] = SemHeads, num_codes: int = 512
+    ) -> None:
+        super().__init__()
+        self.continuous = readout(clip, width)
+        self.video_codebook = Codebook(num_codes, clip.video_plan_width)
+        self.audio_codebook = Codebook(num_codes, clip.audio_plan_width)
+
+    def forward(
+        self, video_states: Float[Tensor, "B K_v C"], audio_states: Float[Tensor, "B K_a C"]
+    ) -> tuple[Float[Tensor, "B K_v C_v"], Float[Tensor, "B K_a C_a"]]:
+        """Planned tokens of both modalities, each a code.
+
+        Args:
+            video_states: Planning states H_v.
+            audio_states: Planning states H_a.
+        """
+        video, audio = self.continuous(video_states, audio_states)
+        return self.video_codebook(video), self.audio_codebook(audio)
