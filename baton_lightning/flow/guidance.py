@@ -71,8 +71,8 @@ class Guidance:
         guides_plan = self.plan_scale != 1 and wanted.plan is not None
         if (guides_text or guides_plan) and negative is None:
             raise ValueError(
-                f"guidance with scales video {self.video_scale}, audio {self.audio_scale}, plan {self.plan_scale} needs a negative condition; "
-                "give one, or set every scale to 1"
+                f"guidance with scales video {self.video_scale}, audio {self.audio_scale}, plan {self.plan_scale} "
+                "needs a negative condition; give one, or set every scale to 1"
             )
         skipped = () if self.skip_block is None else (self.skip_block,)
 
@@ -86,7 +86,8 @@ class Guidance:
                 return video_out, audio_out
             assert negative is not None
             planned = at(replace(negative, plan=wanted.plan), skipped)
-            video_out, audio_out = extrapolate(planned[0], video_out, self.video_scale), extrapolate(planned[1], audio_out, self.audio_scale)
+            video_out = extrapolate(planned[0], video_out, self.video_scale)
+            audio_out = extrapolate(planned[1], audio_out, self.audio_scale)
             if guides_plan:
                 unplanned = at(replace(negative, plan=None), skipped)
                 video_out = video_out + (self.plan_scale - 1) * (planned[0] - unplanned[0])

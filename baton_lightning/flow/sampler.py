@@ -89,7 +89,10 @@ class EulerSampler(Sampler):
 
 
 class UniPCSampler(Sampler):
-    """UniPC, a second-order predictor-corrector (arXiv 2302.04867): Ovi's sampler. It starts just below t = 1, where its logarithms live."""
+    """UniPC, a second-order predictor-corrector (arXiv 2302.04867), Ovi's sampler.
+
+    Note: it starts at 0.999, as Ovi does: the method takes logarithms, which t = 1 does not have.
+    """
 
     start = 0.999
 

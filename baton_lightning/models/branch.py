@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from baton_lightning.models.attention import EPS, FusionAttention, Located, SelfAttention
+from baton_lightning.models.conditions import Conditions
 from baton_lightning.models.layers import Head, Modulation, mlp, modulate, sinusoid
-from baton_lightning.models.patches import AudioPatches, VideoPatches
+from baton_lightning.models.patches import Patches
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What every block of a branch reads besides tokens; made once per forward.
-
-    Args:
-        time: Time embedding [B, N, C]; N is 1, or L if tokens have times of their own.
-        modulation: Its six rows [B, N, 6, C].
-        context: Embedded text [B, N, C].
-        phase: Rotation of the branch's tokens.
-        mask: Tokens that exist [B, L]; ``None`` says all.
-        plan: Planned tokens of the modality.
-        plan_phase: Rotation of the branch's tokens towards the plan.
-    """
-
-    time: Tensor
-    modulation: Tensor
-    context: Tensor
-    phase: Tensor
-    mask: Tensor | None = None
-    plan: Located | None = None
-    plan_phase: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -98,7 +74,7 @@ class Branch(nn.Module):
 
     def __init__(
         self,
-        patches: VideoPatches | AudioPatches,
+        patches: Patches,
         *,
         width: int,
         depth: int,
@@ -115,7 +91,8 @@ class Branch(nn.Module):
             raise ValueError(f"width must split into num_heads heads of an even number of dims, got width={width}, num_heads={num_heads}")
         if frequency_width % 2:
             raise ValueError(f"frequency_width must be even (cosines and sines), got {frequency_width}")
-        self.head_dim, self.text_tokens, self.text_width, self.frequency_width = width // num_heads, text_tokens, text_width, frequency_width
+        self.head_dim, self.frequency_width = width // num_heads, frequency_width
+        self.text_tokens, self.text_width = text_tokens, text_width
         self.patch_embedding = patches
         self.text_embedding = mlp(text_width, width, width)
         self.time_embedding = nn.Sequential(nn.Linear(frequency_width, width), nn.SiLU(), nn.Linear(width, width))

@@ -9,7 +9,7 @@ Without a plan it is Ovi, to the last digit and to the last parameter name, so O
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -21,15 +21,12 @@ from torch.utils.checkpoint import checkpoint
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.attention import Located
-from baton_lightning.models.branch import Block, Branch, Conditions
+from baton_lightning.models.branch import Block, Branch
+from baton_lightning.models.conditions import Conditions, Grid, Latents, alike, clean_first_frame, plan_of, plan_phases, tokenise
 from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, positions
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
 from baton_lightning.models.rope import phases
-from baton_lightning.models.rs_rope import planned_positions
-
-Latents = Tensor | Sequence[Tensor]
-Grid = tuple[int, ...]
 
 
 class FusedBranches(nn.Module):
@@ -65,11 +62,12 @@ class FusedBranches(nn.Module):
         self.video_model, self.audio_model = video_model, audio_model
         width = sizes[0][1]
         if plan_attention is not None:
-            self.latent_mlp = nn.ModuleDict({name: mlp(plan, width, width) for name, plan in zip(("video", "audio"), plan_widths, strict=True)})
+            video_plan, audio_plan = plan_widths
+            self.latent_mlp = nn.ModuleDict({"video": mlp(video_plan, width, width), "audio": mlp(audio_plan, width, width)})
         self.initialise()
 
     def initialise(self) -> None:
-        """Wan's initialisation, but for a head that is small instead of zero; then whatever must be silent at first is set to zero."""
+        """Wan's initialisation of linear layers, with a head that is small instead of zero. The plan's outputs are silent at first."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -83,7 +81,9 @@ class FusedBranches(nn.Module):
                 nn.init.zeros_(module.o.weight)
 
     @staticmethod
-    def from_ovi_config(config: dict[str, Any], plan_attention: PlanOptions | None = None, plan_widths: tuple[int, int] = (0, 0)) -> FusedBranches:
+    def from_ovi_config(
+        config: dict[str, Any], plan_attention: PlanOptions | None = None, plan_widths: tuple[int, int] = (0, 0)
+    ) -> FusedBranches:
         """The transformer that Ovi's own configuration describes, freshly initialised.
 
         Args:
@@ -167,58 +167,39 @@ class FusedBranches(nn.Module):
         )
 
     def _enter(
-        self, name: str, latents: Latents, t: Tensor, context: Latents | None, plan: Plan | None, has_plan: Tensor | None, first_frame_clean: bool
+        self,
+        name: str,
+        latents: Latents,
+        t: Tensor,
+        context: Latents | None,
+        plan: Plan | None,
+        has_plan: Tensor | None,
+        first_frame_clean: bool,
     ) -> tuple[Tensor, Conditions, list[Grid]]:
         """Tokens of a branch, what its blocks read besides, and the token grid of every clip (one, if all are alike)."""
         branch: Branch = getattr(self, f"{name}_model")
-        tokens, grids, mask = tokenise(branch, latents)
+        patches = branch.patch_embedding
+        tokens, grids, mask = tokenise(patches, latents)
         if len(t) != len(tokens):
             raise ValueError(f"t must hold one flow time per clip, got {len(t)} for {len(tokens)} clips of {name}")
         if context is None:
             raise ValueError(f"{name} latents need {name}_context; got None")
         if not isinstance(context, Tensor):
             context = pad_sequence(list(context), batch_first=True)
-        place = alike(grids, lambda grid: positions(branch.patch_embedding, grid, tokens.device))
-        phase = phases(place, branch.head_dim, dtype=tokens.dtype)
-        times = t[:, None]
-        if first_frame_clean:
-            given = torch.tensor([[math.prod(grid[1:])] for grid in grids], device=tokens.device)
-            times = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < given, torch.zeros_like(times), times)
+        times = clean_first_frame(t[:, None], tokens, grids) if first_frame_clean else t[:, None]
         time, modulation = branch.embed_time(times)
         text = branch.embed_text(context if self.text else torch.zeros_like(context))
-        located, plan_phase = self._locate(name, plan, has_plan, grids, place, phase, tokens.dtype)
+        place = alike(grids, lambda grid: positions(patches, grid, tokens.device))
+        located, plan_phase = None, None
+        if plan is not None and self.plan_attention is not None:
+            features, planned, plan_times = plan_of(plan, name)
+            plan_phase, key_phase = plan_phases(
+                planned, plan_times, self.plan_attention, patches, grids, place, branch.head_dim, tokens.dtype
+            )
+            seen = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
+            located = Located(self.latent_mlp[name](features), key_phase, seen)
+        phase = phases(place, branch.head_dim, dtype=tokens.dtype)
         return tokens, Conditions(time, modulation, text, phase, mask, located, plan_phase), grids
-
-    def _locate(
-        self, name: str, plan: Plan | None, has_plan: Tensor | None, grids: list[Grid], place: Tensor, phase: Tensor, dtype: torch.dtype
-    ) -> tuple[Located | None, Tensor | None]:
-        """The plan of a modality through its Latent-MLP, at its place among the branch's tokens, and the tokens' rotation towards it."""
-        if plan is None or self.plan_attention is None:
-            return None, None
-        branch: Branch = getattr(self, f"{name}_model")
-        features, planned, times = plan_of(plan, name)
-        if math.prod(planned) != features.shape[1]:
-            raise ValueError(f"the {name} plan must have one token per place of its grid {planned}, got {features.shape[1]} tokens")
-        tokens = self.latent_mlp[name](features)
-        mask = None if has_plan is None else has_plan[:, None].expand(tokens.shape[:2])
-        if self.plan_attention.rs_rope == "none":
-            return Located(tokens, None, mask), None
-        patches, options = branch.patch_embedding, self.plan_attention
-        plan_place = alike(
-            grids,
-            lambda grid: planned_positions(
-                planned,
-                grid,
-                unit=patches.unit,
-                alignment=options.alignment,
-                times=times if options.timestamps else None,
-                rate=patches.rate,
-                device=tokens.device,
-            ),
-        )
-        if options.rs_rope == "temporal":
-            plan_place, phase = plan_place[..., :1], phases(place[..., :1], branch.head_dim, dtype=dtype)
-        return Located(tokens, phases(plan_place, branch.head_dim, dtype=dtype), mask), phase
 
 
 class DualBranchDiT(FusedBranches):
@@ -263,7 +244,12 @@ class DualBranchDiT(FusedBranches):
 
 
 def fuse(
-    video_block: Block, audio_block: Block, video: Tensor | None, audio: Tensor | None, video_given: Conditions | None, audio_given: Conditions | None
+    video_block: Block,
+    audio_block: Block,
+    video: Tensor | None,
+    audio: Tensor | None,
+    video_given: Conditions | None,
+    audio_given: Conditions | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """One fused block. Both branches first look inward, then each reads the other as it is at that moment (Ovi)."""
     if video is not None:
@@ -278,24 +264,6 @@ def fuse(
     )
 
 
-def tokenise(branch: Branch, latents: Latents) -> tuple[Tensor, list[Grid], Tensor | None]:
-    """Tokens [B, L, C], the token grid of every clip (one, if all are alike), and which tokens exist. Clips are embedded before padding."""
-    patches = branch.patch_embedding
-    if isinstance(latents, Tensor):
-        return patches(latents), [patches.token_grid(latents)], None
-    tokens = pad_sequence([patches(x[None])[0] for x in latents], batch_first=True)
-    grids = [patches.token_grid(x[None]) for x in latents]
-    if len(set(grids)) == 1:
-        return tokens, grids[:1], None
-    lengths = torch.tensor([[math.prod(grid)] for grid in grids], device=tokens.device)
-    return tokens, grids, torch.arange(tokens.shape[1], device=tokens.device) < lengths
-
-
-def alike(grids: list[Grid], make: Callable[[Grid], Tensor]) -> Tensor:
-    """What ``make`` gives for the one grid [L, A], or for each clip's, padded with zeros [B, L, A]."""
-    return make(grids[0]) if len(grids) == 1 else pad_sequence([make(grid) for grid in grids], batch_first=True)
-
-
 def leave(branch: Branch, tokens: Tensor, given: Conditions, grids: list[Grid], *, dense: bool) -> Latents:
     """Velocities in the form in which the latents came."""
     values, patches = branch.head(tokens, given.time), branch.patch_embedding
@@ -303,10 +271,3 @@ def leave(branch: Branch, tokens: Tensor, given: Conditions, grids: list[Grid], 
         return patches.restore(values, grids[0])
     each = grids if len(grids) > 1 else grids * len(values)
     return [patches.restore(v[None, : math.prod(grid)], grid)[0] for v, grid in zip(values, each, strict=True)]
-
-
-def plan_of(plan: Plan, name: str) -> tuple[Tensor, Grid, Tensor | None]:
-    """Tokens, grid and times of one modality's plan."""
-    if name == "video":
-        return plan.video, tuple(plan.video_grid), plan.video_times
-    return plan.audio, (plan.audio.shape[1],), plan.audio_times

@@ -28,7 +28,9 @@ def layer_norm(tokens: Float[Tensor, "*B C"], eps: float = EPS) -> Float[Tensor,
     return F.layer_norm(tokens, tokens.shape[-1:], eps=eps)
 
 
-def modulate(tokens: Float[Tensor, "B L C"], shift: Float[Tensor, "B N C"], scale: Float[Tensor, "B N C"], eps: float) -> Float[Tensor, "B L C"]:
+def modulate(
+    tokens: Float[Tensor, "B L C"], shift: Float[Tensor, "B N C"], scale: Float[Tensor, "B N C"], eps: float
+) -> Float[Tensor, "B L C"]:
     """LN(x) (1 + scale) + shift; N is 1 (one time per clip) or L (a time for every token)."""
     return layer_norm(tokens, eps) * (1 + scale) + shift
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from einops import rearrange
@@ -12,31 +11,6 @@ from torch import Tensor, nn
 
 from baton_lightning.models.layers import ConvMLP
 from baton_lightning.models.rope import grid_positions
-
-
-class Patches(Protocol):
-    """Latents to tokens and back.
-
-    Attributes:
-        unit: RoPE position per step of the first axis, in video latent frames.
-        rate: RoPE positions per second.
-        values: Velocity values per token.
-    """
-
-    unit: float
-    rate: float
-    values: int
-
-    def __call__(self, latents: Tensor) -> Tensor: ...
-
-    def token_grid(self, latents: Tensor) -> tuple[int, ...]: ...
-
-    def restore(self, values: Tensor, grid: tuple[int, ...]) -> Tensor: ...
-
-
-def positions(patches: Patches, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "L A"]:
-    """Positions of the tokens of a grid: integers on every axis, times the modality's unit."""
-    return grid_positions(grid, device) * patches.unit
 
 
 class VideoPatches(nn.Conv3d):
@@ -99,3 +73,13 @@ class AudioPatches(nn.Sequential):
     def restore(self, values: Float[Tensor, "B L V"], grid: tuple[int]) -> Float[Tensor, "B L C"]:
         """The values: a token is a latent."""
         return values
+
+
+Patches = VideoPatches | AudioPatches
+"""Either modality's: ``unit`` (RoPE position per step of the first axis), ``rate`` (RoPE positions per second), ``values`` (velocity values
+per token), ``token_grid``, ``forward`` and ``restore``."""
+
+
+def positions(patches: Patches, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "L A"]:
+    """Positions of the tokens of a grid: integers on every axis, times the modality's unit, so the unit of both is a video latent frame."""
+    return grid_positions(grid, device) * patches.unit

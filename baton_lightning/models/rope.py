@@ -26,7 +26,7 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def phases(positions: Float[Tensor, "*B L A"], head_dim: int, *, dtype: torch.dtype = torch.float32) -> Complex[Tensor, "*B L D/2"]:
+def phases(positions: Float[Tensor, "*B L A"], head_dim: int, *, dtype: torch.dtype = torch.float32) -> Complex[Tensor, "*B L {head_dim//2}"]:
     """Unit complex numbers that turn the pairs of a head.
 
     Args:
@@ -55,7 +55,7 @@ def grid_positions(grid: tuple[int, ...], device: torch.device | str | None = No
     return torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], -1)
 
 
-def rotate(features: Float[Tensor, "B L H D"], phase: Complex[Tensor, "*B L D/2"]) -> Float[Tensor, "B L H D"]:
+def rotate(features: Float[Tensor, "B L H D"], phase: Complex[Tensor, "*B L P"]) -> Float[Tensor, "B L H D"]:
     """Turns adjacent pairs of every head by the phase of its token; half precision is turned in float32."""
     real = features if features.dtype in (torch.float32, torch.float64) else features.float()
     turned = torch.view_as_complex(real.unflatten(-1, (-1, 2)).contiguous()) * phase.unsqueeze(-2)

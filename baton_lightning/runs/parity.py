@@ -106,7 +106,9 @@ def compare(fixture: Path, dtype: str = "float64") -> list[Error]:
     return errors
 
 
-def compare_gradients(model: FusedBranches, config: dict[str, Any], recorded: dict[str, Tensor], gradients: dict[str, Tensor]) -> list[Error]:
+def compare_gradients(
+    model: FusedBranches, config: dict[str, Any], recorded: dict[str, Tensor], gradients: dict[str, Tensor]
+) -> list[Error]:
     """Gradients of ``_loss`` = sum(out * ``_probe``) with respect to every parameter, one line for each part of the network."""
     import torch
 
