@@ -145,7 +145,7 @@ class PretrainedLLM(TextLLM):
         if lora_rank is not None:
             _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         super().__init__(model, tokenizer)
 
 

@@ -11,18 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-@lru_cache(maxsize=16)
-def low_pass(up: int, down: int) -> tuple[Tensor, int]:
-    """Windowed-sinc filter at the lower of the two Nyquist frequencies, gain ``up``, and its half length."""
-    slower = max(up, down)
-    half = 10 * slower
-    time = torch.arange(-half, half + 1, dtype=torch.float64)
-    taps = torch.sinc(time / slower) * torch.kaiser_window(2 * half + 1, periodic=False, beta=5.0, dtype=torch.float64)
-    return (taps / taps.sum() * up).float(), half
-
-
 def resample(waveform: Float[Tensor, "B S"], rate: int, new_rate: int) -> Float[Tensor, "B R"]:
-    """The waveform at another sample rate, R = ceil(S * new_rate / rate); zeros are assumed beyond its ends.
+    """The waveform at another sample rate, R = ceil(S * new_rate / rate); beyond its ends is silence.
 
     Args:
         waveform: Samples at ``rate``.
@@ -33,8 +23,25 @@ def resample(waveform: Float[Tensor, "B S"], rate: int, new_rate: int) -> Float[
         return waveform
     common = math.gcd(rate, new_rate)
     up, down = new_rate // common, rate // common
-    taps, half = low_pass(up, down)
+    phases, reach = _phases(up, down)
     length = -(-waveform.shape[-1] * up // down)
-    fine = F.conv_transpose1d(waveform[:, None], taps.to(waveform)[None, None], stride=up)
-    fine = F.pad(fine[:, 0, half:], (0, max(0, (length - 1) * down + 1 - fine.shape[-1] + half)))
-    return fine[:, ::down][:, :length]
+    padded = F.pad(waveform, (reach, reach + down))
+    resampled = F.conv1d(padded[:, None], phases.to(waveform)[:, None], stride=down)
+    return resampled.transpose(1, 2).flatten(1)[:, :length]
+
+
+@lru_cache(maxsize=16)
+def _phases(up: int, down: int) -> tuple[Float[Tensor, "up taps"], int]:
+    """One filter a phase, and how many input samples it reaches back.
+
+    Output n = j * up + i sits at input time j * down + i * down / up, so phase i weighs input j * down + m by the low-pass filter at
+    i * down / up - m. On the grid of both rates, ``up`` times finer than the input, these are whole steps.
+    """
+    slower = max(up, down)
+    half = 10 * slower
+    fine = torch.arange(-half, half + 1, dtype=torch.float64)
+    low_pass = torch.sinc(fine / slower) * torch.kaiser_window(2 * half + 1, periodic=False, beta=5.0, dtype=torch.float64)
+    low_pass = low_pass / low_pass.sum() * up
+    reach = -(-half // up)
+    steps = torch.arange(up)[:, None] * down - torch.arange(-reach, reach + down + 1) * up
+    return torch.where(steps.abs() <= half, low_pass[(steps + half).clamp(0, 2 * half)], 0.0).float(), reach

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from transformers import SiglipVisionModel
 
 
+def resize(pictures: UInt8[Tensor, "B 3 Y X"], side: int) -> Float[Tensor, "B 3 side side"]:
+    """Pictures stretched to a square as image libraries do it: antialiased bilinear, rounded to whole levels 0..255."""
+    if pictures.shape[-2:] == (side, side):
+        return pictures.float()
+    return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True).round()
+
+
 class SiglipPerceiver(VideoPerceiver):
     """``hidden_states[-2]`` of a SigLIP vision tower on every keyframe, pooled to a grid.
 
@@ -63,10 +70,8 @@ class SiglipPerceiver(VideoPerceiver):
         return features.unflatten(0, (batch, num))
 
     def _perceive(self, pictures: UInt8[Tensor, "B 3 Y X"]) -> Float[Tensor, "B h w C"]:
-        pixels = pictures.float()
-        if pixels.shape[-2:] != (self.side, self.side):
-            pixels = F.interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True).round().clamp(0, 255)
-        hidden = self.model((pixels / 127.5 - 1).to(self.dtype)).last_hidden_state.float()
+        pixels = resize(pictures, self.side) / 127.5 - 1
+        hidden = self.model(pixels.to(self.dtype)).last_hidden_state.float()
         patches = hidden.transpose(1, 2).unflatten(2, self.native_grid)
         return F.adaptive_avg_pool2d(patches, self.grid).permute(0, 2, 3, 1)
 
