@@ -29,7 +29,7 @@ class PlanLoss:
 
 
 def token_error(
-    predicted: Float[Tensor, "B K C"], target: Float[Tensor, "B K C"], present: Bool[Tensor, "B"] | None = None
+    predicted: Float[Tensor, "B K C"], target: Float[Tensor, "B K C"], present: Bool[Tensor, B] | None = None
 ) -> Float[Tensor, ""]:
     """Squared L2 distance per token and channel, mean over the tokens of the clips that have the modality.
 
@@ -47,7 +47,7 @@ def token_error(
 
 
 def plan_loss(
-    predicted: Plan, target: Plan, has_video: Bool[Tensor, "B"] | None = None, has_audio: Bool[Tensor, "B"] | None = None
+    predicted: Plan, target: Plan, has_video: Bool[Tensor, B] | None = None, has_audio: Bool[Tensor, B] | None = None
 ) -> PlanLoss:
     """L = mean_v ||v_sem - v||^2 / C_v + mean_a ||a_sem - a||^2 / C_a (Baton, Eq. 8).
 

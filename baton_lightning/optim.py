@@ -67,7 +67,9 @@ def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None
         above = [r for r in rates if name.startswith(f"{r}.")]
         part = max(above, key=len, default="")
         decays = leaf == "weight" and parameter_ndim(parameter) > 1 and not isinstance(modules[owner], nn.Embedding)
-        group = groups.setdefault((part, decays), {"name": f"{part or 'rest'}{'' if decays else '.no_decay'}", "rate": rates.get(part, 1.0), "params": []})
+        group = groups.setdefault(
+            (part, decays), {"name": f"{part or 'rest'}{'' if decays else '.no_decay'}", "rate": rates.get(part, 1.0), "params": []}
+        )
         group["params"].append(parameter)
         if not decays:
             group["weight_decay"] = 0.0

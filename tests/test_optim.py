@@ -42,7 +42,9 @@ def test_every_trainable_parameter_is_in_one_group_and_frozen_ones_in_none() -> 
 
 def test_the_longest_name_sets_the_rate_and_the_factory_the_rest() -> None:
     module = Small()
-    optimizer = build_optimizer(module, partial(torch.optim.AdamW, lr=1.0, weight_decay=0.3), rates={"trunk": 0.1, "trunk.2": 0.5})["optimizer"]
+    optimizer = build_optimizer(module, partial(torch.optim.AdamW, lr=1.0, weight_decay=0.3), rates={"trunk": 0.1, "trunk.2": 0.5})[
+        "optimizer"
+    ]
     rate = {n: g["lr"] for g in optimizer.param_groups for n in names(module, g)}
     decay = {n: g["weight_decay"] for g in optimizer.param_groups for n in names(module, g)}
     assert rate["trunk.0.weight"] == rate["trunk.0.bias"] == pytest.approx(0.1)
@@ -62,7 +64,9 @@ def test_unknown_parts_and_nothing_to_train_are_refused() -> None:
 
 def test_the_rate_warms_up_turns_and_stays_at_the_floor() -> None:
     module = Small()
-    built = build_optimizer(module, partial(torch.optim.SGD, lr=2.0), partial(WarmupCosine, warmup_steps=4, total_steps=12, floor=0.1), {"head": 0.5})
+    built = build_optimizer(
+        module, partial(torch.optim.SGD, lr=2.0), partial(WarmupCosine, warmup_steps=4, total_steps=12, floor=0.1), {"head": 0.5}
+    )
     optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
     assert built["lr_scheduler"]["interval"] == "step"
     rates = []

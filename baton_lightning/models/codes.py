@@ -46,9 +46,7 @@ class DiscreteCodes(nn.Module):
         num_codes: Codes of each codebook.
     """
 
-    def __init__(
-        self, clip: ClipSpec, width: int, readout: Callable[[ClipSpec, int], nn.Module] = SemHeads, num_codes: int = 512
-    ) -> None:
+    def __init__(self, clip: ClipSpec, width: int, readout: Callable[[ClipSpec, int], nn.Module] = SemHeads, num_codes: int = 512) -> None:
         super().__init__()
         self.continuous = readout(clip, width)
         self.video_codebook = Codebook(num_codes, clip.video_plan_width)

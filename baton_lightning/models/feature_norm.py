@@ -24,7 +24,7 @@ class FeatureNorm(nn.Module):
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
-    def fit(self, mean: Float[Tensor, "C"], std: Float[Tensor, "C"], *, floor: float = 1e-4) -> None:
+    def fit(self, mean: Float[Tensor, C], std: Float[Tensor, C], *, floor: float = 1e-4) -> None:
         """Sets the statistics.
 
         Args:
@@ -45,7 +45,7 @@ class FeatureNorm(nn.Module):
         self.fitted.fill_(True)
 
     @torch.no_grad()
-    def drift(self, mean: Float[Tensor, "C"], std: Float[Tensor, "C"]) -> float:
+    def drift(self, mean: Float[Tensor, C], std: Float[Tensor, C]) -> float:
         """How far other statistics lie from these: the larger of the mean shift, in our standard deviations, and \\|ln(std ratio)\\|,
         each averaged over channels."""
         mean, std = mean.to(self.mean), std.to(self.std)

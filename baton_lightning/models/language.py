@@ -87,9 +87,7 @@ class PlanningLLM(nn.Module):
                 "clip.keyframe_fps or a shorter prompt"
             )
 
-    def forward(
-        self, video_prompts: list[str], audio_prompts: list[str]
-    ) -> tuple[Float[Tensor, "B K_v C"], Float[Tensor, "B K_a C"]]:
+    def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Float[Tensor, "B K_v C"], Float[Tensor, "B K_a C"]]:
         """Planning states H_v and H_a.
 
         Args:

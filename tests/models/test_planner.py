@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.frozen.llm import TextLLM, tiny_llm
+from baton_lightning.frozen.llm import TextLLM, TinyLLM
 from baton_lightning.losses import plan_loss
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner
 
 CLIP = ClipSpec(seconds=1.5, keyframe_fps=2.0, plan_grid=(2, 2), audio_plan_rate=4, video_plan_width=6, audio_plan_width=5)
-WORDS = "a red blue square circle jumps talks then first says ku thump".split()
+WORDS = ["a", "red", "blue", "square", "circle", "jumps", "talks", "then", "first", "says", "ku", "thump"]
 VIDEO, AUDIO = ["a red square jumps", "a blue circle talks then a red circle jumps"], ["first thump", "first says ku then thump"]
 
 
 def tiny(max_positions: int = 64) -> TextLLM:
-    return tiny_llm(width=16, depth=2, num_heads=2, num_kv_heads=1, max_positions=max_positions, vocabulary=WORDS)
+    return TinyLLM(width=16, depth=2, num_heads=2, num_kv_heads=1, max_positions=max_positions, vocabulary=WORDS)
 
 
 def planner(clip: ClipSpec = CLIP, **options: object) -> VAPlanner:

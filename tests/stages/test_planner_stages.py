@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
-from baton_lightning.frozen.llm import tiny_llm
+from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.models.towers import DualTowers
 from baton_lightning.stages import plan_regression
@@ -24,8 +24,8 @@ from baton_lightning.stages.plan_regression import RSquared
 from baton_lightning.stages.pretraining import PlannerPretraining
 
 CLIP = ClipSpec(seconds=1.0, keyframe_fps=2.0, plan_grid=(2, 2), audio_plan_rate=4, video_plan_width=6, audio_plan_width=5)
-WORDS = "a red blue green square circle jumps talks".split()
-LLM = partial(tiny_llm, width=16, depth=1, num_heads=2, num_kv_heads=1, vocabulary=WORDS)
+WORDS = ["a", "red", "blue", "green", "square", "circle", "jumps", "talks"]
+LLM = partial(TinyLLM, width=16, depth=1, num_heads=2, num_kv_heads=1, vocabulary=WORDS)
 STAGE1 = partial(VAPlanner, llm=LLM)
 STAGE2 = partial(VAPlanner, llm=LLM, readout=partial(DualTowers, num_heads=2))
 ADAMW = partial(torch.optim.AdamW, lr=1e-2)
@@ -154,7 +154,9 @@ def test_alignment_takes_over_all_but_the_towers_and_starts_where_pretraining_st
 
 
 @pytest.mark.parametrize(("frozen", "still"), [((), ()), (("language",), ("language.",)), (("language.llm",), ("language.llm.",))])
-def test_alignment_trains_exactly_what_is_not_frozen(parent: list[dict[str, Any]], tmp_path: Path, frozen: tuple[str, ...], still: tuple[str, ...]) -> None:
+def test_alignment_trains_exactly_what_is_not_frozen(
+    parent: list[dict[str, Any]], tmp_path: Path, frozen: tuple[str, ...], still: tuple[str, ...]
+) -> None:
     stage = TowerAlignment(CLIP, partial(STAGE2, frozen=frozen), ADAMW, parents={"planner": "x"})
     stage.configure_model()
     before = weights(stage.planner)
