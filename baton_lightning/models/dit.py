@@ -102,7 +102,7 @@ class FusedBranches(nn.Module):
                 if name == "video":
                     patches = VideoPatches(c["in_dim"], c["dim"], tuple(c["patch_size"]))
                 else:
-                    patches = AudioPatches(c["in_dim"], c["dim"], unit=c.get("temporal_rope_scaling_factor", 1.0))
+                    patches = AudioPatches(c["in_dim"], c["dim"], unit=float(c.get("temporal_rope_scaling_factor", 1.0)))
                 sizes = {"width": c["dim"], "depth": c["num_layers"], "num_heads": c["num_heads"], "ffn_width": c["ffn_dim"]}
                 text = {"text_tokens": c["text_len"], "text_width": c["text_dim"]}
                 return Branch(patches, **sizes, **text, frequency_width=c["freq_dim"], eps=c.get("eps", 1e-6), plan=plan_attention)

@@ -26,7 +26,9 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def phases(positions: Float[Tensor, "*B L A"], head_dim: int, *, dtype: torch.dtype = torch.float32) -> Complex[Tensor, "*B L {head_dim//2}"]:
+def phases(
+    positions: Float[Tensor, "*B L A"], head_dim: int, *, dtype: torch.dtype = torch.float32
+) -> Complex[Tensor, "*B L {head_dim//2}"]:
     """Unit complex numbers that turn the pairs of a head.
 
     Args:

@@ -8,7 +8,9 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.plan_attention import PlanOptions
 
-CLIP = ClipSpec(seconds=1.0, video_channels=5, audio_channels=3, text_tokens=6, text_width=10, plan_grid=(2, 2), video_plan_width=7, audio_plan_width=9)
+CLIP = ClipSpec(
+    seconds=1.0, video_channels=5, audio_channels=3, text_tokens=6, text_width=10, plan_grid=(2, 2), video_plan_width=7, audio_plan_width=9
+)
 
 
 def tiny(clip=CLIP, seed=0, **options):
@@ -78,7 +80,9 @@ def test_a_clip_gives_the_same_velocity_alone_batched_and_beside_a_longer_one(fi
     together = model(videos, audios, t, *context, plan, first_frame_clean=first_frame_clean)
     for i in range(2):
         own = Plan(plan.video[i : i + 1], plan.audio[i : i + 1], plan.video_grid)
-        alone = model(videos[i][None], audios[i][None], t[i : i + 1], *(c[i : i + 1] for c in context), own, first_frame_clean=first_frame_clean)
+        alone = model(
+            videos[i][None], audios[i][None], t[i : i + 1], *(c[i : i + 1] for c in context), own, first_frame_clean=first_frame_clean
+        )
         for ours, theirs in zip(together, alone, strict=True):
             torch.testing.assert_close(ours[i], theirs[0], rtol=1e-12, atol=1e-12)
 
@@ -86,7 +90,9 @@ def test_a_clip_gives_the_same_velocity_alone_batched_and_beside_a_longer_one(fi
 def test_a_list_of_equal_clips_is_the_batch():
     model = tiny().double()
     video, audio, t, *context = clip_inputs(dtype=torch.float64)
-    for ours, theirs in zip(model(list(video), list(audio), t, list(context[0]), list(context[1])), model(video, audio, t, *context), strict=True):
+    for ours, theirs in zip(
+        model(list(video), list(audio), t, list(context[0]), list(context[1])), model(video, audio, t, *context), strict=True
+    ):
         torch.testing.assert_close(torch.stack(ours), theirs)
 
 
@@ -188,3 +194,11 @@ def test_a_plan_is_not_looked_at_by_a_model_without_plan_attention():
 
 def test_options_default_to_batons_own():
     assert PlanOptions() == PlanOptions(placement="cascade", rs_rope="full", alignment="ends", timestamps=False)
+
+
+def test_mixed_precision_trains():
+    model = tiny()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(*clip_inputs(), some_plan())
+    sum(x.float().square().mean() for x in outputs).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

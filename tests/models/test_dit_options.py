@@ -10,7 +10,9 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.plan_attention import PlanOptions
 
-CLIP = ClipSpec(seconds=1.0, video_channels=5, audio_channels=3, text_tokens=6, text_width=10, plan_grid=(2, 2), video_plan_width=7, audio_plan_width=9)
+CLIP = ClipSpec(
+    seconds=1.0, video_channels=5, audio_channels=3, text_tokens=6, text_width=10, plan_grid=(2, 2), video_plan_width=7, audio_plan_width=9
+)
 
 
 def awake(options, *, dtype=torch.float64, **rest):
@@ -32,7 +34,12 @@ def inputs(seed=1):
 
 def some_plan(**times):
     torch.manual_seed(3)
-    return Plan(torch.randn(2, CLIP.num_video_planned, 7).double(), torch.randn(2, CLIP.num_audio_planned, 9).double(), CLIP.video_plan_grid, **times)
+    return Plan(
+        torch.randn(2, CLIP.num_video_planned, 7).double(),
+        torch.randn(2, CLIP.num_audio_planned, 9).double(),
+        CLIP.video_plan_grid,
+        **times,
+    )
 
 
 def permuted(plan):
@@ -54,7 +61,9 @@ def test_every_choice_runs_and_gives_every_parameter_a_gradient(placement, rs_ro
     assert all(p.grad.any() for n, p in model.named_parameters() if "plan_attn" in n or "latent_mlp" in n)
 
 
-@pytest.mark.parametrize("options", [PlanOptions("parallel"), PlanOptions("concat"), PlanOptions(rs_rope="temporal"), PlanOptions(alignment="centres")])
+@pytest.mark.parametrize(
+    "options", [PlanOptions("parallel"), PlanOptions("concat"), PlanOptions(rs_rope="temporal"), PlanOptions(alignment="centres")]
+)
 def test_every_choice_changes_the_velocities(options):
     assert same(awake(options)(*inputs(), some_plan()), awake(PlanOptions())(*inputs(), some_plan()))[0] is False
 
@@ -135,7 +144,9 @@ def test_joint_softmax_of_still_and_turned_keys_is_that_of_their_logits():
     torch.manual_seed(0)
     query, turned_query, key, value, turned_key, turned_value = (torch.randn(2, n, 3, 8).double() for n in (4, 4, 5, 5, 6, 6))
     mask = torch.rand(2, 6) < 0.7
-    logits = torch.cat((torch.einsum("bqhd,bkhd->bhqk", query, key), torch.einsum("bqhd,bkhd->bhqk", turned_query, turned_key)), -1) / 8**0.5
+    logits = (
+        torch.cat((torch.einsum("bqhd,bkhd->bhqk", query, key), torch.einsum("bqhd,bkhd->bhqk", turned_query, turned_key)), -1) / 8**0.5
+    )
     logits[..., 5:].masked_fill_(~mask[:, None, None], -torch.inf)
     expected = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), torch.cat((value, turned_value), 1)).flatten(2)
     torch.testing.assert_close(attend_jointly(query, turned_query, (key, value), (turned_key, turned_value), mask), expected)

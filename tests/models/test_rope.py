@@ -42,7 +42,12 @@ def test_turning_keeps_lengths_and_the_origin():
 
 def test_shifting_queries_and_keys_together_leaves_scores_unchanged():
     torch.manual_seed(0)
-    query, key, place, shift = torch.randn(1, 24).double(), torch.randn(7, 24).double(), torch.randn(7, 3).double(), torch.tensor([[3.7, -2.0, 11.5]])
+    query, key, place, shift = (
+        torch.randn(1, 24).double(),
+        torch.randn(7, 24).double(),
+        torch.randn(7, 3).double(),
+        torch.tensor([[3.7, -2.0, 11.5]]),
+    )
     here = torch.tensor([[1.0, 2.0, 3.0]]).double()
     torch.testing.assert_close(scores(query, key, here + shift, place + shift), scores(query, key, here, place))
 
@@ -57,9 +62,7 @@ def test_tokens_with_time_alone_leave_the_spatial_dims_as_they_are():
 def test_time_alone_turns_as_video_does_in_its_first_row_and_column():
     x = torch.randn(1, 4, 2, 24).double()
     video = torch.stack((torch.arange(4.0), torch.zeros(4), torch.zeros(4)), -1)
-    torch.testing.assert_close(
-        rotate(x, phases(video, 24, dtype=torch.float64)), rotate(x, phases(video[:, :1], 24, dtype=torch.float64))
-    )
+    torch.testing.assert_close(rotate(x, phases(video, 24, dtype=torch.float64)), rotate(x, phases(video[:, :1], 24, dtype=torch.float64)))
 
 
 def test_half_precision_stays_half_and_close():

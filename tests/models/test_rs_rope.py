@@ -58,7 +58,9 @@ def test_shifting_both_grids_leaves_attention_unchanged():
     torch.testing.assert_close(scores(latents + shift, planned + shift, content), scores(latents, planned, content))
 
 
-@pytest.mark.parametrize(("planned", "latents"), [((4, 1, 1), (13, 1, 1)), ((1, 4, 1), (1, 13, 1)), ((1, 1, 3), (1, 1, 9)), ((12, 1, 1), (7, 1, 1))])
+@pytest.mark.parametrize(
+    ("planned", "latents"), [((4, 1, 1), (13, 1, 1)), ((1, 4, 1), (1, 13, 1)), ((1, 1, 3), (1, 1, 9)), ((12, 1, 1), (7, 1, 1))]
+)
 def test_the_nearest_planned_token_scores_highest_for_equal_content(planned, latents):
     here, there = grid_positions(latents), align(planned, latents)
     distance = torch.cdist(here, there)

@@ -1,0 +1,288 @@
+"""The parity check sees every detail: breaking any one of them lifts some error far above the bar."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from baton_lightning.models import attention, branch, conditions, dit, layers, patches, rope
+from baton_lightning.models.attention import Located, attend, turn
+from baton_lightning.runs import parity
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
+CAUGHT = 10 * parity.BARS["float32"]
+
+sinusoid, phases, rotate, modulate, positions, tokenise = (
+    branch.sinusoid,
+    dit.phases,
+    attention.rotate,
+    branch.modulate,
+    dit.positions,
+    dit.tokenise,
+)
+
+
+def sines_before_cosines(patch):
+    patch.setattr(branch, "sinusoid", lambda t, width: torch.cat(sinusoid(t, width).chunk(2, -1)[::-1], -1))
+
+
+def time_not_scaled_to_a_thousand(patch):
+    patch.setattr(branch, "sinusoid", lambda t, width: sinusoid(t / 1000, width))
+
+
+def channel_first_within_a_patch(patch):
+    def restore(self, values, grid):
+        (t, y, x), (p, q, r) = grid, self.kernel_size
+        return patches.rearrange(values, "b (t y x) (c p q r) -> b c (t p) (y q) (x r)", t=t, y=y, x=x, p=p, q=q, r=r)
+
+    patch.setattr(patches.VideoPatches, "restore", restore)
+
+
+def pad_rows_of_the_text_not_read(patch):
+    patch.setattr(branch.Branch, "embed_text", lambda self, context: self.text_embedding(context))
+
+
+def audio_positions_not_scaled(patch):
+    patch.setattr(dit, "positions", lambda p, grid, device: rope.grid_positions(grid, device))
+
+
+def audio_turned_in_every_dim(patch):
+    def three_axes(p, grid, device):
+        place = positions(p, grid, device)
+        return place if place.shape[-1] == 3 else place.expand(-1, 3)
+
+    patch.setattr(dit, "positions", three_axes)
+
+
+def halves_turned_instead_of_adjacent_pairs(patch):
+    def rotate_halves(features, phase):
+        paired = torch.stack(features.chunk(2, -1), -1).flatten(-2)
+        return torch.cat(rotate(paired, phase).unflatten(-1, (-1, 2)).unbind(-1), -1)
+
+    patch.setattr(attention, "rotate", rotate_halves)
+
+
+def axes_share_the_frequencies_of_the_whole_head(patch):
+    def shared(place, head_dim, *, dtype):
+        angles = [
+            place[..., a : a + 1].double() * 1e4 ** -(torch.arange(0, dim, 2).double() / head_dim)
+            for a, dim in enumerate(rope.axis_dims(head_dim)[: place.shape[-1]])
+        ]
+        angle = torch.cat(angles, -1)
+        return torch.polar(torch.ones(()).double(), F.pad(angle, (0, head_dim // 2 - angle.shape[-1]))).to(torch.complex128)
+
+    patch.setattr(dit, "phases", shared)
+
+
+def gates_dropped(patch):
+    forward = layers.Modulation.forward
+
+    def ungated(self, time):
+        shift1, scale1, gate1, shift2, scale2, gate2 = forward(self, time)
+        return shift1, scale1, torch.ones_like(gate1), shift2, scale2, torch.ones_like(gate2)
+
+    patch.setattr(layers.Modulation, "forward", ungated)
+
+
+def shift_and_scale_swapped(patch):
+    patch.setattr(branch, "modulate", lambda tokens, shift, scale, eps: modulate(tokens, scale, shift, eps))
+
+
+def queries_normalised_head_by_head(patch):
+    def per_head(self, tokens, phase, mask=None):
+        def norm(x, by):
+            x = x.unflatten(-1, self.heads)
+            return F.rms_norm(x, x.shape[-1:], eps=by.eps) * by.weight.view(self.heads)
+
+        query, key = rotate(norm(self.q(tokens), self.norm_q), phase), rotate(norm(self.k(tokens), self.norm_k), phase)
+        return self.o(attend(query, key, self.v(tokens).unflatten(-1, self.heads), mask))
+
+    patch.setattr(attention.SelfAttention, "forward", per_head)
+
+
+def fuse_with(patch, order):
+    def fuse(video_block, audio_block, video, audio, video_given, audio_given):
+        if video is None or audio is None:
+            return dit_fuse(video_block, audio_block, video, audio, video_given, audio_given)
+        return order(video_block, audio_block, video, audio, video_given, audio_given)
+
+    dit_fuse = dit.fuse
+    patch.setattr(dit, "fuse", fuse)
+
+
+def video_reads_audio_after_its_own_block(patch):
+    def order(vb, ab, video, audio, vg, ag):
+        video, audio = vb.look_inward(video, vg), ab.look_inward(audio, ag)
+        audio = ab.look_outward(audio, ag, Located(video, vg.phase, vg.mask))
+        return vb.look_outward(video, vg, Located(audio, ag.phase, ag.mask)), audio
+
+    fuse_with(patch, order)
+
+
+def branches_read_each_other_before_self_attention(patch):
+    def order(vb, ab, video, audio, vg, ag):
+        seen_video, seen_audio = Located(video, vg.phase, vg.mask), Located(audio, ag.phase, ag.mask)
+        return vb.look_outward(vb.look_inward(video, vg), vg, seen_audio), ab.look_outward(ab.look_inward(audio, ag), ag, seen_video)
+
+    fuse_with(patch, order)
+
+
+def the_other_branch_without_positions(patch):
+    def order(vb, ab, video, audio, vg, ag):
+        video, audio = vb.look_inward(video, vg), ab.look_inward(audio, ag)
+        return vb.look_outward(video, vg, Located(audio, None, ag.mask)), ab.look_outward(audio, ag, Located(video, None, vg.mask))
+
+    fuse_with(patch, order)
+
+
+def fusion(patch, query_of):
+    def forward(self, tokens, phase, context, other=None, plan=None, plan_phase=None):
+        query = self.norm_q(self.q(tokens)).unflatten(-1, self.heads)
+        out = attend(query, self.norm_k(self.k(context)).unflatten(-1, self.heads), self.v(context).unflatten(-1, self.heads))
+        if other is not None:
+            query, out = query_of(self, tokens, query, out)
+            seen = self.pre_attn_norm_fusion(other.tokens)
+            key = turn(self.norm_k_fusion(self.k_fusion(seen)).unflatten(-1, self.heads), other.phase)
+            out = out + attend(rotate(query, phase), key, self.v_fusion(seen).unflatten(-1, self.heads), other.mask)
+        return self.o(out)
+
+    patch.setattr(attention.FusionAttention, "forward", forward)
+
+
+def fusion_with_queries_of_its_own(patch):
+    fusion(patch, lambda self, tokens, query, out: (self.norm_q(self.k(tokens)).unflatten(-1, self.heads), out))
+
+
+def fusion_projected_twice(patch):
+    fusion(patch, lambda self, tokens, query, out: (query, self.o(out)))
+
+
+def fusion_keys_taken_from_raw_tokens(patch):
+    class Identity(nn.LayerNorm):
+        def forward(self, x):
+            return x
+
+    patch.setattr(attention.nn, "LayerNorm", Identity)
+
+
+def head_reads_the_projected_time(patch):
+    def embed_time(self, t):
+        _, rows = original(self, t)
+        return rows[..., 0, :], rows
+
+    original = branch.Branch.embed_time
+    patch.setattr(branch.Branch, "embed_time", embed_time)
+
+
+def exact_gelu(patch):
+    patch.setattr(nn.GELU, "forward", lambda self, x: F.gelu(x))
+
+
+def convolutional_gate_on_the_wrong_arm(patch):
+    patch.setattr(layers.ConvMLP, "forward", lambda self, x: self.w2(F.silu(self.w3(x)) * self.w1(x)))
+
+
+def first_frame_as_noisy_as_the_rest(patch):
+    patch.setattr(dit, "clean_first_frame", lambda t, tokens, grids: t)
+
+
+def one_token_too_many_in_the_first_frame(patch):
+    def off_by_one(t, tokens, grids):
+        counted = conditions.per_clip(grids, lambda grid: grid[1] * grid[2] + 1, tokens)
+        return torch.where(conditions.counting(tokens) < counted, torch.zeros_like(t), t)
+
+    patch.setattr(dit, "clean_first_frame", off_by_one)
+
+
+def padding_read_by_attention(patch):
+    patch.setattr(dit, "tokenise", lambda p, latents: (*tokenise(p, latents)[:2], None))
+
+
+def clips_padded_before_embedding(patch):
+    def early(p, latents):
+        tokens, grids, mask = tokenise(p, latents)
+        if mask is None or not isinstance(p, patches.AudioPatches):
+            return tokens, grids, mask
+        return p(torch.nn.utils.rnn.pad_sequence(list(latents), batch_first=True)), grids, mask
+
+    patch.setattr(dit, "tokenise", early)
+
+
+def skipped_block_runs_after_all(patch):
+    patch.setattr(parity, "skipped_blocks", lambda flags: ())
+
+
+def every_clip_at_the_first_clips_time(patch):
+    def embed_time(self, t):
+        return original(self, t[:1].expand_as(t))
+
+    original = branch.Branch.embed_time
+    patch.setattr(branch.Branch, "embed_time", embed_time)
+
+
+def text_read_after_the_other_branch(patch):
+    def two_steps(self, tokens, given, other):
+        tokens = tokens + self.cross_attn(self.norm3(tokens), given.phase, given.context, None)
+        if other is not None:
+            silent = replace(given, context=torch.zeros_like(given.context))
+            tokens = tokens + self.cross_attn(self.norm3(tokens), silent.phase, silent.context, other)
+        *_, shift, scale, gate = self.modulation(given.modulation)
+        return tokens + gate * self.ffn(branch.modulate(tokens, shift, scale, self.eps))
+
+    patch.setattr(branch.Block, "look_outward", two_steps)
+
+
+MUTATIONS = [
+    sines_before_cosines,
+    time_not_scaled_to_a_thousand,
+    channel_first_within_a_patch,
+    pad_rows_of_the_text_not_read,
+    audio_positions_not_scaled,
+    audio_turned_in_every_dim,
+    halves_turned_instead_of_adjacent_pairs,
+    axes_share_the_frequencies_of_the_whole_head,
+    gates_dropped,
+    shift_and_scale_swapped,
+    queries_normalised_head_by_head,
+    video_reads_audio_after_its_own_block,
+    branches_read_each_other_before_self_attention,
+    the_other_branch_without_positions,
+    fusion_with_queries_of_its_own,
+    fusion_projected_twice,
+    fusion_keys_taken_from_raw_tokens,
+    head_reads_the_projected_time,
+    exact_gelu,
+    convolutional_gate_on_the_wrong_arm,
+    first_frame_as_noisy_as_the_rest,
+    one_token_too_many_in_the_first_frame,
+    padding_read_by_attention,
+    clips_padded_before_embedding,
+    skipped_block_runs_after_all,
+    every_clip_at_the_first_clips_time,
+    text_read_after_the_other_branch,
+]
+
+
+def worst_output():
+    config = parity.read_config(FIXTURE)
+    model = parity.load_model(FIXTURE, config).double()
+    errors = []
+    for case, flags in config["cases"].items():
+        recorded = parity.read_tensors(FIXTURE / f"{case}.safetensors")
+        with torch.no_grad():
+            computed = parity.replay(model, case, flags, recorded)
+        errors += [parity.relative_error(computed[k], recorded[k]) for k in recorded if k.startswith("out.")]
+    return max(errors)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.__name__)
+def test_parity_catches(mutation, monkeypatch):
+    mutation(monkeypatch)
+    assert worst_output() > CAUGHT
+
+
+def test_parity_has_nothing_to_catch_without_a_mutation():
+    assert worst_output() < parity.BARS["float64"]
