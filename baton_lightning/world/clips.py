@@ -1,0 +1,45 @@
+"""One complete clip of the world: scene, texts, picture and sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.world.prompts import prompts
+from baton_lightning.world.render import render
+from baton_lightning.world.scene import Scene, sample_scene
+from baton_lightning.world.sound import synthesise
+
+
+@dataclass(frozen=True)
+class WorldClip:
+    """A clip and its truth.
+
+    Args:
+        key: Name of the sample, unique for (split, tier, seed, index); without a dot, as shards need.
+        scene: What happens.
+        video_prompt: What is seen, in words.
+        audio_prompt: What is heard, in words.
+        frames: uint8 [T, Y, X, 3].
+        waveform: float32 [S] in [-1, 1].
+    """
+
+    key: str
+    scene: Scene
+    video_prompt: str
+    audio_prompt: str
+    frames: NDArray[np.uint8]
+    waveform: NDArray[np.float32]
+
+
+def make_clip(
+    seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0, compound: bool = False
+) -> WorldClip:
+    """Draws, words, renders and synthesises a clip (see :func:`~baton_lightning.world.scene.sample_scene` for the arguments)."""
+    scene = sample_scene(seed, index, tier, clip, split, jitter=jitter)
+    video_prompt, audio_prompt = prompts(scene, compound=compound)
+    key = f"{split}-{tier}-{seed}-{index:06d}"
+    return WorldClip(key, scene, video_prompt, audio_prompt, render(scene, clip), synthesise(scene, clip))

@@ -1,0 +1,199 @@
+"""What happens in a clip: objects, events with their times, and the sampler that draws them.
+
+A scene is a pure function of (seed, index, tier, split) and the clip's duration. Which split a scene may appear in is decided by
+its content, never by its index, so training and test scenes cannot coincide, whatever the seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.world import vocabulary as v
+
+TIERS = ("single", "multi", "talk")
+SPLITS = ("train", "val", "test", "ood")
+HELD_OUT_LOOKS = frozenset({("green", "triangle"), ("magenta", "square"), ("yellow", "circle")})
+HELD_OUT_BIGRAMS = frozenset({("jumps", "flashes"), ("hits", "says")})
+"""A scene that shows one of these looks, or one of these pairs of consecutive events, is out of distribution."""
+SHORT_SECONDS = 4.0
+"""Below this duration the tiers with several events have exactly two."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """A coloured shape that starts in a column (0 left, 1 middle, 2 right)."""
+
+    colour: str
+    shape: str
+    column: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing an object does. Picture and sound share its anchors.
+
+    Args:
+        kind: One of :data:`~baton_lightning.world.vocabulary.KINDS`.
+        actor: Colour of the object that acts.
+        start: When it begins, in s.
+        target: Colour of the object that is hit.
+        column: Column that a slide ends in.
+        words: Words that are said.
+    """
+
+    kind: str
+    actor: str
+    start: float = 0.0
+    target: str | None = None
+    column: int | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Duration; an utterance ends with its last word, without a pause."""
+        return {
+            "says": v.word_start(len(self.words)) - v.PAUSE_SECONDS,
+            "jumps": v.JUMP_SECONDS,
+            "hits": v.DASH_SECONDS + v.RETURN_SECONDS,
+            "flashes": v.FLASH_SECONDS,
+            "slides": v.SLIDE_SECONDS,
+        }[self.kind]
+
+    @property
+    def anchors(self) -> tuple[float, ...]:
+        """Moments, in s, that picture and sound share: the centre of each word, landing, contact, centre of the flash, half way."""
+        if self.kind == "says":
+            return tuple(self.start + v.word_start(k) + v.WORD_SECONDS / 2 for k in range(len(self.words)))
+        after = {"jumps": v.JUMP_SECONDS, "hits": v.DASH_SECONDS, "flashes": v.FLASH_SECONDS / 2, "slides": v.SLIDE_SECONDS / 2}
+        return (self.start + after[self.kind],)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects from left to right, events in order of time, and the duration in s."""
+
+    tier: str
+    seconds: float
+    objects: tuple[Object, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def content(self) -> str:
+        """Canonical text of what happens, without times: equal for two scenes exactly if they show the same."""
+        happens = [[e.kind, e.actor, e.target, e.column, list(e.words)] for e in self.events]
+        return json.dumps([[[o.colour, o.shape, o.column] for o in self.objects], happens])
+
+    @property
+    def split(self) -> str:
+        """The one split this scene belongs to: `ood` by what it shows, else 80 % train, 10 % val, 10 % test by its content's hash."""
+        kinds = [e.kind for e in self.events]
+        if any((o.colour, o.shape) in HELD_OUT_LOOKS for o in self.objects) or HELD_OUT_BIGRAMS & set(itertools.pairwise(kinds)):
+            return "ood"
+        bucket = int.from_bytes(blake2b(self.content.encode(), digest_size=8).digest(), "big") % 10
+        return {0: "test", 1: "val"}.get(bucket, "train")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Scene:
+        """The scene of :meth:`to_dict`, unchanged.
+
+        Raises:
+            ValueError: If fields are missing or unknown.
+        """
+        try:
+            objects = tuple(Object(**o) for o in values["objects"])
+            events = tuple(Event(**{**e, "words": tuple(e.get("words", ()))}) for e in values["events"])
+            return cls(values["tier"], float(values["seconds"]), objects, events)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"scene: expected tier, seconds, objects and events as Scene.to_dict writes them, got {error}") from error
+
+
+def sample_scene(seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0) -> Scene:
+    """Draws the scene with this index.
+
+    Scenes are drawn until one fits the clip and belongs to the split. Without jitter the schedule follows from the prompt: the first
+    event at 0.3 s, 0.2 s between events.
+
+    Args:
+        seed: Seed of the set.
+        index: Which scene of the set.
+        tier: ``single`` (1-2 objects, one event), ``multi`` (2-3 objects, 3-5 events) or ``talk`` (2-3 objects, 3-4 turns of at least
+            two speakers). Clips below 4 s have two events, or turns.
+        clip: Its duration counts.
+        split: ``train``, ``val``, ``test`` or ``ood``.
+        jitter: Largest random delay before each event, in s; no prompt tells it, so no planner can know it.
+
+    Raises:
+        ValueError: If tier or split are unknown, or no scene of this tier fits the duration.
+    """
+    for name, value, legal in (("tier", tier, TIERS), ("split", split, SPLITS)):
+        if value not in legal:
+            raise ValueError(f"world: {name} must be one of {', '.join(legal)}, got {value!r}")
+    stream = np.random.SeedSequence([seed, index, TIERS.index(tier), SPLITS.index(split)])
+    rng = np.random.Generator(np.random.Philox(stream))
+    for _ in range(20_000):
+        scene = _draw(rng, tier, clip.seconds, jitter)
+        if scene.events[-1].start + scene.events[-1].seconds + v.AFTER_LAST_EVENT > clip.seconds + 1e-9:
+            continue
+        if scene.split == split:
+            return scene
+    raise ValueError(f"world: no scene of tier {tier!r} and split {split!r} fits {clip.seconds} s; `multi` and `talk` need 2 s")
+
+
+def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float) -> Scene:
+    """One candidate, which need not fit."""
+    low, high = {"single": (1, 1), "multi": (3, 5), "talk": (3, 4)}[tier]
+    if seconds < SHORT_SECONDS:
+        low, high = min(low, 2), min(high, 2)
+    num_objects = int(rng.integers(1, 3) if tier == "single" else rng.integers(2, 4))
+    num_events = int(rng.integers(low, high + 1))
+    colours = list(v.COLOURS)
+    picked = [colours[k] for k in rng.permutation(len(colours))[:num_objects]]
+    columns = sorted(int(k) for k in rng.permutation(3)[:num_objects])
+    objects = tuple(Object(c, v.SHAPES[int(rng.integers(3))], k) for c, k in zip(picked, columns, strict=True))
+    where = {o.colour: o.column for o in objects}
+    events: list[Event] = []
+    start = v.FIRST_EVENT
+    for _ in range(num_events):
+        start += jitter * float(rng.random())
+        event = _draw_event(rng, tier, where, events[-1].actor if events else None, start)
+        if event.kind == "slides":
+            where[event.actor] = event.column
+        pause = v.PAUSE_SECONDS if event.kind == "says" else 0.0
+        start = round(start + event.seconds + pause + v.BETWEEN_EVENTS, 6)
+        events.append(event)
+    return Scene(tier, seconds, objects, tuple(events))
+
+
+def _draw_event(rng: np.random.Generator, tier: str, where: dict[str, int], last: str | None, start: float) -> Event:
+    """One of the events that are possible now: the kind first, speech twice as likely, then who. In a talk the speaker changes."""
+    options: list[dict[str, Any]] = []
+    for actor, column in where.items():
+        if tier != "talk" or actor != last:
+            options.append({"kind": "says", "actor": actor})
+        if tier == "talk":
+            continue
+        options += [{"kind": kind, "actor": actor} for kind in ("jumps", "flashes")]
+        near = [k for k in (column - 1, column + 1) if 0 <= k < 3]
+        taken = {k: colour for colour, k in where.items()}
+        options += [{"kind": "hits", "actor": actor, "target": taken[k]} for k in near if k in taken]
+        options += [{"kind": "slides", "actor": actor, "column": k} for k in near if k not in taken]
+    kinds = [kind for kind in v.KINDS if any(o["kind"] == kind for o in options)] + ["says"]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    options = [o for o in options if o["kind"] == kind]
+    option = options[int(rng.integers(len(options)))]
+    if option["kind"] == "says":
+        most = 2 if tier == "talk" else 3
+        words = list(v.WORDS)
+        option = option | {"words": tuple(words[int(k)] for k in rng.integers(0, len(words), int(rng.integers(1, most + 1))))}
+    return Event(start=start, **option)
