@@ -15,7 +15,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from baton_lightning.batch import Plan
 from baton_lightning.flow.sampler import Velocity
 
 
@@ -26,12 +25,12 @@ class Condition:
     Args:
         video_context: Text for the video branch [B, N, C].
         audio_context: Text for the audio branch [B, N, C].
-        plan: Planned tokens, or ``None``.
+        plan: Planned tokens in the form that the transformer takes, or ``None``.
     """
 
     video_context: Tensor
     audio_context: Tensor
-    plan: Plan | None = None
+    plan: object | None = None
 
 
 def extrapolate(negative: Float[Tensor, "*B"], positive: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:

@@ -55,6 +55,13 @@ def turn(features: Float[Tensor, "B L H D"], phase: Complex[Tensor, "*B L P"] | 
     return features if phase is None else rotate(features, phase)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square normalisation in the precision of its input, also where the weight is kept in a higher one (mixed precision)."""
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class SelfAttention(nn.Module):
     """Self-attention with RMS-normalised, rotated queries and keys; the norm runs over the full width, before the heads split.
 
@@ -68,7 +75,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = (num_heads, width // num_heads)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(width, eps=eps), nn.RMSNorm(width, eps=eps)
+        self.norm_q, self.norm_k = RMSNorm(width, eps=eps), RMSNorm(width, eps=eps)
 
     def forward(
         self, tokens: Float[Tensor, "B L C"], phase: Complex[Tensor, "*B L P"], mask: Bool[Tensor, "B L"] | None = None
@@ -96,10 +103,10 @@ class FusionAttention(nn.Module):
         super().__init__()
         self.heads = (num_heads, width // num_heads)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(width, eps=eps), nn.RMSNorm(width, eps=eps)
+        self.norm_q, self.norm_k = RMSNorm(width, eps=eps), RMSNorm(width, eps=eps)
         self.k_fusion, self.v_fusion = nn.Linear(width, width), nn.Linear(width, width)
         self.pre_attn_norm_fusion = nn.LayerNorm(width, eps=eps)
-        self.norm_k_fusion = nn.RMSNorm(width, eps=eps)
+        self.norm_k_fusion = RMSNorm(width, eps=eps)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from typing import Literal
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from baton_lightning.models.attention import EPS, Located, attend, turn
+from baton_lightning.models.attention import EPS, Located, RMSNorm, attend, turn
 from baton_lightning.models.rs_rope import Alignment
 
 
@@ -56,7 +56,7 @@ class PlanAttention(nn.Module):
         self.heads = (num_heads, width // num_heads)
         self.norm = nn.LayerNorm(width, eps=eps)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(width, eps=eps), nn.RMSNorm(width, eps=eps)
+        self.norm_q, self.norm_k = RMSNorm(width, eps=eps), RMSNorm(width, eps=eps)
 
     def forward(self, tokens: Float[Tensor, "B L C"], phase: Complex[Tensor, "*B L P"] | None, plan: Located) -> Float[Tensor, "B L C"]:
         """What the plan adds to each token; a clip whose plan is masked out gets zeros.
