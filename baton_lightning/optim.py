@@ -43,7 +43,8 @@ class WarmupCosine(LambdaLR):
 
 
 def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """Trainable parameters in groups, each with its ``name`` and ``rate``, a factor on the learning rate.
+    """Trainable parameters in groups, each with its ``name``, its ``rate`` (a factor on the learning rate) and whether its members
+    are the ``matrices`` of layers.
 
     Vectors (biases, norms, single embeddings), embedding tables, and parameters that a module holds directly (queries, placeholders)
     do not decay; weights of layers do.
@@ -67,12 +68,11 @@ def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None
         above = [r for r in rates if name.startswith(f"{r}.")]
         part = max(above, key=len, default="")
         decays = leaf == "weight" and parameter_ndim(parameter) > 1 and not isinstance(modules[owner], nn.Embedding)
-        group = groups.setdefault(
-            (part, decays), {"name": f"{part or 'rest'}{'' if decays else '.no_decay'}", "rate": rates.get(part, 1.0), "params": []}
-        )
-        group["params"].append(parameter)
-        if not decays:
-            group["weight_decay"] = 0.0
+        if (part, decays) not in groups:
+            name = (part or "rest") + ("" if decays else ".no_decay")
+            group = {"name": name, "rate": rates.get(part, 1.0), "matrices": decays, "params": []}
+            groups[part, decays] = group if decays else group | {"weight_decay": 0.0}
+        groups[part, decays]["params"].append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")
     return sorted(groups.values(), key=lambda group: group["name"] != "rest")

@@ -1,0 +1,116 @@
+"""Muon for the matrices, AdamW for everything else: fewer steps to the same loss where every step is paid on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose iterates carry every singular value towards 1
+
+
+@torch.no_grad()
+def orthogonalise(matrix: Tensor, *, steps: int = 5) -> Tensor:
+    """The matrix with its singular values pushed to about 1 (between 0.7 and 1.2) and its singular vectors kept.
+
+    Args:
+        matrix: Matrix [R, C].
+        steps: Newton-Schulz iterations.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp_min(1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class MuonAdamW(Optimizer):
+    """One optimiser, two rules: groups of layer weights step along their orthogonalised momentum, all other groups as AdamW does.
+
+    A matrix moves by ``lr * 0.2 * sqrt(max(R, C))`` times an orthogonal matrix, which has the root mean square of an AdamW step, so
+    one learning rate and one weight decay serve both rules. Which group follows which rule is the group's ``matrices`` flag; groups
+    made by :func:`baton_lightning.optim.parameter_groups` carry it.
+
+    Args:
+        params: Parameters or groups. A parameter that is no matrix follows AdamW in any group.
+        lr: Learning rate of AdamW groups and, times ``matrix_rate``, of matrices.
+        matrix_rate: Factor on the learning rate of matrices.
+        momentum: Momentum of matrices, in [0, 1); Nesterov.
+        betas: Decay of AdamW's first and second moment.
+        eps: AdamW's epsilon.
+        weight_decay: Decoupled weight decay.
+
+    Note:
+        Not the paper's optimiser (AdamW). ZeRO shards matrices, which this rule needs whole: use AdamW there.
+
+    References:
+        K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+        J. Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982 (the 0.2 sqrt(max(R, C)) scale).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        matrix_rate: float = 1.0,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        if lr < 0 or matrix_rate < 0 or weight_decay < 0:
+            raise ValueError(f"MuonAdamW: lr, matrix_rate and weight_decay must be >= 0, got {lr}, {matrix_rate}, {weight_decay}")
+        defaults = {
+            "lr": lr,
+            "matrix_rate": matrix_rate,
+            "momentum": momentum,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "matrices": True,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if group["matrices"] and parameter.ndim == 2:
+                    self._muon(parameter, group)
+                else:
+                    self._adamw(parameter, group)
+        return loss
+
+    def _muon(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, rate = self.state[parameter], group["lr"] * group["matrix_rate"]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+        update = orthogonalise(parameter.grad.lerp(state["momentum"], group["momentum"]))
+        parameter.mul_(1 - rate * group["weight_decay"])
+        parameter.add_(update, alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
+
+    def _adamw(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2), rate = self.state[parameter], group["betas"], group["lr"]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["step"] += 1
+        step = state["step"].item()
+        state["mean"].lerp_(parameter.grad, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
+        scale = (state["square"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        parameter.mul_(1 - rate * group["weight_decay"])
+        parameter.addcdiv_(state["mean"], scale, value=-rate / (1 - beta1**step))
