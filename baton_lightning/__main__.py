@@ -1,0 +1,88 @@
+"""`python -m baton_lightning VERB ...`: the front door. Nothing heavy is imported before the verb is known."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+LIGHTNING = {
+    "fit": "train a stage; goes on from its last checkpoint if it was interrupted",
+    "validate": "score a stage on the validation set",
+    "test": "score a stage on the test set",
+    "predict": "run a stage over the data, e.g. to cache latents and features (experiments/encode.yaml)",
+}
+OTHERS = {
+    "shards": ("baton_lightning.shards.cli", "make, list and check data sets of webdataset tar shards"),
+    "generate": ("baton_lightning.runs.generate", "write mp4s with sound from a finished stage-3 run"),
+    "evaluate": ("baton_lightning.world.evaluate", "score a folder of clips of the benchmark world"),
+    "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards"),
+    "demo": ("baton_lightning.runs.demo", "the whole chain on a bare CPU machine, with a report"),
+}
+
+
+def usage() -> str:
+    """The help text."""
+    verbs = {**LIGHTNING, **{verb: text for verb, (_, text) in OTHERS.items()}}
+    lines = [f"  {verb:<10} {text}" for verb, text in verbs.items()]
+    return "\n".join(
+        [
+            "usage: python -m baton_lightning VERB ...",
+            "",
+            "Plan-guided joint video-audio diffusion (Baton, arXiv 2605.25195).",
+            "",
+            *lines,
+            "",
+            "  python -m baton_lightning VERB --help                       what a verb takes",
+            "  python -m baton_lightning fit -c experiments/stage1.yaml    train the first stage",
+            "  python -m baton_lightning fit -c FILE --print_config        show the resolved configuration",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a verb.
+
+    Args:
+        argv: Arguments without the program's name; ``None`` takes the process's.
+
+    Returns:
+        Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    verb, rest = argv[0], argv[1:]
+    if verb not in LIGHTNING and verb not in OTHERS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, [*LIGHTNING, *OTHERS], 1)
+        hint = f"; did you mean `{near[0]}`?" if near else "; --help lists the verbs"
+        print(f"baton_lightning: error: there is no verb {verb!r}{hint}", file=sys.stderr)
+        return 2
+    try:
+        if verb in LIGHTNING:
+            from baton_lightning.cli import run
+
+            return run(verb, rest)
+        return importlib.import_module(OTHERS[verb][0]).main(rest)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        if os.environ.get("BATON_DEBUG"):
+            raise
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Prints an error the way a user reads it. Errors of ours say what must hold, what was got and how to fix it; a traceback adds nothing."""
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
+    if isinstance(error, RuntimeError) and "baton_lightning" not in last and "callbacks" not in last and "datamodules" not in last:
+        traceback.print_exception(error)  # not ours: a bug or a library's complaint, whose origin matters
+    print(f"baton_lightning: error: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

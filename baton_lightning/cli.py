@@ -1,0 +1,249 @@
+"""BatonCLI: LightningCLI with a `clip:` section that feeds model and data, run folders, resume, and errors a person can read."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import inspect
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.config import expand
+from baton_lightning.runs import manifest
+
+set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")
+
+
+class Finished(Exception):
+    """The run that was asked for is there already."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Where a run lives: ``<root>/<experiment>/<stage>/``.
+
+    Args:
+        root: Folder of all runs.
+        experiment: Name shared by the stages of one chain.
+        stage: Name of this run within the experiment.
+    """
+
+    root: str = "runs"
+    experiment: str = "demo"
+    stage: str = "stage"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.root) / self.experiment / self.stage
+
+
+class BatonCLI(LightningCLI):
+    """LightningCLI with sections ``clip`` and ``run``, both linked to wherever they are needed."""
+
+    def __init__(self, args: list[str], *, run: bool = True) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False},
+            args=args,
+            run=run,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        # Lightning hands one dict to the main parser, and the same settings to every subcommand
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--base", type=str | None, default=None, help="Configuration file this one builds on, relative to it.")
+        parser.add_argument(
+            "--resume", type=Literal["auto", "never"], default="auto", help="auto: go on from the run folder's last checkpoint, if it has one. never: start afresh."
+        )
+        parser.add_class_arguments(ClipSpec, "clip")
+        parser.add_class_arguments(RunSpec, "run")
+        for part in ("model", "data"):
+            parser.link_arguments("clip", f"{part}.init_args.clip", apply_on="instantiate")
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=int)
+
+    # ---- before the networks exist
+    @property
+    def chosen(self) -> Any:
+        """The configuration of the verb that runs."""
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    def before_instantiate_classes(self) -> None:
+        self.chosen.base = None  # the saved configuration stands alone
+        if self.subcommand != "fit":
+            return
+        folder = Path(self.chosen.run.root) / self.chosen.run.experiment / self.chosen.run.stage
+        if self.chosen.resume == "auto" and (folder / manifest.NAME).exists():
+            self._require_same(folder)
+            raise Finished(f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)")
+
+    def _require_same(self, folder: Path) -> None:
+        """Refuses to take a finished run for one of other settings."""
+        was, now = flatten(manifest.read(folder)["config"]), flatten(self.plain_config())
+        differs = [f"{k}: {was.get(k)} -> {now.get(k)}" for k in sorted(was.keys() | now.keys()) if was.get(k) != now.get(k)]
+        if differs:
+            raise ValueError(
+                f"{folder}/ holds a finished run of another configuration: {'; '.join(differs[:4])}{' ...' if len(differs) > 4 else ''}; "
+                "give another run.experiment, or delete the folder"
+            )
+
+    def plain_config(self) -> dict[str, Any]:
+        """The resolved configuration as plain values, without what only says how this session began."""
+        parser = self._parser(self.subcommand)
+        values = yaml.safe_load(parser.dump(self.chosen, skip_none=False, skip_link_targets=True))
+        return {k: v for k, v in values.items() if k not in VOLATILE}
+
+    # ---- fit
+    def before_fit(self) -> None:
+        self.started = time.monotonic()
+        folder = self.config_init.fit.run.folder
+        last = folder / "checkpoints" / "last.ckpt"
+        if self.chosen.resume == "auto" and self.chosen.ckpt_path is None and last.exists():
+            print(f"resuming {folder}/ from {last}", flush=True)
+            self.config_init.fit.ckpt_path = str(last)
+
+    def after_fit(self) -> None:
+        """Exports the weights and, last of all, writes the manifest."""
+        if not self.trainer.state.finished or not self.trainer.is_global_zero:
+            return
+        from safetensors.torch import save_file
+
+        folder = self.config_init.fit.run.folder
+        left_out = tuple(getattr(self.model, "not_exported", ())) or ("\0",)
+        weights = {k: v.detach().cpu().contiguous().clone() for k, v in self.model.state_dict().items() if not k.startswith(left_out)}
+        part = folder / (manifest.WEIGHTS + ".part")
+        save_file(weights, part)
+        part.replace(folder / manifest.WEIGHTS)
+        data = self.datamodule
+        described = manifest.describe(
+            stage=type(self.model).__name__,
+            clip=self.config_init.fit.clip,
+            parents=getattr(self.model, "parents", {}),
+            config=self.plain_config(),
+            data=data.manifest_digest() if hasattr(data, "manifest_digest") else None,
+            seed=self.chosen.seed_everything,
+            metrics={k: float(v) for k, v in sorted(self.trainer.callback_metrics.items())},
+            seconds=time.monotonic() - self.started,
+            weights=folder / manifest.WEIGHTS,
+        )
+        manifest.write_atomically(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
+        print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    if isinstance(values, dict) and values:
+        return {k: v for key, child in values.items() for k, v in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {prefix: values}
+
+
+def run(verb: str, argv: list[str]) -> int:
+    """Runs a Lightning verb.
+
+    Args:
+        verb: fit, validate, test or predict.
+        argv: Its arguments.
+
+    Returns:
+        Exit code: 0 done, 1 a failed run, 2 wrong arguments, 130 interrupted.
+    """
+    try:
+        BatonCLI([verb, *expand(argv)])
+    except Finished as finished:
+        print(finished)
+        return 0
+    except argparse.ArgumentError as error:
+        print(f"baton_lightning: error: {explain(str(error), verb)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("baton_lightning: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+UNKNOWN = (
+    re.compile(r"Key '(?P<key>[^']+)' is not expected"),
+    re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
+    re.compile(r"does not accept nested key '(?P<key>[^']+)'"),
+    re.compile(r"No action for key \"(?P<key>[^\"]+)\""),
+)
+CLASS = re.compile(r"(?:class_path|class|type) '?\"?(?P<name>[a-z_]\w*(?:\.\w+)+)")
+
+
+def explain(message: str, verb: str) -> str:
+    """A parser's complaint in one line, with the nearest valid name where a name was misspelt."""
+    flat = " ".join(message.split())
+    found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
+    if found is not None:
+        key = found["key"]
+        near = difflib.get_close_matches(key, known_keys(verb, flat), 1, 0.6) or difflib.get_close_matches(
+            key.rpartition(".")[2], [k.rpartition(".")[2] for k in known_keys(verb, flat)], 1, 0.6
+        )
+        hint = f"; did you mean `{near[0]}`?" if near else f"; `python -m baton_lightning {verb} --help` lists the keys"
+        return f"the configuration has no key `{key}`{hint}"
+    missing = re.search(r"[Nn]o module named '?([\w.]+)|has no attribute '?(\w+)", flat)
+    if "class_path" in flat or "Not a valid subclass" in flat or "Import" in flat or missing:
+        named = re.search(r"class_path'?\"?[:=]? ?'?\"?([\w.]+)|path '([\w.]+)'|value: ([\w.]+)", flat)
+        name = next((g for g in (named.groups() if named else ()) if g), None)
+        if name and not importable(name):
+            return f"class_path must name a class that can be imported, got `{name}`; {nearest_class(name)}"
+    return flat if len(flat) < 600 else flat[:600] + " ..."
+
+
+def importable(name: str) -> bool:
+    """Whether a dotted name leads to something."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return bool(module) and hasattr(importlib.import_module(module), attribute)
+    except ImportError:
+        return False
+
+
+def nearest_class(name: str) -> str:
+    """What a misspelt class path may have meant."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        names = [k for k, v in vars(importlib.import_module(module)).items() if inspect.isclass(v)]
+    except (ImportError, ValueError):
+        return f"there is no module `{module}`; check the spelling"
+    near = difflib.get_close_matches(attribute, names, 1, 0.5)
+    return f"did you mean `{module}.{near[0]}`?" if near else f"`{module}` has {', '.join(sorted(names)[:8])}"
+
+
+def known_keys(verb: str, message: str) -> list[str]:
+    """Keys a user may have meant: those of the verb's parser, and the parameters of classes the message names."""
+    keys: list[str] = []
+    parser = BatonParser.last.get(verb)
+    if parser is not None:
+        keys += [action.dest for action in parser._actions if action.dest and action.dest != "help"]
+    for name in CLASS.findall(message):
+        module, _, attribute = name.rpartition(".")
+        if importable(name):
+            keys += list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
+    return keys
+
+
+class BatonParser:
+    """The parsers made last, by verb: an error's explanation asks them which keys exist."""
+
+    last: dict[str, LightningArgumentParser] = {}
+
+
+__all__ = ["BatonCLI", "RunSpec", "Trainer", "run"]

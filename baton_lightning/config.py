@@ -1,0 +1,52 @@
+"""`base:` chains: a stage file names the file it builds on, which may name another. Expansion only orders files; merging is the parser's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+BASE = re.compile(r"^base:[ \t]*(?P<name>[^#\n]*)", re.MULTILINE)
+
+
+def chain(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """A configuration file and everything it builds on, the deepest base first.
+
+    Args:
+        path: The file. Its ``base:`` key, if it has one, is relative to its own folder.
+        above: Files that led here.
+
+    Raises:
+        ValueError: If a file is missing or empty, or the chain bites its tail.
+    """
+    path = path.resolve()
+    if path in above:
+        names = " -> ".join(p.name for p in (*above[above.index(path) :], path))
+        raise ValueError(f"configuration: `base:` runs in a circle: {names}; let one of them stand alone")
+    if not path.is_file():
+        source = f", which {above[-1].name} names as its base" if above else ""
+        raise ValueError(f"configuration: there is no file {path}{source}; check the path")
+    text = path.read_text()
+    if not re.search(r"^[^#\s]", text, re.MULTILINE):
+        raise ValueError(f"configuration: {path} is empty; a configuration needs at least one key")
+    found = BASE.search(text)
+    name = found["name"].strip().strip("'\"") if found else ""
+    if not name or name in ("null", "~"):
+        return [path]
+    return [*chain(path.parent / name, (*above, path)), path]
+
+
+def expand(argv: list[str]) -> list[str]:
+    """Command-line arguments in which every ``-c FILE`` has become its whole chain."""
+    out: list[str] = []
+    rest = iter(argv)
+    for item in rest:
+        flag, equals, value = item.partition("=")
+        if flag in ("-c", "--config"):
+            value = value if equals else next(rest, "")
+            if not value:
+                raise ValueError(f"configuration: {flag} must be followed by a file; e.g. {flag} experiments/stage1.yaml")
+            for path in chain(Path(value)):
+                out += ["--config", str(path)]
+        else:
+            out.append(item)
+    return out

@@ -1,0 +1,72 @@
+"""Hand-over: a stage takes named weights from a finished parent run, strictly. It is not resume: step, optimiser and loader start afresh."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.runs.manifest import WEIGHTS, require
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HandOverReport:
+    """What a hand-over did.
+
+    Args:
+        run: The parent.
+        loaded: Keys that were taken over.
+        fresh: Keys of the target that the parent does not have and need not have.
+        dropped: Keys of the parent that the target does not want.
+    """
+
+    run: Path
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"hand-over from {self.run}: {len(self.loaded)} tensors taken over, {len(self.fresh)} fresh, {len(self.dropped)} dropped"
+
+
+def hand_over(
+    target: nn.Module, run: str | Path, *, source: str, clip: ClipSpec | None = None, fresh: tuple[str, ...] = (), dropped: tuple[str, ...] = ()
+) -> HandOverReport:
+    """Loads the parent's weights below ``source`` into ``target``.
+
+    Args:
+        target: Module to fill.
+        run: Folder of a finished run.
+        source: Prefix of the parent's keys, without the dot, e.g. ``planner``.
+        clip: Geometry that the parent must share.
+        fresh: Prefixes of target keys that the parent may lack.
+        dropped: Prefixes of parent keys that the target may lack.
+
+    Raises:
+        ValueError: If the parent is unfinished, changed or of another geometry, or keys or shapes do not match; the message names them.
+    """
+    run = Path(run)
+    require(run, clip)
+    prefix = f"{source}."
+    weights = {k.removeprefix(prefix): v for k, v in load_file(run / WEIGHTS).items() if k.startswith(prefix)}
+    if not weights:
+        raise ValueError(f"hand-over: the run {run}/ must hold weights below `{prefix}`, it has none; it is not the kind of parent this stage needs")
+    own = target.state_dict()
+    common = {k for k in own.keys() & weights.keys() if not k.startswith(fresh or ("\0",))}
+    missing = sorted(k for k in own.keys() - common if not k.startswith(fresh or ("\0",)))
+    unexpected = sorted(k for k in weights.keys() - common if not k.startswith(dropped or ("\0",)))
+    shapes = [f"{k}: {list(own[k].shape)} here, {list(weights[k].shape)} there" for k in sorted(common) if own[k].shape != weights[k].shape]
+    if missing or unexpected or shapes:
+        parts = [("missing in the parent", missing), ("unexpected from the parent", unexpected), ("shapes differ", shapes)]
+        said = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
+        raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {said}; give both stages the same network settings")
+    target.load_state_dict({k: weights[k] for k in common}, strict=False)
+    report = HandOverReport(run, tuple(sorted(common)), tuple(sorted(own.keys() - common)), tuple(sorted(weights.keys() - common)))
+    log.info("%s", report)
+    return report

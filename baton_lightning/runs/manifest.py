@@ -1,0 +1,110 @@
+"""`manifest.json`: what a finished run is made of. It is written last, by atomic rename: a run without one is not finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from baton_lightning.clip import ClipSpec
+
+NAME = "manifest.json"
+WEIGHTS = "weights.safetensors"
+PACKAGES = ("torch", "lightning", "transformers", "diffusers", "webdataset", "safetensors", "numpy")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the new one, never half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def read(run: Path) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Raises:
+        ValueError: If the run does not exist, is not finished, or its manifest is damaged.
+    """
+    path = run / NAME
+    if not run.is_dir():
+        raise ValueError(f"there is no run {run}/; train it first, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`")
+    if not path.exists():
+        raise ValueError(f"the run {run}/ is not finished (no {NAME}); finish it, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); train the run again or restore the file") from error
+
+
+def require(run: Path, clip: ClipSpec | None = None) -> dict[str, Any]:
+    """The manifest of a finished run whose weights are the ones it names and whose clips are the ones expected.
+
+    Args:
+        run: Run folder.
+        clip: Geometry that must match; ``None`` takes any.
+
+    Raises:
+        ValueError: If weights were changed after the run, or the geometry differs; the message names the fields.
+    """
+    manifest = read(run)
+    if clip is not None and (differs := clip.differences(manifest["clip"])):
+        raise ValueError(f"the parent run {run}/ was trained on another clip geometry (here != there): {'; '.join(differs)}; use the parent's clip section")
+    weights = run / WEIGHTS
+    got = sha256(weights) if weights.exists() else "no file"
+    if got != manifest["weights_sha256"]:
+        raise ValueError(f"{weights} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; it was changed after the run")
+    return manifest
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout the run was started in, with ``+`` where files were changed; ``None`` outside a checkout."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if dirty else "")
+
+
+def describe(
+    *, stage: str, clip: ClipSpec, parents: dict[str, str], config: dict[str, Any], data: str | None, seed: int | None, metrics: dict[str, float], seconds: float, weights: Path
+) -> dict[str, Any]:
+    """The manifest of a run that has just finished.
+
+    Args:
+        stage: Name of the stage's class.
+        clip: Geometry of its clips.
+        parents: Role -> run folder of every parent.
+        config: Resolved configuration.
+        data: Digest of the data set, if known.
+        seed: Seed of the run.
+        metrics: Last value of everything logged.
+        seconds: Wall time of the last session, in s.
+        weights: Exported weights.
+    """
+    return {
+        "stage": stage,
+        "clip": clip.to_dict(),
+        "parents": {role: {"run": str(run), "weights_sha256": read(Path(run))["weights_sha256"]} for role, run in parents.items()},
+        "weights_sha256": sha256(weights),
+        "data": data,
+        "seed": seed,
+        "metrics": metrics,
+        "seconds": round(seconds, 1),
+        "git_commit": git_commit(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "config": config,
+    }

@@ -1,0 +1,75 @@
+"""The demo's report: wall time and losses of every stage, scores of every condition beside the codec ceiling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+STAGES = ("stage1", "stage2", "stage3_adapt", "stage3_joint")
+CONDITIONS = {
+    "ceiling": "codec ceiling: the true clip through both codecs",
+    "truth": "the same generator along the true plan (oracle)",
+    "planned": "the generator along the planner's tokens",
+    "shuffled": "the same generator along another prompt's plan",
+    "none": "the same generator without a plan",
+}
+
+
+def condition_folder(out: Path, condition: str) -> Path:
+    return out / "samples" if condition == "planned" else out / "controls" / condition
+
+
+def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]:
+    """Gathers manifests and scores into ``report.json``.
+
+    Args:
+        out: The demo's run folder.
+        data: The demo's data folder.
+        seconds: Wall time of every step, in s.
+
+    Returns:
+        The report. Everything but ``seconds`` is a function of the seed.
+    """
+    stages = {}
+    for stage in STAGES:
+        manifest = json.loads((out / stage / "manifest.json").read_text())
+        stages[stage] = {"weights_sha256": manifest["weights_sha256"], "metrics": manifest["metrics"]}
+    tiers: dict[str, dict[str, Any]] = {}
+    for condition in CONDITIONS:
+        scores = json.loads((condition_folder(out, condition) / "scores.json").read_text())
+        for tier, aggregate in scores["tiers"].items():
+            tiers.setdefault(tier, {})[condition] = aggregate
+    gain = {
+        tier: {f"planned_minus_{c}": round(rows["planned"]["p_acc"]["mean"] - rows[c]["p_acc"]["mean"], 4) for c in ("shuffled", "none")}
+        | {"num_clips": rows["planned"]["num_clips"]}
+        for tier, rows in tiers.items()
+    }
+    report = {"conditions": CONDITIONS, "p_acc_gain": gain, "scores": tiers, "stages": stages, "data": str(data), "seconds": seconds}
+    (out / "report.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def show(out: Path, console: Console) -> None:
+    """Prints the report as tables, and where everything lies."""
+    from baton_lightning.world.evaluate import HEADLINE, cell
+
+    report = json.loads((out / "report.json").read_text())
+    table = Table(title="stages")
+    for column in ("stage", "wall time", "held-out metrics"):
+        table.add_column(column)
+    for stage, entry in report["stages"].items():
+        chosen = {k.removeprefix("val/"): v for k, v in entry["metrics"].items() if k.startswith("val/")}
+        table.add_row(stage, f"{report['seconds'].get(stage, 0):.0f} s", "  ".join(f"{k} {v:.3f}" for k, v in sorted(chosen.items())))
+    console.print(table)
+    for tier, rows in report["scores"].items():
+        table = Table(title=f"{tier}: {rows['planned']['num_clips']} held-out prompts a condition, mean [95 % interval]")
+        for column in ("condition", *HEADLINE):
+            table.add_column(column, justify="left" if column == "condition" else "right")
+        for condition, scores in rows.items():
+            table.add_row(condition, *[cell(scores[name]) for name in HEADLINE])
+        console.print(table)
+    console.print(f"report   {out / 'report.json'}\nclips    {out / 'samples'}/*.mp4\nlogs     tensorboard --logdir {out}", highlight=False)

@@ -1,0 +1,217 @@
+"""Stage 3: the dual-branch DiT and its Latent-MLPs learn to denoise both modalities along a plan (Baton, section 3.4).
+
+One module serves both runs of the stage; only ``plan`` differs: the clip's own features (adaptation), then the frozen planner's
+tokens (joint fine-tuning). The loss is rectified-flow matching on both branches (flow/path.py owns the time convention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.flow import draws, path
+from baton_lightning.flow.guidance import Condition, Guidance
+from baton_lightning.flow.sampler import EulerSampler, Sampler
+from baton_lightning.flow.timesteps import UniformTimesteps
+from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.runs.handover import hand_over
+from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
+
+PROBE_TIMES = 8
+
+
+class JointTraining(LightningModule):
+    """Joint training of the dual-branch DiT (training stages 2 and 3 of the paper's table).
+
+    Args:
+        clip: Geometry of the clip.
+        dit: Factory of the transformer.
+        plan: Factory of the plan source.
+        optimizer: Factory of the optimiser over the trainable parameters.
+        scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
+        timesteps: Distribution of the flow time t.
+        sampler: ODE solver of :meth:`generate`.
+        guidance: Guidance of :meth:`generate`; the negative text is the empty one.
+        video_codec: Factory of the video codec; only :meth:`generate` needs it.
+        audio_codec: Factory of the audio codec; likewise.
+        text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
+        plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
+        parents: Role -> parent run. ``dit`` starts the transformer from an earlier stage 3, ``planner`` fills the planner.
+        seed: Seeds every draw together with epoch and sample index.
+    """
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        dit: Callable[[ClipSpec], DualBranchDiT],
+        plan: Callable[[ClipSpec], GroundTruthPlan | PlannedTokens],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        timesteps: UniformTimesteps | None = None,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        video_codec: Callable[[], nn.Module] | None = None,
+        audio_codec: Callable[[], nn.Module] | None = None,
+        text_encoder: Callable[[], nn.Module] | None = None,
+        plan_dropout: float = 0.1,
+        parents: dict[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= plan_dropout <= 1.0:
+            raise ValueError(f"plan_dropout must lie in [0, 1], got {plan_dropout}")
+        self.clip, self.seed, self.parents = clip, seed, parents or {}
+        self.make_dit, self.make_plan = dit, plan
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.timesteps, self.sampler = timesteps or UniformTimesteps(), sampler or EulerSampler()
+        self.guidance = guidance or Guidance()
+        self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
+        self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
+        self.plan_dropout = plan_dropout
+
+    # ---- networks
+    def configure_model(self) -> None:
+        """Builds the networks, once, and takes over the parents' weights."""
+        if hasattr(self, "dit"):
+            return
+        self.dit = self.make_dit(self.clip)
+        self.plan = self.make_plan(self.clip)
+        roles = {"dit", self.plan.parent_role} - {None}
+        if unknown := set(self.parents) - roles:
+            raise ValueError(f"model.init_args.parents: unknown role {sorted(unknown)}; this run knows {sorted(map(str, roles))}")
+        if self.plan.parent_role is not None and self.plan.parent_role not in self.parents:
+            raise ValueError("model.init_args.parents must name the run of the trained planner: {planner: runs/<experiment>/stage2}")
+        if "dit" in self.parents:
+            hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip)
+        if isinstance(self.plan, PlannedTokens):
+            hand_over(self.plan.planner, self.parents["planner"], source="planner", clip=self.clip)
+
+    @property
+    def not_exported(self) -> tuple[str, ...]:
+        """Prefixes of weights that belong to another run: the frozen planner's."""
+        return ("plan.planner.",) if isinstance(getattr(self, "plan", None), PlannedTokens) else ()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        if isinstance(self.plan, GroundTruthPlan):
+            statistics = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
+            self.plan.video_norm.fit(*statistics["video"])
+            self.plan.audio_norm.fit(*statistics["audio"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen planner out: it has a run of its own."""
+        for key in [k for k in checkpoint["state_dict"] if k.startswith(self.not_exported or ("\0",))]:
+            del checkpoint["state_dict"][key]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.configure_model()
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.not_exported or ("\0",))}
+        checkpoint["state_dict"].update(own)
+
+    # ---- loss
+    def flow_loss(self, batch: Batch, plan: Plan | None, t: Tensor, *, purpose: str, epoch: int, has_plan: Tensor | None = None) -> dict[str, Tensor]:
+        """Flow-matching loss of each branch: || v(x_t, t) - (noise - x_0) ||^2, mean over latents.
+
+        Args:
+            batch: Clips with latents and context.
+            plan: Plan, or ``None``.
+            t: Flow time [B], 0 = clean, 1 = noise.
+            purpose: Name of the noise stream.
+            epoch: Epoch of the noise stream.
+            has_plan: Which clips see the plan [B], bool.
+
+        Returns:
+            ``loss_video`` and ``loss_audio``, each a mean over the clips that have the modality.
+        """
+        assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
+        clean = {"video": batch.video_latents, "audio": batch.audio_latents}
+        noise = {k: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{k}").to(x) for k, x in clean.items()}
+        noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
+        predicted = dict(zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True))
+        present = {"video": batch.has_video, "audio": batch.has_audio}
+        losses = {}
+        for name in clean:
+            error = (predicted[name] - path.velocity(clean[name], noise[name])).square().flatten(1).mean(1)
+            weight = torch.ones_like(error) if present[name] is None else present[name].to(error)
+            losses[f"loss_{name}"] = (error * weight).sum() / weight.sum().clamp(min=1.0)
+        return losses
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        counter = {"seed": self.seed, "epoch": batch.epoch, "index": batch.index}
+        t = self.timesteps.draw(**counter).to(self.device)
+        has_plan = (draws.draw_uniform((), **counter, purpose="plan.dropout") >= self.plan_dropout).to(self.device)
+        losses = self.flow_loss(batch, self.plan(batch, seed=self.seed), t, purpose="noise", epoch=batch.epoch, has_plan=has_plan)
+        loss = losses["loss_video"] + losses["loss_audio"]
+        self.log_dict({"train/loss": loss, **{f"train/{k}": v for k, v in losses.items()}}, batch_size=len(batch))
+        return loss
+
+    # ---- the four curves
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same loss, at fixed times and noise, along the true plan, the planner's, another clip's and none."""
+        truth = self.plan.truth(batch)
+        plans: dict[str, Plan | None] = {"truth": truth, "shuffled": truth.roll(), "none": None}
+        if isinstance(self.plan, PlannedTokens):
+            planned = self.plan.planned(batch)
+            plans |= {"planned": planned, "shuffled": planned.roll()}
+        t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
+        for name, plan in plans.items():
+            losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0)
+            self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
+            if name == ("planned" if "planned" in plans else "truth"):
+                self.log_dict({"val/loss": losses["loss_video"] + losses["loss_audio"], **{f"val/{k}": v for k, v in losses.items()}}, batch_size=len(batch), sync_dist=True)
+
+    test_step = validation_step
+
+    # ---- generation
+    @torch.no_grad()
+    def sample(self, batch: Batch, plan: Plan | None) -> tuple[Tensor, Tensor]:
+        """Latents of both modalities, from noise to clean.
+
+        Returns:
+            Video latents [B, C, T, Y, X] and audio latents [B, L, C].
+        """
+        assert batch.context is not None
+        shapes = {"video": (self.clip.video_channels, *self.clip.latent_grid), "audio": (self.clip.num_audio_latents, self.clip.audio_channels)}
+        video, audio = (
+            draws.draw_normal(shape, seed=self.seed, epoch=0, index=batch.index, purpose=f"sample.{name}").to(self.device) for name, shape in shapes.items()
+        )
+
+        wanted = Condition(batch.context, batch.context, plan)
+        empty = torch.zeros_like(batch.context)
+        velocity = self.guidance(self.dit, wanted, Condition(empty, empty))
+        return self.sampler(velocity, video, audio)
+
+    def borrowed(self, name: str) -> nn.Module:
+        """A frozen network, made when first asked for.
+
+        Raises:
+            ValueError: If the configuration names none.
+        """
+        if name not in self.frozen:
+            make = self.make_frozen[name]
+            if make is None:
+                raise ValueError(f"generating needs model.init_args.{name}, the configuration names none; add its class_path")
+            self.frozen[name] = make().to(self.device)
+        return self.frozen[name]
+
+    def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [B, T, Y, X, 3], uint8, and waveform [B, S], in [-1, 1], of the latents."""
+        return self.borrowed("video_codec").decode(video), self.borrowed("audio_codec").decode(audio, self.clip.num_samples)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def generate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Clips for the batch's prompts along this run's own plan: frames [B, T, Y, X, 3], uint8, and waveform [B, S]."""
+        plan = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else self.plan.truth(batch)
+        return self.decode(*self.sample(batch, plan))

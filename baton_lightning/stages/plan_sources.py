@@ -1,0 +1,99 @@
+"""Where stage 3 takes its plan from: the clip's own features (adaptation) or the frozen planner (joint training)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.flow.draws import draw_uniform
+from baton_lightning.models.feature_norm import FeatureNorm
+from baton_lightning.models.planner import VAPlanner
+
+
+class PlanSource(Protocol):
+    """Turns a batch into the plan its clips are denoised with, and knows the true plan beside it."""
+
+    def __call__(self, batch: Batch, *, seed: int) -> Plan: ...
+
+    def truth(self, batch: Batch) -> Plan: ...
+
+
+class GroundTruthPlan(nn.Module):
+    """Standardised features of the clip itself: the oracle plan of DiT adaptation (Baton, training stage 2).
+
+    Args:
+        clip: Geometry of the clip.
+    """
+
+    parent_role: str | None = None
+
+    def __init__(self, clip: ClipSpec) -> None:
+        super().__init__()
+        self.clip = clip
+        self.video_norm = FeatureNorm(clip.video_plan_width)
+        self.audio_norm = FeatureNorm(clip.audio_plan_width)
+
+    def truth(self, batch: Batch) -> Plan:
+        """The plan made of the clip's own features.
+
+        Raises:
+            ValueError: If the batch carries no features.
+        """
+        if batch.video_features is None or batch.audio_features is None:
+            raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
+        return Plan(self.video_norm(batch.video_features), self.audio_norm(batch.audio_features), self.clip.video_plan_grid)
+
+    def forward(self, batch: Batch, *, seed: int) -> Plan:
+        return self.truth(batch)
+
+
+class PlannedTokens(nn.Module):
+    """Planned tokens of the frozen VA-Planner (Baton, training stage 3).
+
+    Args:
+        clip: Geometry of the clip.
+        planner: Factory of the planner; its weights come from the parent run with the role ``planner``.
+        truth_share: Share of training clips, in [0, 1], that get their own features instead of the planner's tokens. The paper
+            uses planned tokens alone (0); mixing is a choice of ours that keeps the DiT sharp on plans that are right.
+
+    Note:
+        The planner is frozen and not part of this run's weights: it stays in its own run.
+    """
+
+    parent_role: str | None = "planner"
+
+    def __init__(self, clip: ClipSpec, planner: Callable[[ClipSpec], VAPlanner], truth_share: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= truth_share <= 1.0:
+            raise ValueError(f"truth_share must lie in [0, 1], got {truth_share}")
+        self.planner = planner(clip).requires_grad_(False).eval()
+        self.truth_share = truth_share
+
+    def train(self, mode: bool = True) -> PlannedTokens:
+        """Frozen: dropout and the like stay off in training too."""
+        return super().train(False)
+
+    def truth(self, batch: Batch) -> Plan:
+        """The plan made of the clip's own features."""
+        if batch.video_features is None or batch.audio_features is None:
+            raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
+        return self.planner.standardise(batch.video_features, batch.audio_features)
+
+    @torch.no_grad()
+    def planned(self, batch: Batch) -> Plan:
+        """The planner's tokens for the batch's prompts."""
+        return self.planner(batch.video_prompts, batch.audio_prompts)
+
+    def forward(self, batch: Batch, *, seed: int) -> Plan:
+        plan = self.planned(batch)
+        if self.truth_share == 0.0:
+            return plan
+        truth = self.truth(batch)
+        draw = draw_uniform((), seed=seed, epoch=batch.epoch, index=batch.index, purpose="plan.truth").to(plan.video.device)
+        use = (draw < self.truth_share)[:, None, None]
+        return Plan(torch.where(use, truth.video, plan.video), torch.where(use, truth.audio, plan.audio), plan.video_grid)
