@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.sem_mlp import SemHeads
+from baton_lightning.models.towers import DualTowers
 
 
 class Codebook(nn.Module):
@@ -36,19 +36,18 @@ class Codebook(nn.Module):
         return code + (tokens - tokens.detach())
 
 
-class DiscreteCodes(nn.Module):
-    """A readout whose planned tokens are codes of a learned codebook, one codebook a modality (ablation "discrete codes").
+class DiscreteTowers(DualTowers):
+    """Dual towers whose planned tokens are codes of a learned codebook, one codebook a modality (ablation "discrete codes").
 
     Args:
         clip: Geometry of the clip.
         width: Width of the language model's states.
-        readout: Factory of the continuous readout whose output is quantised.
         num_codes: Codes of each codebook.
+        towers: Settings of :class:`~baton_lightning.models.towers.DualTowers`.
     """
 
-    def __init__(self, clip: ClipSpec, width: int, readout: Callable[[ClipSpec, int], nn.Module] = SemHeads, num_codes: int = 512) -> None:
-        super().__init__()
-        self.continuous = readout(clip, width)
+    def __init__(self, clip: ClipSpec, width: int, num_codes: int = 512, **towers: Any) -> None:
+        super().__init__(clip, width, **towers)
         self.video_codebook = Codebook(num_codes, clip.video_plan_width)
         self.audio_codebook = Codebook(num_codes, clip.audio_plan_width)
 
@@ -61,5 +60,5 @@ class DiscreteCodes(nn.Module):
             video_states: Planning states H_v.
             audio_states: Planning states H_a.
         """
-        video, audio = self.continuous(video_states, audio_states)
+        video, audio = super().forward(video_states, audio_states)
         return self.video_codebook(video), self.audio_codebook(audio)

@@ -61,7 +61,6 @@ class PlanRegression(LightningModule):
     """
 
     fresh: ClassVar[tuple[str, ...]] = ()
-    dropped: ClassVar[tuple[str, ...]] = ()
     needs_parent: ClassVar[bool] = False
 
     planner: VAPlanner
@@ -92,7 +91,7 @@ class PlanRegression(LightningModule):
             return
         self.planner = self.make_planner(self.clip)
         if "planner" in self.parents:
-            hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh, dropped=self.dropped)
+            hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)

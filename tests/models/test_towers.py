@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.codes import DiscreteCodes
+from baton_lightning.models.codes import DiscreteTowers
 from baton_lightning.models.sem_mlp import SemHeads
 from baton_lightning.models.towers import DualTowers
 
@@ -118,24 +118,26 @@ def test_the_ablations_keep_every_other_parameter() -> None:
     without_queries = {n: tuple(p.shape) for n, p in towers(learned_queries=False).named_parameters()}
     assert full.keys() - without_queries.keys() == {"video_tower.queries", "audio_tower.queries"}
     assert without_queries == {n: full[n] for n in without_queries}
+    discrete = {n: tuple(p.shape) for n, p in DiscreteTowers(CLIP, WIDTH, num_codes=9, num_heads=HEADS).named_parameters()}
+    assert discrete == full | {"video_codebook.codes": (9, 6), "audio_codebook.codes": (9, 5)}
     without_towers = {n: tuple(p.shape) for n, p in SemHeads(CLIP, WIDTH).named_parameters()}
     assert without_towers == {n: s for n, s in full.items() if "_tower." not in n}
 
 
 def test_discrete_plans_use_only_codes_of_the_codebook() -> None:
     torch.manual_seed(0)
-    readout = DiscreteCodes(CLIP, WIDTH, lambda clip, width: DualTowers(clip, width, HEADS), num_codes=7)
+    readout = DiscreteTowers(CLIP, WIDTH, num_codes=7, num_heads=HEADS)
     video, audio = readout(*states())
     for tokens, book in ((video, readout.video_codebook), (audio, readout.audio_codebook)):
         assert all(any(torch.equal(token, code) for code in book.codes) for token in tokens.flatten(0, 1))
     sum(tokens.square().mean() for tokens in (video, audio)).backward()
     assert readout.video_codebook.codes.grad.any()
-    assert readout.continuous.video_sem_mlp.down.weight.grad.any()
+    assert readout.video_sem_mlp.down.weight.grad.any()
 
 
 def test_the_nearest_code_is_the_nearest() -> None:
     torch.manual_seed(0)
-    book = DiscreteCodes(CLIP, WIDTH, num_codes=20).video_codebook
+    book = DiscreteTowers(CLIP, WIDTH, num_codes=20).video_codebook
     nn.init.normal_(book.codes)
     tokens = torch.randn(2, 9, 6)
     assert (book.nearest(tokens) == torch.cdist(tokens, book.codes).argmin(-1)).all()

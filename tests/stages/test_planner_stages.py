@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.llm import TinyLLM
+from baton_lightning.models.codes import DiscreteTowers
 from baton_lightning.models.planner import VAPlanner
+from baton_lightning.models.sem_mlp import SemHeads
 from baton_lightning.models.towers import DualTowers
-from baton_lightning.stages import plan_regression
+from baton_lightning.runs.manifest import NAME, WEIGHTS, sha256
 from baton_lightning.stages.alignment import TowerAlignment
 from baton_lightning.stages.plan_regression import RSquared
 from baton_lightning.stages.pretraining import PlannerPretraining
@@ -77,22 +81,18 @@ def seed() -> None:
 
 
 @pytest.fixture
-def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """A finished stage 1 behind the door of the hand-over; yields the calls that came in."""
+def parent(tmp_path: Path) -> tuple[str, dict[str, Tensor]]:
+    """A finished stage 1: its run folder and its planner's weights."""
     stage = PlannerPretraining(CLIP, STAGE1)
     stage.configure_model()
     stage.planner.video_norm.fit(*Clips().feature_statistics()["video"])
     stage.planner.audio_norm.fit(*Clips().feature_statistics()["audio"])
-    calls: list[dict[str, Any]] = []
-
-    def hand_over(target: nn.Module, run: str, **options: Any) -> None:
-        calls.append({"run": run, "weights": weights(stage.planner), **options})
-        report = target.load_state_dict(stage.planner.state_dict(), strict=False)
-        assert all(k.startswith(options["fresh"]) for k in report.missing_keys)
-        assert all(k.startswith(options["dropped"]) for k in report.unexpected_keys)
-
-    monkeypatch.setattr(plan_regression, "hand_over", hand_over)
-    yield calls
+    run = tmp_path / "stage1"
+    run.mkdir()
+    save_file(stage.state_dict(), run / WEIGHTS)
+    manifest = {"clip": CLIP.to_dict(), "weights_sha256": sha256(run / WEIGHTS)}
+    (run / NAME).write_text(json.dumps(manifest))
+    return str(run), weights(stage.planner)
 
 
 def test_pretraining_learns_reports_and_hands_on_a_fitted_feature_space(tmp_path: Path) -> None:
@@ -138,16 +138,15 @@ def test_configuring_twice_builds_once() -> None:
     assert stage.planner is first
 
 
-def test_alignment_takes_over_all_but_the_towers_and_starts_where_pretraining_stopped(parent: list[dict[str, Any]]) -> None:
-    stage = TowerAlignment(CLIP, STAGE2, parents={"planner": "runs/x/stage1"})
+def test_alignment_takes_over_all_but_the_towers_and_starts_where_pretraining_stopped(parent: tuple[str, dict[str, Tensor]]) -> None:
+    run, pretrained = parent
+    stage = TowerAlignment(CLIP, STAGE2, parents={"planner": run})
     stage.configure_model()
-    (call,) = parent
-    assert (call["run"], call["source"], call["clip"]) == ("runs/x/stage1", "planner", CLIP)
     ours = stage.planner.state_dict()
-    assert all(torch.equal(ours[k], v) for k, v in call["weights"].items())
-    assert all("_tower." in k for k in ours.keys() - call["weights"].keys())
+    assert all(torch.equal(ours[k], v) for k, v in pretrained.items())
+    assert all("_tower." in k for k in ours.keys() - pretrained.keys())
     parent_planner = VAPlanner(CLIP, LLM)
-    parent_planner.load_state_dict(call["weights"])
+    parent_planner.load_state_dict(pretrained)
     batch = Clips().batch([0, 5])
     before, after = parent_planner(batch.video_prompts, batch.audio_prompts), stage(batch)
     assert (before.video - after.video).square().mean() < 0.01 * before.video.square().mean()
@@ -155,9 +154,9 @@ def test_alignment_takes_over_all_but_the_towers_and_starts_where_pretraining_st
 
 @pytest.mark.parametrize(("frozen", "still"), [((), ()), (("language",), ("language.",)), (("language.llm",), ("language.llm.",))])
 def test_alignment_trains_exactly_what_is_not_frozen(
-    parent: list[dict[str, Any]], tmp_path: Path, frozen: tuple[str, ...], still: tuple[str, ...]
+    parent: tuple[str, dict[str, Tensor]], tmp_path: Path, frozen: tuple[str, ...], still: tuple[str, ...]
 ) -> None:
-    stage = TowerAlignment(CLIP, partial(STAGE2, frozen=frozen), ADAMW, parents={"planner": "x"})
+    stage = TowerAlignment(CLIP, partial(STAGE2, frozen=frozen), ADAMW, parents={"planner": parent[0]})
     stage.configure_model()
     before = weights(stage.planner)
     trainer(tmp_path, max_epochs=3, limit_val_batches=0).fit(stage, Clips())
@@ -167,8 +166,10 @@ def test_alignment_trains_exactly_what_is_not_frozen(
     assert moved == trained
 
 
-def test_the_language_model_moves_at_its_own_rate(parent: list[dict[str, Any]]) -> None:
-    stage = TowerAlignment(CLIP, STAGE2, partial(torch.optim.AdamW, lr=1.0), rates={"planner.language.llm": 0.1}, parents={"planner": "x"})
+def test_the_language_model_moves_at_its_own_rate(parent: tuple[str, dict[str, Tensor]]) -> None:
+    stage = TowerAlignment(
+        CLIP, STAGE2, partial(torch.optim.AdamW, lr=1.0), rates={"planner.language.llm": 0.1}, parents={"planner": parent[0]}
+    )
     stage.configure_model()
     optimizer = stage.configure_optimizers()["optimizer"]
     rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
@@ -181,21 +182,42 @@ def test_alignment_without_a_parent_is_refused() -> None:
         TowerAlignment(CLIP, STAGE2)
 
 
+def test_alignment_of_another_geometry_or_another_llm_is_refused(parent: tuple[str, dict[str, Tensor]]) -> None:
+    longer = TowerAlignment(replace(CLIP, seconds=2.0), STAGE2, parents={"planner": parent[0]})
+    with pytest.raises(ValueError, match="seconds: 2.0 != 1.0"):
+        longer.configure_model()
+    wider = TowerAlignment(CLIP, partial(STAGE2, llm=partial(LLM, width=20)), parents={"planner": parent[0]})
+    with pytest.raises(ValueError, match="shapes differ"):
+        wider.configure_model()
+
+
+@pytest.mark.parametrize(
+    "readout", [SemHeads, partial(DiscreteTowers, num_heads=2, num_codes=4), partial(DualTowers, num_heads=2, learned_queries=False)]
+)
+def test_every_ablation_of_the_readout_starts_from_the_same_parent(
+    parent: tuple[str, dict[str, Tensor]], tmp_path: Path, readout: Any
+) -> None:
+    stage = TowerAlignment(CLIP, partial(STAGE2, readout=readout), ADAMW, parents={"planner": parent[0]})
+    run = trainer(tmp_path)
+    run.fit(stage, Clips())
+    assert run.callback_metrics["val/loss"].isfinite()
+
+
 def test_an_unknown_role_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown role \['dit'\]"):
         PlannerPretraining(CLIP, STAGE1, parents={"dit": "x"})
 
 
-def test_another_datas_statistics_are_warned_of_and_not_taken(parent: list[dict[str, Any]], tmp_path: Path) -> None:
-    stage = TowerAlignment(CLIP, STAGE2, ADAMW, parents={"planner": "x"})
+def test_another_datas_statistics_are_warned_of_and_not_taken(parent: tuple[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    stage = TowerAlignment(CLIP, STAGE2, ADAMW, parents={"planner": parent[0]})
     with pytest.warns(UserWarning, match="the video features of this data lie 1.* standard deviations"):
         trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(stage, Clips(shift=2.0))
     torch.testing.assert_close(stage.planner.video_norm.mean, Clips().feature_statistics()["video"][0])
 
 
-def test_resuming_restores_the_weights_and_not_the_parents(parent: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_resuming_restores_the_weights_and_not_the_parents(parent: tuple[str, dict[str, Tensor]], tmp_path: Path) -> None:
     def stage() -> LightningModule:
-        return TowerAlignment(CLIP, STAGE2, ADAMW, parents={"planner": "x"})
+        return TowerAlignment(CLIP, STAGE2, ADAMW, parents={"planner": parent[0]})
 
     first = stage()
     run = trainer(tmp_path, max_epochs=2, limit_val_batches=0)
