@@ -1,0 +1,1 @@
+"""Lightning callbacks; edited in a checkout, never installed."""

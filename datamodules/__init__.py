@@ -1,0 +1,1 @@
+"""Data sets as LightningDataModules; edited in a checkout, never installed."""
