@@ -9,13 +9,14 @@ import inspect
 import re
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from baton_lightning.clip import ClipSpec
@@ -24,6 +25,13 @@ from baton_lightning.runs import manifest
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")
+
+
+SETTINGS: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
+
+
+class WrongArguments(Exception):
+    """The command line or a configuration file asks for something that does not exist."""
 
 
 class Finished(Exception):
@@ -59,14 +67,20 @@ class BatonCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False},
+            parser_kwargs=SETTINGS | {verb: SETTINGS for verb in self.subcommands()},
             args=args,
             run=run,
         )
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        # Lightning hands one dict to the main parser, and the same settings to every subcommand
-        return super().init_parser(**kwargs)
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # `python -m baton_lightning` gives both on purpose
+            try:
+                super().parse_arguments(parser, args)
+            except argparse.ArgumentError as error:
+                verb = args[0] if self.subcommands().keys() & set(args[:1]) else None
+                actions = self._parser(verb)._actions
+                raise WrongArguments(explain(str(error), [action.dest for action in actions])) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--base", type=str | None, default=None, help="Configuration file this one builds on, relative to it.")
@@ -169,8 +183,8 @@ def run(verb: str, argv: list[str]) -> int:
     except Finished as finished:
         print(finished)
         return 0
-    except argparse.ArgumentError as error:
-        print(f"baton_lightning: error: {explain(str(error), verb)}", file=sys.stderr)
+    except WrongArguments as error:
+        print(f"baton_lightning: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("baton_lightning: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -182,22 +196,24 @@ UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
     re.compile(r"does not accept nested key '(?P<key>[^']+)'"),
-    re.compile(r"No action for key \"(?P<key>[^\"]+)\""),
+    re.compile(r"Option '(?P<key>[^']+)' is not accepted"),
+    re.compile(r"does not accept option '(?P<key>[^']+)'"),
 )
-CLASS = re.compile(r"(?:class_path|class|type) '?\"?(?P<name>[a-z_]\w*(?:\.\w+)+)")
 
 
-def explain(message: str, verb: str) -> str:
+def explain(message: str, keys: list[str]) -> str:
     """A parser's complaint in one line, with the nearest valid name where a name was misspelt."""
     flat = " ".join(message.split())
     found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
     if found is not None:
         key = found["key"]
-        near = difflib.get_close_matches(key, known_keys(verb, flat), 1, 0.6) or difflib.get_close_matches(
-            key.rpartition(".")[2], [k.rpartition(".")[2] for k in known_keys(verb, flat)], 1, 0.6
-        )
-        hint = f"; did you mean `{near[0]}`?" if near else f"; `python -m baton_lightning {verb} --help` lists the keys"
+        known = keys + parameters_of_named_classes(flat)
+        last = {name.rpartition(".")[2]: name for name in known}
+        near = difflib.get_close_matches(key, known, 1) or [last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
+        hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists the keys"
         return f"the configuration has no key `{key}`{hint}"
+    if interpolation := re.search(r"Interpolation key '([^']+)' not found full_key: (\S+)", flat):
+        return f"`{interpolation[2]}` refers to ${{{interpolation[1]}}}, which the configuration does not have; check the spelling"
     missing = re.search(r"[Nn]o module named '?([\w.]+)|has no attribute '?(\w+)", flat)
     if "class_path" in flat or "Not a valid subclass" in flat or "Import" in flat or missing:
         named = re.search(r"class_path'?\"?[:=]? ?'?\"?([\w.]+)|path '([\w.]+)'|value: ([\w.]+)", flat)
@@ -227,23 +243,11 @@ def nearest_class(name: str) -> str:
     return f"did you mean `{module}.{near[0]}`?" if near else f"`{module}` has {', '.join(sorted(names)[:8])}"
 
 
-def known_keys(verb: str, message: str) -> list[str]:
-    """Keys a user may have meant: those of the verb's parser, and the parameters of classes the message names."""
+def parameters_of_named_classes(message: str) -> list[str]:
+    """Parameters of the classes that a message names: keys a user may have meant."""
     keys: list[str] = []
-    parser = BatonParser.last.get(verb)
-    if parser is not None:
-        keys += [action.dest for action in parser._actions if action.dest and action.dest != "help"]
-    for name in CLASS.findall(message):
+    for name in re.findall(r"[a-z_]\w*(?:\.\w+)+", message):
         module, _, attribute = name.rpartition(".")
-        if importable(name):
+        if importable(name) and inspect.isclass(getattr(importlib.import_module(module), attribute)):
             keys += list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
     return keys
-
-
-class BatonParser:
-    """The parsers made last, by verb: an error's explanation asks them which keys exist."""
-
-    last: dict[str, LightningArgumentParser] = {}
-
-
-__all__ = ["BatonCLI", "RunSpec", "Trainer", "run"]
