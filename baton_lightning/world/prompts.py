@@ -47,8 +47,8 @@ def prompts(scene: Scene, *, compound: bool = False) -> tuple[str, str]:
             actor = _refer(scene, k) or actor
             words = "the same words as the first speaker" if _repeats(scene, k) else words
         picture.append(f"{link} {actor} {_seen(event, named)}")
-        heard = f"[{event.actor}] says {words}" if event.kind == "says" else "silence" if event.kind == "slides" else f"a {v.EFFECTS[event.kind]}"
-        sound.append(f"{link} {heard}")
+        heard = f"[{event.actor}] says {words}" if event.kind == "says" else f"a {v.EFFECTS.get(event.kind)}"
+        sound.append(f"{link} {'silence' if event.kind == 'slides' else heard}")
     return ". ".join(picture) + ".", ". ".join(sound) + "."
 
 

@@ -1,0 +1,106 @@
+"""Which expected event was seen where, and heard where."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from baton_lightning.world import vocabulary as v
+from baton_lightning.world.align import align
+from baton_lightning.world.detect_audio import Heard
+from baton_lightning.world.detect_video import Seen, Sighting
+from baton_lightning.world.scene import Event, Scene
+
+
+@dataclass(frozen=True)
+class Match:
+    """What became of one expected event.
+
+    Args:
+        seen: Anchors in the picture, in s, or ``None``.
+        heard: Anchors in the sound, in s, or ``None``; an utterance is heard if each word has a partner, right or wrong.
+        said_right: Whether the sound is the right one, by the right voice. True for events without sound.
+    """
+
+    seen: tuple[float, ...] | None
+    heard: tuple[float, ...] | None
+    said_right: bool
+
+
+@dataclass(frozen=True)
+class Matching:
+    """All expected events, and what there was beyond them.
+
+    Args:
+        matches: One for each event of the scene.
+        extra_seen: Number of events seen that nothing expected.
+        extra_heard: Number of words and effects heard that nothing expected.
+        word_errors: Edits of the words, each voice by itself.
+    """
+
+    matches: tuple[Match, ...]
+    extra_seen: int
+    extra_heard: int
+    word_errors: int
+
+
+def match(scene: Scene, seen: Seen, heard: Heard) -> Matching:
+    """Aligns a scene with what the detectors found. Each kind of event is aligned by itself; order is judged elsewhere."""
+    sightings, extra_seen = _pair(scene.events, seen.events, lambda e: (e.kind, e.actor, e.target, e.column, len(_pulses(e))), _start)
+    sounds = [e for e in scene.events if e.kind in v.EFFECTS]
+    effects, extra_effects = _pair(sounds, heard.effects, lambda e: v.EFFECTS[e.kind] if isinstance(e, Event) else e.sound, _start)
+    heard_of = dict(zip(map(id, sounds), effects, strict=True))
+    words, extra_words, errors = _words(scene, heard)
+    matches = []
+    for k, (event, sighting) in enumerate(zip(scene.events, sightings, strict=True)):
+        times, right = None, event.kind == "slides"
+        if event.kind == "says":
+            times, right = words[k]
+        elif event.kind in v.EFFECTS and heard_of[id(event)] is not None:
+            times, right = (heard_of[id(event)].time,), True
+        matches.append(Match(sighting.anchors if sighting else None, times, right))
+    return Matching(tuple(matches), extra_seen, extra_effects + extra_words, errors)
+
+
+def _start(event: Event | Sighting) -> float:
+    return event.anchors[0] if hasattr(event, "anchors") else event.time
+
+
+def _pulses(event: Event | Sighting) -> tuple[float, ...]:
+    return event.anchors if event.kind == "says" else ()
+
+
+def _pair(expected: Sequence, found: Sequence, key: Callable[..., Hashable], time: Callable[..., float]) -> tuple[list, int]:
+    """Partner of each expected item among the found ones of equal key, and the number of found items left over."""
+    pools: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for side, items in enumerate((expected, found)):
+        for k, item in enumerate(items):
+            pools[key(item)][side].append(k)
+    partner: list = [None] * len(expected)
+    left = 0
+    for ours, theirs in pools.values():
+        same = align([""] * len(ours), [""] * len(theirs), [time(expected[k]) for k in ours], [time(found[k]) for k in theirs])
+        left += len(same.extra)
+        for k, j in zip(ours, same.partner, strict=True):
+            partner[k] = None if j is None else found[theirs[j]]
+    return partner, left
+
+
+def _words(scene: Scene, heard: Heard) -> tuple[dict[int, tuple[tuple[float, ...] | None, bool]], int, int]:
+    """For each utterance its moments and whether it is right; the number of surplus words; the edits. Voice by voice."""
+    result: dict[int, tuple[tuple[float, ...] | None, bool]] = {}
+    surplus = errors = 0
+    for colour in v.COLOURS:
+        turns = [(k, e) for k, e in enumerate(scene.events) if e.kind == "says" and e.actor == colour]
+        spoken = [(word, time) for _, e in turns for word, time in zip(e.words, e.anchors, strict=True)]
+        found = [w for w in heard.words if w.voice == colour]
+        same = align([w for w, _ in spoken], [w.word for w in found], [t for _, t in spoken], [w.time for w in found])
+        surplus, errors = surplus + len(same.extra), errors + same.errors
+        partners = iter(same.partner)
+        for k, event in turns:
+            pairs = [(word, next(partners)) for word in event.words]
+            whole = all(j is not None for _, j in pairs)
+            times = tuple(found[j].time for _, j in pairs) if whole else None
+            result[k] = times, whole and all(found[j].word == word for word, j in pairs)
+    return result, surplus, errors

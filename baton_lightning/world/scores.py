@@ -1,0 +1,204 @@
+"""Scores of a clip against its scene, from pixels and waveform alone; no neural judge.
+
+* **P-Acc**: longest chain of right events (picture, sound, actor and target), rising in picture and sound time, over expected
+  events + spurious events + spurious objects. A truthful clip has 1, its first event alone 1/K, a static or a noise clip 0.
+* **P-Check**: plain average of a checklist (a static silent clip can reach 0.8: no headline); **P-Strict**: all of it.
+* **Order**: share of consecutive pairs in order. **M-TER**: word edits over words, the speaker being the voice; **M-TERcp**: under
+  the best renaming of speakers (cpWER).
+* **DeSync**: mean |sound - picture| of matched anchors, in s; signed mean; **DeSync-P**: an unmatched event counts 2 s;
+  **DeSync21**: without the prompt, the best of 21 shifts in steps of 0.2 s; **Sync-C**: its peak over the median.
+* **ID**: share of frames with every object there, right, once, and nothing else. **PSNR** to a re-render from the tracks, in dB, and
+  **in-bank** share of sound energy: quality of picture and sound.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.world.align import best_permutation_errors
+from baton_lightning.world.detect_audio import detect_audio
+from baton_lightning.world.detect_video import Seen, detect_video
+from baton_lightning.world.matching import Matching, match
+from baton_lightning.world.quality import free_sync, identity, psnr
+from baton_lightning.world.scene import Scene
+from baton_lightning.world.vocabulary import COLOURS
+
+UNMATCHED_SECONDS = 2.0
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """Scores of one clip, and the counts that a set is summed from. ``None``: nothing to measure."""
+
+    p_acc: float
+    p_check: float
+    p_strict: float
+    order: float | None
+    m_ter: float | None
+    m_ter_cp: float | None
+    desync: float | None
+    desync_signed: float | None
+    desync_p: float | None
+    desync21: float | None
+    sync_c: float
+    id: float
+    psnr: float | None
+    in_bank: float | None
+    num_words: int
+    num_word_errors: int
+    num_word_errors_cp: int
+    num_matched: int
+    num_unmatched: int
+    sum_desync: float
+    sum_desync_signed: float
+    sum_desync_p: float
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def score(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float, sample_rate: int = 16000) -> ClipScores:
+    """Scores a clip.
+
+    Args:
+        scene: What it should show.
+        frames: uint8 [T, Y, X, 3].
+        waveform: [S] in [-1, 1].
+        fps: Frames/s.
+        sample_rate: Of the waveform, in Hz; at least 14 kHz, above which no carrier fits.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f"score: frames must be uint8 [T, Y, X, 3], got {frames.dtype} {list(frames.shape)}")
+    if sample_rate < 14000:
+        raise ValueError(f"score: sample_rate must be at least 14000 Hz to hear the 6 kHz ding, got {sample_rate}")
+    seen, heard = detect_video(frames, fps), detect_audio(waveform, sample_rate)
+    found = match(scene, seen, heard)
+    checks = _checklist(scene, seen, found)
+    order = [passed for name, passed in checks if name == "order"]
+    apart = [a - p for m in found.matches if m.seen and m.heard for p, a in zip(m.seen, m.heard, strict=True)]
+    num_unmatched = sum(e.kind != "slides" and not (m.seen and m.heard) for e, m in zip(scene.events, found.matches, strict=True))
+    words = {o.colour: [w for e in scene.events if e.kind == "says" and e.actor == o.colour for w in e.words] for o in scene.objects}
+    spoken = {colour: [w.word for w in heard.words if w.voice == colour] for colour in COLOURS}
+    num_words, errors_cp = sum(map(len, words.values())), best_permutation_errors(words, spoken)
+    penalty = float(np.minimum(np.abs(apart), UNMATCHED_SECONDS).sum()) + UNMATCHED_SECONDS * num_unmatched
+    desync21, sync_c = free_sync(seen, heard)
+    return ClipScores(
+        p_acc=_chain(scene, seen, found),
+        p_check=float(np.mean([passed for _, passed in checks])),
+        p_strict=float(all(passed for _, passed in checks)),
+        order=float(np.mean(order)) if order else None,
+        m_ter=found.word_errors / num_words if num_words else None,
+        m_ter_cp=errors_cp / num_words if num_words else None,
+        desync=float(np.mean(np.abs(apart))) if apart else None,
+        desync_signed=float(np.mean(apart)) if apart else None,
+        desync_p=penalty / (len(apart) + num_unmatched) if apart or num_unmatched else None,
+        desync21=desync21,
+        sync_c=sync_c,
+        id=identity(scene, seen, len(frames)),
+        psnr=psnr(seen, frames),
+        in_bank=heard.in_bank,
+        num_words=num_words,
+        num_word_errors=found.word_errors,
+        num_word_errors_cp=errors_cp,
+        num_matched=len(apart),
+        num_unmatched=num_unmatched,
+        sum_desync=float(np.abs(apart).sum()),
+        sum_desync_signed=float(np.sum(apart)),
+        sum_desync_p=penalty,
+    )
+
+
+_PLAIN = ("p_acc", "p_check", "p_strict", "order", "desync21", "sync_c", "id", "psnr", "in_bank")
+_RATIOS = {
+    "m_ter": ("num_word_errors", ("num_words",)),
+    "m_ter_cp": ("num_word_errors_cp", ("num_words",)),
+    "desync": ("sum_desync", ("num_matched",)),
+    "desync_signed": ("sum_desync_signed", ("num_matched",)),
+    "desync_p": ("sum_desync_p", ("num_matched", "num_unmatched")),
+}
+
+
+def aggregate(scores: Sequence[ClipScores]) -> dict[str, Any]:
+    """Scores of a set, each with the 95 % interval of 1,000 resamplings of its clips.
+
+    Rates are sums over sums (word errors over words, never means of clips' rates); the others are means over the clips in which
+    there is something to measure.
+
+    Returns:
+        ``{"num_clips", "num_words", "num_matched", name: {"mean", "low", "high", "n"}}`` with ``None`` where nothing was measured; n is
+        the number of clips, words or anchors behind the number.
+    """
+    draws = np.random.Generator(np.random.Philox(0)).integers(0, max(len(scores), 1), (RESAMPLES, len(scores)))
+    result: dict[str, Any] = {"num_clips": len(scores)}
+    result |= {name: int(sum(getattr(s, name) for s in scores)) for name in ("num_words", "num_matched")}
+    for name in (*_PLAIN, *_RATIOS):
+        if name in _RATIOS:
+            over, under = _RATIOS[name]
+            top = np.array([getattr(s, over) for s in scores], np.float64)
+            bottom = np.array([sum(getattr(s, count) for count in under) for s in scores], np.float64)
+        else:
+            values = [getattr(s, name) for s in scores]
+            top = np.array([0.0 if value is None else value for value in values])
+            bottom = np.array([float(value is not None) for value in values])
+        result[name] = _interval(top, bottom, draws)
+    return result
+
+
+def _interval(top: NDArray, bottom: NDArray, draws: NDArray) -> dict[str, float | int | None]:
+    """Sum over sum, and the middle 95 % of it over resampled clips."""
+    n = int(bottom.sum())
+    if n == 0:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    tops, bottoms = top[draws].sum(1), bottom[draws].sum(1)
+    low, high = np.percentile(tops[bottoms > 0] / bottoms[bottoms > 0], [2.5, 97.5])
+    return {"mean": float(top.sum() / n), "low": float(low), "high": float(high), "n": n}
+
+
+def _objects_right(scene: Scene, seen: Seen) -> dict[str, bool]:
+    """Which objects are there, in the right shape and column."""
+    looks = {colour: (track.shape, track.column) for colour, track in seen.tracks.items()}
+    return {o.colour: looks.get(o.colour) == (o.shape, o.column) for o in scene.objects}
+
+
+def _spurious(scene: Scene, seen: Seen) -> int:
+    """Number of colours that nothing expected."""
+    return len({*seen.tracks, *seen.passing} - {o.colour for o in scene.objects})
+
+
+def _chain(scene: Scene, seen: Seen, found: Matching) -> float:
+    """P-Acc."""
+    right = _objects_right(scene, seen)
+    longest: list[int] = []
+    times: list[tuple[float, float] | None] = []
+    for event, m in zip(scene.events, found.matches, strict=True):
+        good = m.seen and m.said_right and right[event.actor] and (event.target is None or right[event.target])
+        times.append((m.seen[0], m.heard[0] if m.heard else m.seen[0]) if good else None)
+        before = [n for n, t in zip(longest, times, strict=False) if t and good and t[0] < times[-1][0] and t[1] < times[-1][1]]
+        longest.append(1 + max(before, default=0) if good else 0)
+    spurious = max(found.extra_seen, found.extra_heard) + _spurious(scene, seen)
+    return max(longest) / (len(scene.events) + spurious)
+
+
+def _checklist(scene: Scene, seen: Seen, found: Matching) -> list[tuple[str, bool]]:
+    """Every single claim of the prompt, and whether it holds."""
+    checks = []
+    for o in scene.objects:
+        track = seen.tracks.get(o.colour)
+        checks += [("present", track is not None), ("shape", bool(track and track.shape == o.shape))]
+        checks.append(("column", bool(track and track.column == o.column)))
+    checks.append(("nothing else", _spurious(scene, seen) == 0))
+    checks += [("seen", m.seen is not None) for m in found.matches] + [("nothing else seen", found.extra_seen == 0)]
+    sounding = [m for e, m in zip(scene.events, found.matches, strict=True) if e.kind != "slides"]
+    checks += [("heard", m.said_right) for m in sounding] + [("nothing else heard", found.extra_heard == 0)]
+    for times in ([m.seen for m in found.matches], [m.heard for m in sounding]):
+        checks += [("order", bool(a and b and a[0] < b[0])) for a, b in itertools.pairwise(times)]
+    return checks

@@ -1,0 +1,136 @@
+"""Frames to tracks: how much of each colour is where, and so every object's place, size, whiteness and shape over time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, label
+
+from baton_lightning.world import vocabulary as v
+from baton_lightning.world.render import area, coverage
+
+SMALLEST = 12.0
+"""Area, in square units, below which an object counts as absent (a circle at rest has 79)."""
+BLUR = 0.6
+
+
+@dataclass(frozen=True)
+class Track:
+    """One colour through a clip; curves [T] in units, filled by interpolation where the colour is absent.
+
+    Args:
+        area: Area.
+        x: Centre of mass.
+        y: Centre of mass.
+        white: Whiteness in [0, 1].
+        present: Where it is there at all.
+        share: Coverage of each pixel [T, Y, X].
+        shape: Best fitting shape, if any.
+    """
+
+    area: NDArray
+    x: NDArray
+    y: NDArray
+    white: NDArray
+    present: NDArray
+    share: NDArray
+    shape: str | None
+
+    @property
+    def column(self) -> int:
+        """Column it starts in."""
+        return int(np.argmin(np.abs(np.array(v.COLUMN_X) - np.median(self.x[:3]))))
+
+    def once(self) -> NDArray:
+        """Where it is one connected piece."""
+        unit = (self.share.shape[2] / v.CANVAS) ** 2
+        pieces = np.zeros(len(self.area), int)
+        for i, picture in enumerate(self.share):
+            marked, count = label(picture > 0.3)
+            pieces[i] = (np.bincount(marked.ravel(), minlength=count + 1)[1:] > 4.0 * unit).sum()
+        return self.present & (pieces == 1)
+
+
+def find_tracks(frames: NDArray[np.uint8]) -> tuple[dict[str, Track], tuple[str, ...]]:
+    """Tracks of the colours that are there for at least half the clip, and the names of colours that come and go.
+
+    Args:
+        frames: uint8 [T, Y, X, 3].
+    """
+    share, white = unmix(frames)
+    _, _, height, width = share.shape
+    unit = width / v.CANVAS
+    mass = share.sum((2, 3))
+    centre_x = (share.sum(2) @ ((np.arange(width) + 0.5) / unit)) / np.maximum(mass, 1e-6)
+    centre_y = (share.sum(3) @ ((np.arange(height) + 0.5) / unit)) / np.maximum(mass, 1e-6)
+    whiteness = white.sum((2, 3)) / np.maximum(mass, 1e-6)
+    areas = mass / unit**2
+    tracks: dict[str, Track] = {}
+    passing: list[str] = []
+    for k, colour in enumerate(v.COLOURS):
+        present = areas[k] > SMALLEST
+        if present.mean() < 0.5:
+            passing += [colour] * bool(present.mean() > 0.1)
+            continue
+        index = np.arange(len(present))
+        x, y, w = (np.interp(index, index[present], curve[k][present]) for curve in (centre_x, centre_y, whiteness))
+        tracks[colour] = Track(areas[k], x, y, w, present, share[k], _shape(areas[k], x, y, present, share[k]))
+    return tracks, tuple(passing)
+
+
+def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
+    """Explains each pixel as ground plus one colour plus white, by least squares.
+
+    Returns:
+        Coverage and its white part, each [6, T, Y, X] in [0, 1]; a pixel belongs to one colour at most.
+    """
+    num_frames, height, width, _ = frames.shape
+    picture = frames.astype(np.float32) - np.array(v.GROUND, np.float32)
+    for axis in (1, 2):
+        picture = gaussian_filter1d(picture, BLUR * width / v.CANVAS, axis)
+    noise = 1.2 * np.median(np.abs(picture)) / 0.6745
+    pixels = picture.reshape(-1, 3)
+    strong = np.flatnonzero(np.linalg.norm(pixels, axis=1) > max(30.0, 4.5 * noise))
+    pixels = pixels[strong]
+    ground = np.array(v.GROUND, np.float32)
+    error = np.empty((len(v.COLOURS), len(strong)), np.float32)
+    colour_part, white_part = np.empty_like(error), np.empty_like(error)
+    for k, rgb in enumerate(v.COLOURS.values()):
+        mix = np.stack([np.array(rgb, np.float32) - ground, 255 - ground])  # 2 x 3
+        a, w = np.clip(np.linalg.pinv(mix).T @ pixels.T, None, 1.2)
+        alone = np.clip(pixels @ mix[0] / (mix[0] @ mix[0]), 0, 1.2)
+        a, w = np.where(w < 0, alone, np.maximum(a, 0)), np.maximum(w, 0)
+        rest = pixels - a[:, None] * mix[0] - w[:, None] * mix[1]
+        error[k] = (rest * rest).sum(1) + 800 * w * w + 1e5 * (a < 0.08)  # colour explains better than white
+        colour_part[k], white_part[k] = a, w
+    share = np.zeros((len(v.COLOURS), num_frames * height * width), np.float32)
+    white = np.zeros_like(share)
+    best = error.argmin(0), np.arange(len(strong))
+    share[best[0], strong] = np.clip(colour_part[best] + white_part[best], 0, 1)
+    white[best[0], strong] = np.clip(white_part[best], 0, 1)
+    size = (len(v.COLOURS), num_frames, height, width)
+    return share.reshape(size), white.reshape(size)
+
+
+def _shape(areas: NDArray, x: NDArray, y: NDArray, present: NDArray, share: NDArray) -> str | None:
+    """The shape whose outline, of the right area, overlaps best in frames where the object is at rest."""
+    usual = float(np.median(areas[present]))
+    calm = np.flatnonzero(present & (np.abs(areas - usual) < 0.12 * usual))[:12]
+    if not len(calm):
+        return None
+    height, width = share.shape[1:]
+    overlap = {}
+    for shape in v.SHAPES:
+        radius = np.full(len(calm), math.sqrt(usual / area(shape, 1.0)))
+        outline = coverage(shape, x[calm], middle_y(shape, y[calm], radius), radius, height, width)
+        seen = share[calm]
+        overlap[shape] = float(np.mean(np.minimum(outline, seen).sum((1, 2)) / np.maximum(outline, seen).sum((1, 2))))
+    return max(overlap, key=overlap.get)
+
+
+def middle_y(shape: str, centroid: NDArray, radius: NDArray) -> NDArray:
+    """y of a shape's middle from that of its centre of mass, which lies a third of the radius lower in a triangle."""
+    return centroid - radius / 3 if shape == "triangle" else centroid
