@@ -1,0 +1,195 @@
+"""How a data set lies on disk.
+
+    ROOT/index.json                   the set: geometry, splits, digests
+    ROOT/<split>/index.json           the split: its shards in order, with counts, sizes and digests
+    ROOT/<split>/clips-000000.tar     an ordinary webdataset tar: k.mp4, k.json
+    ROOT/<split>/clips-000000.json    its byte offsets
+    ROOT/<split>/latents-000000.tar   cached tensors of the same clips: k.latents.safetensors; likewise features and text
+
+A member's name is its key, up to the first dot, and its suffix. The tars need nothing but themselves: webdataset reads them, and
+the offsets can be read from their headers again. With the offsets, any clip is one seek away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+CLIPS = "clips"
+CACHES = ("latents", "features", "text")
+
+Members = dict[str, dict[str, tuple[int, int]]]
+"""key -> suffix -> (offset, size), in bytes."""
+
+
+class DamagedMember(ValueError):
+    """A clip whose content cannot be read; the text is the reason."""
+
+
+def shard_name(kind: str, number: int) -> str:
+    """File name of a shard, e.g. ``latents-000003.tar``."""
+    return f"{kind}-{number:06d}.tar"
+
+
+def cache_suffix(kind: str) -> str:
+    """Suffix of a cached member, e.g. ``latents.safetensors``."""
+    return f"{kind}.safetensors"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar and where its members lie.
+
+    Args:
+        tar: The file.
+        num_bytes: Its size when it was written.
+        sha256: Digest of its content; empty if its record was lost.
+        made_by: Digest of what decided its content: a recipe, or networks.
+        members: Byte offsets.
+        notes: What its writer wants to be remembered.
+    """
+
+    tar: Path
+    num_bytes: int
+    sha256: str
+    made_by: str
+    members: Members
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, tar: Path) -> Shard:
+        """Reads the record beside a tar, or, if there is none, the tar's own headers.
+
+        Raises:
+            ValueError: If there is no tar.
+        """
+        record = record_of(tar)
+        if record.exists():
+            return cls(tar, **json.loads(record.read_text()))
+        if not tar.exists():
+            raise ValueError(f"shard {tar} does not exist")
+        return cls(tar, tar.stat().st_size, "", "", scan(tar))
+
+    @classmethod
+    def finished(cls, tar: Path, made_by: str) -> Shard | None:
+        """The shard, if it was written to its end and by the same recipe; else ``None``."""
+        if not (tar.exists() and record_of(tar).exists()):
+            return None
+        shard = cls.open(tar)
+        return shard if shard.made_by == made_by and tar.stat().st_size == shard.num_bytes else None
+
+    def save_record(self) -> None:
+        """Writes the record; its presence says that the tar is whole."""
+        content = {k: v for k, v in asdict(self).items() if k != "tar"}
+        write_json(record_of(self.tar), content, indent=None)
+
+    def read(self, key: str, suffix: str) -> bytes:
+        """Content of a member.
+
+        Raises:
+            DamagedMember: If the shard has no such member, or ends before it does.
+        """
+        place = self.members.get(key, {}).get(suffix)
+        if place is None:
+            raise DamagedMember(f"has no member {key}.{suffix}")
+        offset, size = place
+        try:
+            with open(self.tar, "rb", buffering=0) as file:
+                content = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise DamagedMember(f"cannot be read ({error.strerror})") from error
+        if len(content) < size:
+            raise DamagedMember(f"ends {size - len(content)} bytes before the end of {key}.{suffix}")
+        return content
+
+
+def record_of(tar: Path) -> Path:
+    """File that holds a tar's byte offsets."""
+    return tar.with_suffix(".json")
+
+
+def scan(tar: Path) -> Members:
+    """Byte offsets from the headers of a tar. A damaged tar yields the members before the damage."""
+    members: Members = {}
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, suffix = name.partition(".")
+                    members.setdefault(f"{folder}/{key}" if folder else key, {})[suffix] = (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        pass
+    return members
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """What a split holds.
+
+    Args:
+        folder: ``ROOT/<split>``.
+        num_clips: Clips in all shards.
+        seconds: Their duration, in s.
+        clip: Geometry of every clip, as :meth:`ClipSpec.to_dict` gives it.
+        shards: For each shard ``name``, ``num_clips``, ``num_bytes`` and ``sha256``.
+    """
+
+    folder: Path
+    num_clips: int
+    seconds: float
+    clip: dict[str, Any]
+    shards: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> SplitIndex:
+        """Reads ``index.json``.
+
+        Raises:
+            ValueError: If the folder or its index is missing, of another version, or without clips.
+        """
+        file = folder / "index.json"
+        if not folder.is_dir():
+            siblings = sorted(p.name for p in folder.parent.iterdir() if (p / "index.json").exists()) if folder.parent.is_dir() else []
+            known = f"{folder.parent}/ holds the splits {siblings}" if siblings else f"{folder.parent}/ holds no data set"
+            raise ValueError(f"data: the folder {folder}/ does not exist; {known}. Build one with `python -m baton_lightning shards world {folder.parent}`")
+        if not file.exists():
+            raise ValueError(f"data: {file} is missing, so the build of {folder}/ did not finish; run the same `shards` command again")
+        content = json.loads(file.read_text())
+        if content.pop("version", None) != VERSION:
+            raise ValueError(f"data: {file} is not an index of version {VERSION}; build the set again")
+        if not content["num_clips"]:
+            raise ValueError(f"data: {folder}/ holds no clips; build it again with at least one")
+        return cls(folder, **content)
+
+    def write(self) -> None:
+        content = {k: v for k, v in asdict(self).items() if k != "folder"}
+        write_json(self.folder / "index.json", {"version": VERSION} | content)
+
+    def tar(self, number: int, kind: str = CLIPS) -> Path:
+        """Path of the ``number``-th shard, or of the cached tensors of its clips."""
+        return self.folder / self.shards[number]["name"].replace(CLIPS, kind, 1)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all shards, in order."""
+        return hashlib.sha256("".join(entry["sha256"] for entry in self.shards).encode()).hexdigest()
+
+
+def write_json(file: Path, content: Any, indent: int | None = 1) -> None:
+    """Writes aside, then renames."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    aside.write_text(json.dumps(content, indent=indent))
+    aside.replace(file)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,51 @@
+"""Writes a shard: aside, whole, then by rename, and always the same bytes for the same clips."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from baton_lightning.shards.format import Shard, file_digest, scan
+
+
+def write_shard(
+    tar: Path, clips: Iterable[tuple[str, Mapping[str, bytes]]], *, made_by: str = "", notes: dict[str, Any] | None = None
+) -> Shard:
+    """Writes a tar and its byte offsets. What is interrupted leaves no shard behind.
+
+    Args:
+        tar: Where to; an existing shard is replaced.
+        clips: Key and members, suffix -> content, of each clip, in order.
+        made_by: Digest of what decided the content, to be found again by :meth:`Shard.finished`.
+        notes: What is to be remembered with the shard.
+
+    Returns:
+        The shard.
+
+    Raises:
+        ValueError: If a key is empty, holds a dot or occurs twice.
+    """
+    aside = tar.with_name(f".{tar.name}.{os.getpid()}.part")
+    seen: set[str] = set()
+    try:
+        with tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for key, members in clips:
+                if not key or "." in key.rpartition("/")[2] or key in seen:
+                    raise ValueError(f"{tar.name}: a key must be unique in its shard and hold no dot, got {key!r}")
+                seen.add(key)
+                for suffix, content in members.items():
+                    entry = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and mode are tarfile's constants
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        shard = Shard(tar, aside.stat().st_size, file_digest(aside), made_by, scan(aside), notes or {})
+        aside.replace(tar)
+        shard.save_record()
+    finally:
+        aside.unlink(missing_ok=True)
+    return shard
