@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "install: $(TORCH)"; \
 	$(BIN)/python -m pip install --quiet -c constraints.txt "$(TORCH)"; \
-	echo "install: baton_lightning and its tools (about two minutes)"; \
+	echo "install: baton_lightning and its tools (a few minutes)"; \
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"; \
 	touch $(STAMP); \
 	echo "install: done"
