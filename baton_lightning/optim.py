@@ -70,7 +70,7 @@ def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None
         decays = leaf == "weight" and parameter_ndim(parameter) > 1 and not isinstance(modules[owner], nn.Embedding)
         if (part, decays) not in groups:
             name = (part or "rest") + ("" if decays else ".no_decay")
-            group = {"name": name, "rate": rates.get(part, 1.0), "matrices": decays, "params": []}
+            group: dict[str, Any] = {"name": name, "rate": rates.get(part, 1.0), "matrices": decays, "params": []}
             groups[part, decays] = group if decays else group | {"weight_decay": 0.0}
         groups[part, decays]["params"].append(parameter)
     if not groups:

@@ -9,15 +9,36 @@ region comes last, so H_a sees H_v and H_v does not see H_a; the dual towers mak
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.frozen.llm import TextLLM
 
 MARKS = 4  # <v_start>, <v_end>, <a_start>, <a_end>
+
+
+class TextModel(Protocol):
+    """What the planner asks of a text language model; :class:`baton_lightning.frozen.llm.TextLLM` is one.
+
+    Attributes:
+        width: Width C of its embeddings and hidden states.
+        max_positions: Longest sequence it knows positions for.
+    """
+
+    width: int
+    max_positions: int
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings [B, L, C] of token ids [B, L]."""
+
+    def __call__(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Hidden states [B, L, C] of one causal forward; the mask is true where there is a token."""
 
 
 class PlanningLLM(nn.Module):
@@ -27,7 +48,7 @@ class PlanningLLM(nn.Module):
 
     Args:
         clip: Geometry of the clip.
-        llm: The text language model.
+        llm: The text language model, a :class:`TextModel`.
         system: Text before the two prompts.
 
     Note:
@@ -37,7 +58,7 @@ class PlanningLLM(nn.Module):
         relative, so padding does not move anything.
     """
 
-    def __init__(self, clip: ClipSpec, llm: TextLLM, *, system: str = "") -> None:
+    def __init__(self, clip: ClipSpec, llm: nn.Module, *, system: str = "") -> None:
         super().__init__()
         self.clip = clip
         self.llm = llm

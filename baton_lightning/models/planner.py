@@ -10,10 +10,21 @@ from torch import Tensor, nn
 
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
-from baton_lightning.frozen.llm import TextLLM
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.language import PlanningLLM
 from baton_lightning.models.sem_mlp import SemHeads
+
+
+def timed_plan(clip: ClipSpec, video: Float[Tensor, "B K_v C_v"], audio: Float[Tensor, "B K_a C_a"]) -> Plan:
+    """A plan that knows its clip's grid and clock.
+
+    Args:
+        clip: Geometry of the clip.
+        video: Video tokens in time-row-column order, standardised.
+        audio: Audio tokens, standardised.
+    """
+    times = [torch.tensor(seconds, device=video.device) for seconds in (clip.keyframe_times, clip.audio_plan_times)]
+    return Plan(video, audio, clip.video_plan_grid, *times)
 
 
 class VAPlanner(nn.Module):
@@ -21,7 +32,7 @@ class VAPlanner(nn.Module):
 
     Args:
         clip: Geometry of the clip.
-        llm: Factory of the text language model.
+        llm: Factory of the text language model, a :class:`~baton_lightning.models.language.TextModel`.
         readout: Factory of the readout, called with the clip and the language model's width:
             :class:`~baton_lightning.models.sem_mlp.SemHeads` or :class:`~baton_lightning.models.towers.DualTowers`.
         system: Text before the two prompts.
@@ -34,7 +45,7 @@ class VAPlanner(nn.Module):
     def __init__(
         self,
         clip: ClipSpec,
-        llm: Callable[[], TextLLM],
+        llm: Callable[[], nn.Module],
         readout: Callable[[ClipSpec, int], nn.Module] = SemHeads,
         *,
         system: str = "",
@@ -60,7 +71,7 @@ class VAPlanner(nn.Module):
             audio_prompts: What is heard, one text a clip.
         """
         video, audio = self.readout(*self.language(video_prompts, audio_prompts))
-        return self._plan(video, audio)
+        return timed_plan(self.clip, video, audio)
 
     def standardise(self, video_features: Float[Tensor, "B K_v C_v"], audio_features: Float[Tensor, "B K_a C_a"]) -> Plan:
         """The plan a clip's own features make: the target of regression and the oracle.
@@ -77,8 +88,4 @@ class VAPlanner(nn.Module):
                     f"{name} features must be [B, {shape[0]}, {shape[1]}] for this clip, got {list(features.shape)}; encode the data "
                     "again with this clip section"
                 )
-        return self._plan(self.video_norm(video_features), self.audio_norm(audio_features))
-
-    def _plan(self, video: Tensor, audio: Tensor) -> Plan:
-        times = [torch.tensor(seconds, device=video.device) for seconds in (self.clip.keyframe_times, self.clip.audio_plan_times)]
-        return Plan(video, audio, self.clip.video_plan_grid, *times)
+        return timed_plan(self.clip, self.video_norm(video_features), self.audio_norm(audio_features))
