@@ -15,6 +15,8 @@ from baton_lightning.world.render import area, coverage
 SMALLEST = 12.0
 """Area, in square units, below which an object counts as absent (a circle at rest has 79)."""
 BLUR = 0.6
+"""Prefilter, in units."""
+SIZES, BLURS = (0.88, 0.94, 1.0), (0.3, 0.8, 1.5)
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,7 @@ def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
     """
     num_frames, height, width, _ = frames.shape
     picture = frames.astype(np.float32) - np.array(v.GROUND, np.float32)
-    for axis in (1, 2):
-        picture = gaussian_filter1d(picture, BLUR * width / v.CANVAS, axis)
+    picture = _blurred(picture, BLUR)
     noise = 1.2 * np.median(np.abs(picture)) / 0.6745
     pixels = picture.reshape(-1, 3)
     strong = np.flatnonzero(np.linalg.norm(pixels, axis=1) > max(30.0, 4.5 * noise))
@@ -116,19 +117,33 @@ def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
 
 
 def _shape(areas: NDArray, x: NDArray, y: NDArray, present: NDArray, share: NDArray) -> str | None:
-    """The shape whose outline, of the right area, overlaps best in frames where the object is at rest."""
+    """The shape whose outline fits best in frames where the object is at rest, over a few sizes and degrees of blur.
+
+    A picture whose colours have half its resolution (yuv420p) shows a square with round corners; a blurred square still fits it
+    better than a circle.
+    """
     usual = float(np.median(areas[present]))
-    calm = np.flatnonzero(present & (np.abs(areas - usual) < 0.12 * usual))[:12]
+    calm = np.flatnonzero(present & (np.abs(areas - usual) < 0.12 * usual))[:6]
     if not len(calm):
         return None
     height, width = share.shape[1:]
-    overlap = {}
+    seen = share[calm]
+    error = {}
     for shape in v.SHAPES:
-        radius = np.full(len(calm), math.sqrt(usual / area(shape, 1.0)))
-        outline = coverage(shape, x[calm], middle_y(shape, y[calm], radius), radius, height, width)
-        seen = share[calm]
-        overlap[shape] = float(np.mean(np.minimum(outline, seen).sum((1, 2)) / np.maximum(outline, seen).sum((1, 2))))
-    return max(overlap, key=overlap.get)
+        for size in SIZES:
+            radius = np.full(len(calm), size * math.sqrt(usual / area(shape, 1.0)))
+            outline = coverage(shape, x[calm], middle_y(shape, y[calm], radius), radius, height, width)
+            for blur in BLURS:
+                soft = _blurred(outline, blur)
+                error[shape, size, blur] = float(((soft - seen) ** 2).sum() / ((soft**2).sum() + (seen**2).sum()))
+    return min(error, key=error.get)[0]
+
+
+def _blurred(pictures: NDArray, blur: float) -> NDArray:
+    """Gaussian blur, in units, over rows and columns of [T, Y, X, ...]."""
+    for axis in (1, 2):
+        pictures = gaussian_filter1d(pictures, blur * pictures.shape[2] / v.CANVAS, axis)
+    return pictures
 
 
 def middle_y(shape: str, centroid: NDArray, radius: NDArray) -> NDArray:
