@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from baton_lightning.shards.format import SplitIndex
 
 
 def main(argv: list[str]) -> int:
@@ -30,11 +34,20 @@ def main(argv: list[str]) -> int:
 
         clip = ClipSpec(seconds=options.seconds, height=options.size, width=options.size, video_channels=options.channels)
         splits = {"train": options.train, "val": options.val, "test": options.test}
-        build_world(
-            options.root, clip, splits=splits, tiers=options.tiers, seed=options.seed, workers=options.workers, shard_size=options.shard_size
-        )
+        build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size)
         return stat(options.root)
     return stat(options.root) if options.verb == "stat" else check(options.root)
+
+
+def splits_of(root: Path) -> dict[str, SplitIndex]:
+    """Every split of a data set.
+
+    Raises:
+        ValueError: If there is no finished data set.
+    """
+    from baton_lightning.shards.format import SplitIndex, read_root
+
+    return {split: SplitIndex.read(root / split) for split in read_root(root)["splits"]}
 
 
 def stat(root: Path) -> int:
@@ -43,20 +56,20 @@ def stat(root: Path) -> int:
     from rich.table import Table
 
     from baton_lightning.clip import ClipSpec
-    from baton_lightning.shards.format import CACHE, read_index
+    from baton_lightning.shards.format import CACHE
 
-    index = read_index(root)
-    values = index["clip"]
-    clip = ClipSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}, tiers {', '.join(index['tiers'])}")
+    splits = splits_of(root)
+    values = next(iter(splits.values())).clip
+    clip = ClipSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]
+    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}")
     for column in ("split", "shards", "clips", "minutes", "video tokens", "audio latents", "planned tokens", "MiB"):
         table.add_column(column, justify="left" if column == "split" else "right")
-    for split, shards in index["splits"].items():
-        clips = sum(s["count"] for s in shards)
+    for split, index in splits.items():
         planned = clip.num_video_planned + clip.num_audio_planned
-        numbers = [clips * n for n in (clip.num_video_tokens, clip.num_audio_latents, planned)]
-        size = sum(s["bytes"] for s in shards) / 2**20
-        table.add_row(split, str(len(shards)), str(clips), f"{clips * clip.seconds / 60:.1f}", *[f"{n:,}" for n in numbers], f"{size:.1f}")
+        numbers = [index.num_clips * n for n in (clip.num_video_tokens, clip.num_audio_latents, planned)]
+        size = sum(s["num_bytes"] for s in index.shards) / 2**20
+        row = [str(len(index.shards)), str(index.num_clips), f"{index.seconds / 60:.1f}", *[f"{n:,}" for n in numbers], f"{size:.1f}"]
+        table.add_row(split, *row)
     Console().print(table)
     print("cache: " + ("present" if (root / CACHE).exists() else "none; make it with `python -m baton_lightning predict -c experiments/encode.yaml`"))
     return 0
@@ -67,30 +80,25 @@ def check(root: Path) -> int:
     from tqdm import tqdm
 
     from baton_lightning.media import MediaError, read_mp4
-    from baton_lightning.runs.manifest import sha256
-    from baton_lightning.shards.format import ShardError, read_index, read_member, scan
+    from baton_lightning.shards.format import DamagedMember, Shard, file_digest
 
     damage: list[str] = []
     clips = 0
-    for split, shards in read_index(root)["splits"].items():
-        for shard in tqdm(shards, desc=split, unit="shard"):
-            tar = root / split / shard["name"]
+    for split, index in splits_of(root).items():
+        for number, entry in enumerate(tqdm(index.shards, desc=split, unit="shard")):
+            tar = index.tar(number)
             if not tar.exists():
                 damage.append(f"{tar}: missing")
                 continue
-            if sha256(tar) != shard["sha256"]:
+            if file_digest(tar) != entry["sha256"]:
                 damage.append(f"{tar}: its digest is not the index's")
-            try:
-                offsets = scan(tar)
-            except ShardError as error:
-                damage.append(str(error))
-                continue
-            for key, members in offsets.items():
+            shard = Shard.open(tar)
+            for key in shard.members:
                 clips += 1
                 try:
-                    read_mp4(read_member(tar, members["mp4"]))
-                except (KeyError, MediaError, ShardError) as error:
-                    damage.append(f"{tar}: {key}: {error if not isinstance(error, KeyError) else f'no {error} member'}")
+                    read_mp4(shard.read(key, "mp4"))
+                except (DamagedMember, MediaError) as error:
+                    damage.append(f"{tar}: {key}: {error}")
     for line in damage:
         print(line)
     print(f"{clips} clips checked, {len(damage)} problems")

@@ -5,6 +5,8 @@
     ROOT/<split>/clips-000000.tar     an ordinary webdataset tar: k.mp4, k.json
     ROOT/<split>/clips-000000.json    its byte offsets
     ROOT/<split>/latents-000000.tar   cached tensors of the same clips: k.latents.safetensors; likewise features and text
+    ROOT/cache.json                   what made the cached tensors; written last
+    ROOT/features.stats.safetensors   mean and standard deviation of every feature channel over the training split
 
 A member's name is its key, up to the first dot, and its suffix. The tars need nothing but themselves: webdataset reads them, and
 the offsets can be read from their headers again. With the offsets, any clip is one seek away.
@@ -23,6 +25,7 @@ from typing import Any
 VERSION = 1
 CLIPS = "clips"
 CACHES = ("latents", "features", "text")
+CACHE, STATISTICS = "cache.json", "features.stats.safetensors"
 
 Members = dict[str, dict[str, tuple[int, int]]]
 """key -> suffix -> (offset, size), in bytes."""
@@ -180,6 +183,19 @@ class SplitIndex:
     def digest(self) -> str:
         """Digest of all shards, in order."""
         return hashlib.sha256("".join(entry["sha256"] for entry in self.shards).encode()).hexdigest()
+
+
+def read_root(root: Path) -> dict[str, Any]:
+    """``index.json`` of the set.
+
+    Raises:
+        ValueError: If there is no finished data set.
+    """
+    file = root / "index.json"
+    if not file.exists():
+        state = "is not finished" if root.is_dir() else "does not exist"
+        raise ValueError(f"data: the data set {root}/ {state}; make it with `python -m baton_lightning shards world {root}`")
+    return json.loads(file.read_text())
 
 
 def write_json(file: Path, content: Any, indent: int | None = 1) -> None:

@@ -1,101 +1,212 @@
-"""A data set of the benchmark world: real mp4s with their prompts and scenes, in shards, made by parallel processes."""
+"""Builds a data set from the benchmark world.
+
+A shard is a function of the recipe and its number, so workers may build them in any order, a killed build goes on where it stopped,
+and its result equals an uninterrupted one byte for byte. The index of the set is written last: its presence says that all is there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.media import mp4_bytes
-from baton_lightning.runs.manifest import sha256, write_atomically
-from baton_lightning.shards.format import INDEX, ShardError, offsets_path, write_tar
-from baton_lightning.world.clips import make_clip
+from baton_lightning.shards.format import CLIPS, VERSION, Shard, SplitIndex, file_digest, shard_name, write_json
+from baton_lightning.shards.writer import write_shard
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPLITS = {"train": 2000, "val": 100, "test": 100}
+TIERS = ("single", "multi")
 CODEC = "codec.safetensors"
-CODEC_CLIPS = 192
+CODEC_CLIPS = 256
+"""Training clips that the patch codec is fitted to."""
+QUANTISER = 12
+"""Of H.264: 46 dB at 32 pixels."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the content of a split.
+
+    Args:
+        clip: Geometry.
+        split: ``train``, ``val``, ``test`` or ``ood``; scenes of different splits never coincide.
+        tiers: Kinds of scenes; clip i is of tier i modulo their number.
+        seed: Seed of the scenes.
+        shard_clips: Clips in a shard, but for the last.
+    """
+
+    clip: ClipSpec
+    split: str
+    tiers: tuple[str, ...]
+    seed: int
+    shard_clips: int
+
+    @property
+    def digest(self) -> str:
+        content = [VERSION, self.clip.to_dict(), self.split, self.tiers, self.seed, self.shard_clips, QUANTISER]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def build_world(
-    root: Path, clip: ClipSpec, *, splits: Mapping[str, int], tiers: Sequence[str], seed: int = 0, workers: int = 2, shard_size: int = 100
-) -> dict[str, Any]:
-    """Makes a data set, or finishes one that was interrupted: shards that exist are kept.
+    out: str | Path,
+    clip: ClipSpec,
+    splits: Mapping[str, int] | None = None,
+    tiers: Sequence[str] = TIERS,
+    seed: int = 0,
+    workers: int = 2,
+    shard_clips: int = 100,
+) -> Path:
+    """Builds every split, fits the patch codec to training clips, and writes the set's index.
 
     Args:
-        root: Folder of the data set.
+        out: Folder of the set. Shards that are already there and of the same recipe are kept.
         clip: Geometry.
-        splits: Split -> number of clips. Tiers take turns.
-        tiers: Tiers of the world.
+        splits: Clips of each split.
+        tiers: Kinds of scenes, in turn.
         seed: Seed of the scenes.
-        workers: Processes.
-        shard_size: Clips a shard.
+        workers: Processes, one thread each; 0 builds in this one.
+        shard_clips: Clips in a shard.
 
     Returns:
-        The index, also written to ``index.json``, last.
+        The set's ``index.json``.
 
     Raises:
-        ShardError: If the folder holds a data set of other settings.
+        ValueError: If the folder holds clips of another recipe, or a number is out of range.
     """
-    settings = {"clip": clip.to_dict(), "seed": seed, "tiers": list(tiers), "sizes": dict(splits), "shard_size": shard_size}
-    plan = root / "build.json"
-    if plan.exists() and (was := json.loads(plan.read_text())) != json.loads(json.dumps(settings)):
-        differs = sorted(k for k in settings if was.get(k) != json.loads(json.dumps(settings[k])))
-        raise ShardError(f"{root}/ was begun with other settings ({', '.join(differs)} differ); use the same ones or another folder")
-    root.mkdir(parents=True, exist_ok=True)
-    write_atomically(plan, json.dumps(settings, indent=1))
-    jobs = [
-        (root / split / f"clips-{number:06d}.tar", split, start, min(start + shard_size, count), clip, tuple(tiers), seed)
-        for split, count in splits.items()
-        for number, start in enumerate(range(0, count, shard_size))
-    ]
-    todo = [job for job in jobs if not (job[0].exists() and offsets_path(job[0]).exists())]
-    with ProcessPoolExecutor(workers) as pool, tqdm(total=sum(j[3] - j[2] for j in jobs), desc="clips", unit="clip") as bar:
-        bar.update(sum(j[3] - j[2] for j in jobs if j not in todo))
-        for made in pool.map(_write_shard, todo):
-            bar.update(made)
-    if not (root / CODEC).exists():
-        fit_codec(root / CODEC, clip, tiers, seed)
-    shards = {
-        split: [{"name": j[0].name, "count": j[3] - j[2], "bytes": j[0].stat().st_size, "sha256": sha256(j[0])} for j in jobs if j[1] == split]
-        for split in splits
+    from tqdm import tqdm
+
+    out, splits = Path(out), {name: count for name, count in (splits or SPLITS).items() if count}
+    if not splits or min(splits.values()) < 0 or shard_clips < 1 or workers < 0 or not tiers:
+        raise ValueError(f"shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0, got splits={splits}, tiers={tiers}, "
+                         f"shard_clips={shard_clips}, workers={workers}")  # fmt: skip
+    index = {"version": VERSION, "kind": "world", "seed": seed, "tiers": list(tiers), "shard_clips": shard_clips, "clip": clip.to_dict()}
+    jobs: list[tuple[Path, Recipe, int, int]] = []
+    for split, count in splits.items():
+        recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips)
+        (out / split).mkdir(parents=True, exist_ok=True)
+        refuse_other_recipe(out / split, recipe)
+        jobs += [(out / split, recipe, first, min(first + shard_clips, count)) for first in range(0, count, shard_clips)]
+    built: dict[tuple[str, str], Shard] = {}
+    with tqdm(total=sum(splits.values()), desc=f"clips {out}", unit="clip", mininterval=1) as bar:
+        for shard in run_jobs(jobs, workers):
+            built[shard.tar.parent.name, shard.tar.name] = shard
+            bar.update(len(shard.members))
+    entries = {}
+    for split, count in splits.items():
+        shards = [shard for (folder, _), shard in sorted(built.items()) if folder == split]
+        listed = [{"name": s.tar.name, "num_clips": len(s.members), "num_bytes": s.num_bytes, "sha256": s.sha256} for s in shards]
+        content = SplitIndex(out / split, count, count * clip.seconds, clip.to_dict(), listed)
+        content.write()
+        entries[split] = {"num_clips": count, "seconds": content.seconds, "sha256": content.digest}
+    index |= {"splits": entries, "codec": fit_codec(out, clip, "train" if "train" in splits else next(iter(splits)))}
+    write_json(out / "index.json", index)
+    return out / "index.json"
+
+
+def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    """Clears what a killed build left half written, and refuses shards that were made otherwise."""
+    for aside in folder.glob(".*.part"):
+        aside.unlink()
+    for tar in sorted(folder.glob(f"{CLIPS}-*.tar")):
+        made_by = Shard.open(tar).made_by
+        if made_by and made_by != recipe.digest:
+            raise ValueError(
+                f"shards world: {tar} was made with another clip geometry, seed ({recipe.seed} was asked for), tiers "
+                f"({', '.join(recipe.tiers)}) or shard size; build into another folder, or delete {folder.parent}/"
+            )
+
+
+def run_jobs(jobs: list[tuple[Path, Recipe, int, int]], workers: int) -> Iterator[Shard]:
+    """Builds shards and yields each when it is done."""
+    if not workers:
+        yield from (build_shard(*job) for job in jobs)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they start
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
+    try:
+        futures: list[Future[Shard]] = [pool.submit(build_shard, *job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def die_with_parent() -> None:
+    """A worker whose parent was killed stops as well."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def build_shard(folder: Path, recipe: Recipe, first: int, last: int) -> Shard:
+    """Builds the shard of clips ``first`` to ``last`` - 1, or finds it built."""
+    tar = folder / shard_name(CLIPS, first // recipe.shard_clips)
+    shard = Shard.finished(tar, recipe.digest)
+    if shard is not None and len(shard.members) == last - first:
+        return shard
+    return write_shard(tar, (clip_members(recipe, i) for i in range(first, last)), made_by=recipe.digest)
+
+
+def clip_members(recipe: Recipe, index: int) -> tuple[str, dict[str, bytes]]:
+    """Key and members of one clip."""
+    from baton_lightning.media import mp4_bytes
+    from baton_lightning.world.clips import make_clip
+
+    clip, tier = recipe.clip, recipe.tiers[index % len(recipe.tiers)]
+    made = make_clip(recipe.seed, index, tier, clip, recipe.split)
+    speakers = dict.fromkeys(event.actor for event in made.scene.events if event.kind == "says")
+    metadata: dict[str, Any] = {
+        "video_prompt": made.video_prompt,
+        "audio_prompt": made.audio_prompt,
+        "speakers": list(speakers),
+        "fps": clip.fps,
+        "sample_rate": clip.sample_rate,
+        "seconds": clip.seconds,
+        "tier": tier,
+        "scene": made.scene.to_dict(),
     }
-    index = {**settings, "splits": shards, "codec_sha256": sha256(root / CODEC)}
-    write_atomically(root / INDEX, json.dumps(index, indent=1))
-    return index
+    movie = mp4_bytes(made.frames, clip.fps, made.waveform, clip.sample_rate, qp=QUANTISER)
+    return made.key, {"mp4": movie, "json": json.dumps(metadata).encode()}
 
 
-def _write_shard(job: tuple[Path, str, int, int, ClipSpec, tuple[str, ...], int]) -> int:
-    """Makes one shard; returns its number of clips."""
-    path, split, start, stop, clip, tiers, seed = job
-    write_tar(path, _samples(split, start, stop, clip, tiers, seed))
-    return stop - start
-
-
-def _samples(split: str, start: int, stop: int, clip: ClipSpec, tiers: tuple[str, ...], seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    for number in range(start, stop):
-        made = make_clip(seed, number // len(tiers), tiers[number % len(tiers)], clip, split)
-        video = mp4_bytes(made.frames, clip.fps, made.waveform, clip.sample_rate)
-        meta = {
-            "video_prompt": made.video_prompt,
-            "audio_prompt": made.audio_prompt,
-            "tier": tiers[number % len(tiers)],
-            "scene": made.scene.to_dict(),
-            "fps": clip.fps,
-            "sample_rate": clip.sample_rate,
-            "seconds": clip.seconds,
-        }
-        yield made.key, {"mp4": video, "json": json.dumps(meta).encode()}
-
-
-def fit_codec(path: Path, clip: ClipSpec, tiers: Sequence[str], seed: int) -> None:
-    """Fits the patch codec to training clips and saves it."""
+def fit_codec(out: Path, clip: ClipSpec, split: str) -> dict[str, str] | None:
+    """Fits the patch codec to the first clips of a split, as they are read from the shards; ``None`` where its strides differ."""
     from baton_lightning.world.codecs import PatchPCA
 
-    frames = (make_clip(seed, i // len(tiers), tiers[i % len(tiers)], clip, "train").frames for i in range(CODEC_CLIPS))
-    codec = PatchPCA.fit(tqdm(frames, total=CODEC_CLIPS, desc="codec", unit="clip"), channels=clip.video_channels)
-    codec.save(path.with_name(path.name + ".part"))
-    path.with_name(path.name + ".part").replace(path)
+    if clip.video_stride != (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):
+        return None
+    codec = PatchPCA.fit(first_frames(SplitIndex.read(out / split), CODEC_CLIPS), channels=clip.video_channels)
+    aside = out / f".{CODEC}.part"
+    codec.save(aside)
+    aside.replace(out / CODEC)
+    return {"file": CODEC, "sha256": file_digest(out / CODEC)}
+
+
+def first_frames(index: SplitIndex, count: int) -> Iterable[NDArray[np.uint8]]:
+    """Pictures of the first ``count`` clips."""
+    from baton_lightning.media import read_mp4
+
+    for number in range(len(index.shards)):
+        shard = Shard.open(index.tar(number))
+        for key in shard.members:
+            if not count:
+                return
+            yield read_mp4(shard.read(key, "mp4")).frames
+            count -= 1
