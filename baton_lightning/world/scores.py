@@ -73,7 +73,7 @@ def score(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float
         frames: uint8 [T, Y, X, 3].
         waveform: [S] in [-1, 1].
         fps: Frames/s.
-        sample_rate: Of the waveform, in Hz; at least 14 kHz, above which no carrier fits.
+        sample_rate: Of the waveform, in Hz; at least 14 kHz, for the ding of 6 kHz.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
