@@ -90,7 +90,7 @@ class BatonCLI(LightningCLI):
         parser.add_class_arguments(ClipSpec, "clip")
         parser.add_class_arguments(RunSpec, "run")
         for part in ("model", "data"):
-            parser.link_arguments("clip", f"{part}.init_args.clip", apply_on="instantiate")
+            parser.link_arguments("clip", f"{part}.init_args.clip")
             parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=int)
 
     # ---- before the networks exist

@@ -57,3 +57,20 @@ class EpochBatches:
         for batch in range(first, len(self)):
             places = range(batch * self.global_batch + self.rank, (batch + 1) * self.global_batch, self.world_size)
             yield [(epoch, place, order[place]) for place in places]
+
+
+class FixedBatches:
+    """Batches that are known beforehand, the same in every pass.
+
+    Args:
+        items: Batches of (epoch, place, clip).
+    """
+
+    def __init__(self, items: list[list[tuple[int, int, int]]]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        return iter(self.items)
