@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.format import CACHE, CACHES, STATISTICS, Shard, read_root
-from datamodules.order import EpochBatches
-from datamodules.shard_dataset import ShardDataset, collate
+from baton_lightning.shards.format import CACHE, CACHES, CLIPS, STATISTICS, read_root, tensor_differences
+from datamodules.loader import Loader
+from datamodules.order import Slot, epoch_length, held_out_batches, training_batches
+from datamodules.shard_dataset import ENCODE, MEDIA, ShardDataset
 
 
 class WebShards(LightningDataModule):
-    """Clips in tar shards.
+    """Clips in tar shards, each read by a seek.
+
+    Training sees, in every epoch, each clip once, in an order that depends on the seed and the epoch alone, up to a last part of less
+    than a batch. A checkpoint holds the epoch and how many clips of it all ranks together have consumed; a resumed run goes on with
+    the next clip, on any number of ranks that divides the batch, with any number of workers. Held-out clips come in their own order.
 
     Args:
         clip: Geometry of the clips.
         root: Folder of the data set.
-        batch_size: Clips a rank takes per step.
-        fields: Cached tensors to read: ``latents``, ``features``, ``text``.
-        num_workers: Loader processes; 0 reads in the training process.
-        max_damaged: Damaged clips a split may have before the run stops.
+        batch_size: Clips of a step, over all ranks together.
+        fields: What a batch holds: ``latents``, ``features`` and ``text`` of the cache, ``media`` for frames and waveform.
+        num_workers: Processes a rank reads ahead with; 0 reads in the training process.
+        max_damaged: Damaged clips that a split may have before the run stops. Another clip stands in for a damaged one.
+        train_split: Split that ``fit`` trains on.
+        val_split: Split that ``fit`` and ``validate`` score.
+        test_split: Split that ``test`` scores.
         seed: Seed of the order.
     """
 
@@ -38,93 +44,122 @@ class WebShards(LightningDataModule):
         clip: ClipSpec,
         root: str,
         batch_size: int = 32,
-        fields: Sequence[str] = ("latents", "features", "text"),
+        fields: Sequence[str] = CACHES,
         num_workers: int = 0,
         max_damaged: int = 10,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str = "test",
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.clip, self.root, self.batch_size, self.fields = clip, Path(root), batch_size, tuple(fields)
         self.num_workers, self.max_damaged, self.seed = num_workers, max_damaged, seed
-        self.epoch, self.consumed = 0, 0
-        self.began: int | None = None
+        self.splits = {"train": train_split, "val": val_split, "test": test_split}
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # in `predict` a rank may find nothing left to do
+        self.restored: dict[str, int] | None = None
+        self.iterating: int | None = None
+        """Epoch that the training loader is in; ``None`` before its first batch."""
 
     def setup(self, stage: str) -> None:
-        """Opens the splits that a verb needs."""
-        if stage != "predict":
-            self.require_fresh_cache()
-        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}[stage]
-        for split in splits:
-            if not hasattr(self, f"{split}_dataset"):
-                setattr(self, f"{split}_dataset", ShardDataset(self.root / split, self.clip, self.fields, self.max_damaged))
+        """Opens the splits that a verb needs.
+
+        Raises:
+            ValueError: If data or cache are missing, damaged beyond ``max_damaged``, of other geometry, or stale.
+        """
         if stage == "predict":
             names = read_root(self.root)["splits"]
-            self.encode_datasets = {s: ShardDataset(self.root / s, self.clip, ("media",), self.max_damaged) for s in names}
+            self.encode_datasets = {name: self._open(name, (MEDIA,), replace=False) for name in names}
+            return
+        for role in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
+            if not hasattr(self, f"{role}_dataset"):
+                setattr(self, f"{role}_dataset", self._open(self.splits[role], self.fields))
+
+    def _open(self, split: str, fields: Sequence[str], **options: bool) -> ShardDataset:
+        if cached := [kind for kind in CACHES if kind in fields]:
+            self.require_fresh_cache(cached)
+        dataset = ShardDataset(self.root / split, self.clip, fields, max_damaged=self.max_damaged, **options)
+        if cached:
+            self._require_made_by_one(dataset)
+        return dataset
 
     # ---- loaders
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+    def _ranks(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def train_dataloader(self) -> DataLoader:
-        rank, world_size = self._world()
-        dataset = self.train_dataset
-        self.batches = EpochBatches(
-            len(dataset), self.batch_size, rank=rank, world_size=world_size, seed=self.seed, position=self._begin
+    def train_dataloader(self) -> Loader:
+        """One epoch, from where the run stands."""
+        dataset, ranks = self.train_dataset, self._ranks()
+        length = epoch_length(len(dataset), batch_size=self.batch_size, world_size=ranks["world_size"])
+        return Loader(dataset, self._rest_of_epoch, length, self.num_workers)
+
+    def _rest_of_epoch(self) -> Iterator[list[Slot]]:
+        epoch, consumed = self._begin()
+        return training_batches(
+            len(self.train_dataset), batch_size=self.batch_size, seed=self.seed, epoch=epoch, consumed=consumed, **self._ranks()
         )
-        return DataLoader(dataset, batch_sampler=self.batches, collate_fn=collate, num_workers=self.num_workers)
 
-    def _in_order(self, dataset: ShardDataset) -> DataLoader:
-        """Every clip once, dealt out to ranks."""
-        rank, world_size = self._world()
-        items = [(0, p, p) for p in range(rank, len(dataset), world_size)]
-        batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
+    def _held_out(self, dataset: ShardDataset) -> Loader:
+        batches = held_out_batches(len(dataset), batch_size=self.batch_size, **self._ranks())
+        return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
-    def val_dataloader(self) -> DataLoader:
-        return self._in_order(self.val_dataset)
+    def val_dataloader(self) -> Loader:
+        return self._held_out(self.val_dataset)
 
-    def test_dataloader(self) -> DataLoader:
-        return self._in_order(self.test_dataset)
+    def test_dataloader(self) -> Loader:
+        return self._held_out(self.test_dataset)
 
-    def predict_dataloader(self) -> list[DataLoader]:
-        """One loader a split; a rank takes whole shards, and only those that are not cached yet."""
+    def predict_dataloader(self) -> list[Loader]:
+        """A loader for each split. A rank takes whole shards, of those that the module's networks have not yet cached."""
         return [self._by_shard(dataset) for dataset in self.encode_datasets.values()]
 
-    def _by_shard(self, dataset: ShardDataset) -> DataLoader:
-        rank, world_size = self._world()
-        made_by = getattr(self.trainer.lightning_module, "recipe", "") if self.trainer is not None else ""
-        batches: list[list[tuple[int, int, int]]] = []
-        for number in range(rank, len(dataset.index.shards), world_size):
-            if all(Shard.finished(dataset.index.tar(number, kind), made_by) for kind in CACHES):
-                continue
-            items = [(0, p, p) for p, (shard, _) in enumerate(dataset.places) if shard == number]
-            batches += [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
+    def _by_shard(self, dataset: ShardDataset) -> Loader:
+        ranks, recipe = self._ranks(), getattr(self.trainer.lightning_module, "recipe", "") if self.trainer is not None else ""
+        due = [n for n in range(len(dataset.index.shards)) if not dataset.is_cached(n, recipe)]
+        batches = [batch for n in due[ranks["rank"] :: ranks["world_size"]] for batch in dataset.batches_of_shard(n, self.batch_size)]
+        return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     # ---- position
-    def _processed(self) -> int:
-        """Batches this rank has trained on since the trainer was made; Lightning restores the count."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed if self.trainer is not None else 0
-
     def _begin(self) -> tuple[int, int]:
-        """Position at which an iteration of the training loader begins."""
-        now = self.state_dict()
-        self.epoch, self.consumed, self.began = now["epoch"], now["consumed"], self._processed()
-        return self.epoch, self.consumed
+        """Epoch and clips consumed at which the training loader starts; Lightning's own count is the witness.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Epoch and clips of it that all ranks together have consumed; derived from where the iteration began."""
-        epoch, consumed = self.epoch, self.consumed
-        if self.began is not None:
-            consumed += (self._processed() - self.began) * self.batches.global_batch
-            if consumed >= len(self.batches) * self.batches.global_batch:
-                epoch, consumed = epoch + 1, 0
-        return {"epoch": epoch, "consumed": consumed}
+        Raises:
+            ValueError: If a run is resumed amid an epoch with another batch size.
+        """
+        if self.trainer is None:
+            state = self.state_dict()
+            return state["epoch"], state["consumed"]
+        epoch = self.trainer.current_epoch
+        consumed = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
+        if (state := self.restored) is not None:
+            if state["consumed"] and state["batch_size"] != self.batch_size:
+                raise ValueError(
+                    f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {state['batch_size']}, "
+                    f"and cannot go on amid the epoch in batches of {self.batch_size}; set data.init_args.batch_size to {state['batch_size']}"
+                )
+            if (state["epoch"], state["consumed"]) != (epoch, consumed):
+                raise ValueError(
+                    f"data: the checkpoint's loader stands at epoch {state['epoch']} after {state['consumed']} clips, its trainer at epoch "
+                    f"{epoch} after {consumed}; it is not a checkpoint of this run"
+                )
+        self.restored, self.iterating = None, epoch
+        return epoch, consumed
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.epoch, self.consumed, self.began = state_dict["epoch"], state_dict["consumed"], None
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and how many clips of it all ranks together have consumed: what has been trained on, not what was read ahead."""
+        if self.iterating is None or self.trainer is None:
+            return self.restored or {"epoch": 0, "consumed": 0, "batch_size": self.batch_size}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        if done >= self.trainer.num_training_batches:
+            return {"epoch": self.iterating + 1, "consumed": 0, "batch_size": self.batch_size}
+        return {"epoch": self.iterating, "consumed": done * self.batch_size, "batch_size": self.batch_size}
 
-    # ---- what others ask
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.restored, self.iterating = dict(state_dict), None
+
+    # ---- cache
     def feature_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation [C] of the training split's features, by modality.
 
@@ -133,27 +168,35 @@ class WebShards(LightningDataModule):
         """
         path = self.root / STATISTICS
         if not path.exists():
-            raise ValueError(f"data: {path} does not exist; cache the features with `python -m baton_lightning predict -c experiments/encode.yaml`")
+            raise ValueError(f"data: {path} does not exist; cache the features with `{ENCODE}`")
         values = load_file(path)
         return {name: (values[f"{name}_mean"], values[f"{name}_std"]) for name in ("video", "audio")}
 
-    def require_fresh_cache(self) -> None:
-        """Refuses cached tensors of other clips.
+    def require_fresh_cache(self, kinds: Sequence[str] = CACHES) -> None:
+        """Refuses cached tensors of other clips or of another geometry.
 
         Raises:
-            ValueError: If there is no finished cache, or the data set was built again after it.
+            ValueError: If there is no finished cache, or it is not of these clips.
         """
-        index, fix = read_root(self.root), "make it with `python -m baton_lightning predict -c experiments/encode.yaml`"
-        path = self.root / CACHE
+        index, path = read_root(self.root), self.root / CACHE
         if not path.exists():
-            raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(self.fields)}; {fix}")
+            raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(kinds)}; make it with `{ENCODE}`")
         cache = json.loads(path.read_text())
+        if differs := tensor_differences(self.clip, cache.get("clip", {})):
+            raise ValueError(f"data: the cache of {self.root}/ is of another geometry (clip section != cache): {'; '.join(differs)}; repeat `{ENCODE}`")
         stale = [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]
         if stale:
-            raise ValueError(f"data: the cache of {self.root}/ was made of other clips than the splits {stale} hold now; {fix}")
+            raise ValueError(f"data: the cache of {self.root}/ was made of other clips than the splits {', '.join(stale)} hold now; repeat `{ENCODE}`")
+
+    def _require_made_by_one(self, dataset: ShardDataset) -> None:
+        recipe = json.loads((self.root / CACHE).read_text())["recipe"]
+        for kind, shards in dataset.shards.items():
+            other = [shard.tar for shard in shards if kind != CLIPS and shard.made_by not in ("", recipe)]
+            if other:
+                raise ValueError(f"data: {other[0]} was made by other networks than {self.root / CACHE} names; repeat `{ENCODE}`")
 
     def manifest_digest(self) -> str:
-        """Digest of the data set and its cache."""
+        """Digest of the data set and its cache, for a run's manifest."""
         digest = hashlib.sha256((self.root / "index.json").read_bytes())
         if (self.root / CACHE).exists():
             digest.update((self.root / CACHE).read_bytes())
