@@ -237,8 +237,8 @@ def nearest_class(name: str) -> str:
     module, _, attribute = name.rpartition(".")
     try:
         names = [k for k, v in vars(importlib.import_module(module)).items() if inspect.isclass(v)]
-    except (ImportError, ValueError):
-        return f"there is no module `{module}`; check the spelling"
+    except (ImportError, ValueError) as error:
+        return f"the module `{module}` cannot be imported ({error}); check the spelling"
     near = difflib.get_close_matches(attribute, names, 1, 0.5)
     return f"did you mean `{module}.{near[0]}`?" if near else f"`{module}` has {', '.join(sorted(names)[:8])}"
 

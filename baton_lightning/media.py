@@ -168,6 +168,7 @@ def read_mp4(file: str | Path | bytes) -> Media:
         MediaError: If the file is damaged, or lacks picture or sound.
     """
     import av
+    from av.video.reformatter import VideoReformatter
 
     source = io.BytesIO(file) if isinstance(file, bytes) else str(file)
     name = f"{len(file)} bytes" if isinstance(file, bytes) else str(file)
@@ -181,16 +182,16 @@ def read_mp4(file: str | Path | bytes) -> Media:
                 raise MediaError(f"no_{kind}", f"{name} has no {kind} stream")
         video, audio = container.streams.video[0], container.streams.audio[0]
         video.codec_context.thread_count = audio.codec_context.thread_count = 1
+        convert = VideoReformatter()  # one for all frames: setting up a conversion costs more than converting
         pictures: list[NDArray[np.uint8]] = []
         chunks: list[tuple[int, NDArray[np.float32]]] = []
         try:
             for frame in _decode(container, video, audio):
                 if isinstance(frame, av.VideoFrame):
-                    pictures.append(frame.to_ndarray(format="rgb24"))
+                    pictures.append(convert.reformat(frame, format="rgb24").to_ndarray())
                 else:
-                    start = chunks[-1][0] + len(chunks[-1][1]) if frame.pts is None and chunks else frame.pts or 0
-                    if frame.pts is not None:
-                        start = round(frame.pts * frame.time_base * audio.rate)
+                    after = chunks[-1][0] + len(chunks[-1][1]) if chunks else 0
+                    start = after if frame.pts is None else round(frame.pts * frame.time_base * audio.rate)
                     chunks.append((start, _mono(frame)))
         except (av.FFmpegError, OSError) as error:
             raise MediaError("corrupt", f"{name} cannot be decoded after {len(pictures)} frames ({error})") from error

@@ -2,69 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from safetensors.torch import save_file
+from torch import Tensor
 
 from baton_lightning.batch import Batch
-from baton_lightning.shards.format import CACHE, CACHES, STATISTICS, Shard, SplitIndex, cache_suffix, read_root, write_json
+from baton_lightning.shards.format import CACHE, CACHES, STATISTICS, VERSION, Shard, SplitIndex, cache_suffix, read_root, write_json
 from baton_lightning.shards.writer import write_shard
 
 
-class CacheWriter(BasePredictionWriter):
-    """Collects a shard's predictions and writes them when its last clip has come."""
+class CacheWriter(Callback):
+    """Collects a shard's predictions and writes them when its last clip has come.
+
+    Shards are written by whichever rank or array task predicts them; the last one to find all of them there writes ``cache.json``.
+    A damaged clip gets no cached tensors and is named in ``cache.json``.
+    """
 
     def __init__(self) -> None:
-        super().__init__("batch")
-        self.pending: dict[str, dict[str, bytes]] = {kind: {} for kind in CACHES}
+        self.pending: dict[str, dict[str, Mapping[str, Tensor]]] = {}
+        """Clip -> kind -> name -> tensor."""
 
-    def write_on_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: dict[str, dict[str, Any]],
-        batch_indices: Sequence[int] | None,
+        outputs: dict[str, dict[str, Sequence[Tensor]]],
         batch: Batch,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
+        """Adds a batch, and writes its shard if it is complete."""
         dataset = list(trainer.datamodule.encode_datasets.values())[dataloader_idx]  # type: ignore[attr-defined]
-        for kind, tensors in prediction.items():
-            for i, key in enumerate(batch.keys):
-                self.pending[kind][key] = tensor_bytes({name: values[i].detach().cpu().contiguous() for name, values in tensors.items()})
-        for number in sorted({dataset.places[place][0] for place in batch.index.tolist()}):
-            keys = [key for shard, key in dataset.places if shard == number and key not in dataset.damaged]
-            if all(key in self.pending["text"] for key in keys):
-                self._write(dataset.index, number, keys, pl_module.recipe)  # type: ignore[arg-type]
-
-    def _write(self, index: SplitIndex, number: int, keys: list[str], recipe: str) -> None:
-        for kind in CACHES:
-            members = ((key, {cache_suffix(kind): self.pending[kind].pop(key)}) for key in keys)
-            write_shard(index.tar(number, kind), members, made_by=recipe)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Statistics over the training split, then the record that says the cache is whole."""
-        trainer.strategy.barrier("cache")
-        if not trainer.is_global_zero:
+        for i, key in enumerate(batch.keys):
+            self.pending[key] = {kind: {name: t[i].cpu() for name, t in named.items()} for kind, named in outputs.items()}
+        number = dataset.places[int(batch.index[0])][0]
+        keys = [key for shard, key in dataset.places if shard == number]
+        if len(self.pending) < len(keys):
             return
-        root: Path = trainer.datamodule.root  # type: ignore[attr-defined]
-        splits = read_root(root)["splits"]
-        save_file(statistics(SplitIndex.read(root / ("train" if "train" in splits else next(iter(splits))))), root / STATISTICS)
-        networks = {name: type(getattr(pl_module, name)).__qualname__ for name in getattr(pl_module, "makers", {})}
-        write_json(root / CACHE, {"recipe": pl_module.recipe, "networks": networks, "splits": {k: v["sha256"] for k, v in splits.items()}})
-        print(f"cached {', '.join(CACHES)} of {sum(v['num_clips'] for v in splits.values())} clips in {root}/", flush=True)
+        whole = [key for key in keys if key not in dataset.damaged]
+        notes = {"source": dataset.index.shards[number]["sha256"], "damaged": {k: dataset.damaged[k].reason for k in keys if k in dataset.damaged}}
+        for kind in CACHES:
+            members = ((key, {cache_suffix(kind): content(self.pending[key][kind])}) for key in whole)
+            write_shard(dataset.index.tar(number, kind), members, made_by=pl_module.recipe, notes=notes)  # type: ignore[arg-type]
+        self.pending.clear()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Statistics over the training split, then the record that says the cache is whole."""
+        if stage != "predict":
+            return
+        trainer.strategy.barrier("cache")
+        if trainer.is_global_zero:
+            finish(trainer.datamodule.root, pl_module, trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
 
 
-def statistics(index: SplitIndex) -> dict[str, torch.Tensor]:
+def content(tensors: Mapping[str, Tensor]) -> bytes:
+    """One clip's tensors as safetensors."""
+    return tensor_bytes({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def finish(root: Path, module: LightningModule, train_split: str) -> None:
+    """Writes statistics and ``cache.json``, if every shard has its cached tensors."""
+    splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
+    damaged: dict[str, str] = {}
+    missing = []
+    for index in splits.values():
+        for number in range(len(index.shards)):
+            shard = Shard.finished(index.tar(number, CACHES[-1]), module.recipe)  # type: ignore[arg-type]
+            if shard is None:
+                missing.append(index.tar(number))
+            else:
+                damaged |= shard.notes.get("damaged", {})
+    if missing:
+        print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks", flush=True)
+        return
+    aside = root / f".{STATISTICS}.part"
+    save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)
+    aside.replace(root / STATISTICS)
+    record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, "clip": module.clip.to_dict(), "networks": module.networks}  # type: ignore[union-attr]
+    write_json(root / CACHE, record | {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged})
+    num_clips = sum(index.num_clips for index in splits.values()) - len(damaged)
+    print(f"cached {', '.join(CACHES)} of {num_clips} clips in {root}/, {len(damaged)} are damaged", flush=True)
+
+
+def feature_statistics(index: SplitIndex) -> dict[str, Tensor]:
     """Mean and standard deviation of every feature channel over a split."""
-    sums: dict[str, torch.Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for number in range(len(index.shards)):
         shard = Shard.open(index.tar(number, "features"))
         for key in shard.members:

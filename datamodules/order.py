@@ -1,76 +1,79 @@
 """In which order clips are seen: a pure function of (seed, epoch), cut into global batches, dealt out to ranks.
 
-The global order of an epoch is one permutation. Global batch b holds places b * G to (b + 1) * G - 1, with G = batch size * world size;
-rank r takes every world-th place of it, from r on. So the clips of a global batch do not depend on how many ranks share it, and the
-position in the epoch is one number: how many clips all ranks together have consumed.
+The order of an epoch is one permutation. A global batch of G clips holds the next G places of it, and rank r of W takes every W-th of
+them from the r-th on. G does not depend on W, so 1, 2 or 4 ranks see the same global batches, and the position in an epoch is one
+number: the clips that all ranks together have consumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 
 import torch
 
+Slot = tuple[int, int, int]
+"""Epoch, place in the epoch's order, position in the split."""
+
 
 def permutation(num_clips: int, *, seed: int, epoch: int) -> list[int]:
-    """Order of an epoch."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    """Positions in the order of an epoch."""
+    digest = hashlib.blake2b(f"order/{seed}/{epoch}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     return torch.randperm(num_clips, generator=generator).tolist()
 
 
-class EpochBatches:
-    """Batches of one rank, epoch after epoch.
+def epoch_length(num_clips: int, *, batch_size: int, world_size: int = 1) -> int:
+    """Global batches of an epoch. The clips left over, fewer than a batch, sit this epoch out.
+
+    Raises:
+        ValueError: If the clips do not make one batch, or a batch does not divide over the ranks.
+    """
+    if batch_size < 1 or batch_size % world_size:
+        below = batch_size // world_size * world_size
+        nearest = " or ".join(str(b) for b in (below, below + world_size) if b)
+        raise ValueError(
+            f"data.init_args.batch_size counts the clips of all ranks together and must be a multiple of their number, got "
+            f"{batch_size} clips / {world_size} ranks = {batch_size / world_size:.3g}; the nearest is {nearest}"
+        )
+    if num_clips < batch_size:
+        raise ValueError(
+            f"data: {num_clips} clips do not make one global batch: {world_size} ranks x {batch_size // world_size} clips = {batch_size}; "
+            f"set data.init_args.batch_size to {max(num_clips // world_size * world_size, world_size)} or less, or build more clips"
+        )
+    return num_clips // batch_size
+
+
+def training_batches(
+    num_clips: int, *, batch_size: int, seed: int, epoch: int, consumed: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[list[Slot]]:
+    """What a rank sees of an epoch from ``consumed`` on.
 
     Args:
         num_clips: Clips in the split.
-        batch_size: Clips a rank takes per step.
+        batch_size: Clips of a global batch.
+        seed: Seed of the order.
+        epoch: Epoch, counted from 0.
+        consumed: Clips of the epoch that all ranks together have consumed.
         rank: This rank.
         world_size: Number of ranks.
-        seed: Seed of the order.
-        position: Returns (epoch, clips consumed by all ranks in it); read when iteration starts, so a state that is restored late counts.
+    """
+    order = permutation(num_clips, seed=seed, epoch=epoch)
+    for start in range(consumed, num_clips - batch_size + 1, batch_size):
+        yield [(epoch, place, order[place]) for place in range(start + rank, start + batch_size, world_size)]
+
+
+def held_out_batches(num_clips: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[Slot]]:
+    """What a rank sees of a held-out split: all ranks together every clip once, none twice.
+
+    Every rank gets the same number of batches and never an empty one, so that ranks that must act together do: batches are as even
+    as they come, and hold one clip more than asked for only where fewer would leave a rank without.
 
     Raises:
-        ValueError: If the split cannot fill one global batch.
+        ValueError: If there are fewer clips than ranks.
     """
-
-    def __init__(
-        self, num_clips: int, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0, position: Callable[[], tuple[int, int]]
-    ) -> None:
-        self.num_clips, self.batch_size, self.rank, self.world_size, self.seed = num_clips, batch_size, rank, world_size, seed
-        self.position = position
-        self.global_batch = batch_size * world_size
-        if num_clips < self.global_batch:
-            raise ValueError(
-                f"data: {num_clips} clips do not fill one global batch of {batch_size} a rank x {world_size} ranks = {self.global_batch}; "
-                "use a smaller batch_size, fewer ranks or more clips"
-            )
-
-    def __len__(self) -> int:
-        """Batches of a whole epoch; the clips that do not fill a global batch wait for the next order."""
-        return self.num_clips // self.global_batch
-
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        """Batches as lists of (epoch, place in the epoch's order, clip)."""
-        epoch, consumed = self.position()
-        order = permutation(self.num_clips, seed=self.seed, epoch=epoch)
-        first = -(-consumed // self.global_batch)
-        for batch in range(first, len(self)):
-            places = range(batch * self.global_batch + self.rank, (batch + 1) * self.global_batch, self.world_size)
-            yield [(epoch, place, order[place]) for place in places]
-
-
-class FixedBatches:
-    """Batches that are known beforehand, the same in every pass.
-
-    Args:
-        items: Batches of (epoch, place, clip).
-    """
-
-    def __init__(self, items: list[list[tuple[int, int, int]]]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        return iter(self.items)
+    if num_clips < world_size:
+        raise ValueError(f"data: {num_clips} held-out clips cannot be shared by {world_size} ranks; use at most {num_clips} devices")
+    count = min(-(-num_clips // batch_size), num_clips // world_size)
+    bounds = [num_clips * b // count for b in range(count + 1)]
+    return [[(0, place, place) for place in range(bounds[b] + rank, bounds[b + 1], world_size)] for b in range(count)]

@@ -1,151 +1,226 @@
-"""Clips of a split as tensors, read from tar shards by byte offset. Damage is counted, named and stepped over, up to a limit."""
+"""Clips of a split as batches, read from tar shards by byte offset. Damage is named, counted and stepped over, up to a limit."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.utils.data import Dataset
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
-from baton_lightning.media import MediaError, read_mp4
-from baton_lightning.shards.format import CACHES, DamagedMember, Shard, SplitIndex, cache_suffix
+from baton_lightning.media import AAC_FRAME, read_mp4
+from baton_lightning.shards.format import CACHES, CLIPS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
+from datamodules.order import Slot
 
-Item = tuple[int, int, int]
+MEDIA = "media"
+ENCODE = "python -m baton_lightning predict -c experiments/encode.yaml"
+UNREADABLE = (ValueError, KeyError, TypeError, OSError, SafetensorError)
+"""What reading a damaged clip raises; DamagedMember and MediaError are ValueErrors."""
 
 
-class ShardDataset(torch.utils.data.Dataset):
+class Damage(NamedTuple):
+    """A clip that cannot be used, where it lies, and why."""
+
+    key: str
+    shard: str
+    reason: str
+
+
+class ShardDataset(Dataset):
     """A split.
+
+    A damaged clip is replaced by the next whole one of the split, whatever the rank, the worker or the run: the clip that stands in
+    is seen twice in that epoch, and the order of all others stays as it is.
 
     Args:
         folder: ``ROOT/<split>``.
         clip: Geometry that the clips must have.
-        fields: What a sample holds: ``media`` and of the cache ``latents``, ``features``, ``text``.
+        fields: What a sample holds: ``media`` (frames and waveform) and, of the cache, ``latents``, ``features``, ``text``.
         max_damaged: Clips that may be damaged before reading stops.
+        replace: Whether another clip stands in for a damaged one; else it comes blank, without picture and sound.
 
     Raises:
-        ValueError: If the split is missing, of another geometry, or a cache that is asked for is missing.
+        ValueError: If the split or a cache that is asked for is missing, a shard is empty, or the geometry differs.
     """
 
-    def __init__(self, folder: Path, clip: ClipSpec, fields: Sequence[str], max_damaged: int = 10) -> None:
-        if unknown := set(fields) - {"media", *CACHES}:
-            raise ValueError(f"data.init_args.fields: unknown {sorted(unknown)}; there are media, {', '.join(CACHES)}")
-        self.index, self.clip, self.fields, self.max_damaged = SplitIndex.read(folder), clip, tuple(fields), max_damaged
-        if differs := clip.differences(self.index.clip):
-            raise ValueError(f"data: {folder}/ holds clips of another geometry (configured != data): {'; '.join(differs)}; build the data again, or use its clip section")
-        self.damaged: dict[str, str] = {}
-        self.places: list[tuple[int, str]] = []
-        for number, entry in enumerate(self.index.shards):
-            shard = self.shard(number, "clips")
-            if not shard.members:
-                raise ValueError(f"data: the shard {shard.tar} is empty or unreadable, its index promises {entry['num_clips']} clips; build the data again")
-            self.places += [(number, key) for key in shard.members]
-            for kind in set(fields) - {"media"}:
-                self.shard(number, kind)
+    def __init__(self, folder: Path, clip: ClipSpec, fields: Sequence[str], *, max_damaged: int = 10, replace: bool = True) -> None:
+        if unknown := set(fields) - {MEDIA, *CACHES}:
+            raise ValueError(f"data.init_args.fields must be of {MEDIA}, {', '.join(CACHES)}, got {', '.join(sorted(unknown))}")
+        self.index, self.clip, self.max_damaged, self.replace = SplitIndex.read(folder), clip, max_damaged, replace
+        self.media = MEDIA in fields
+        self.caches = [kind for kind in CACHES if kind in fields]
+        if differs := media_differences(clip, self.index.clip):
+            raise ValueError(
+                f"data: {folder}/ holds clips of another geometry (clip section != data): {'; '.join(differs)}; "
+                "change the clip section, or build the data for it"
+            )
+        self.shards: dict[str, list[Shard]] = {kind: [self._open(n, kind) for n in range(len(self.index.shards))] for kind in (CLIPS, *self.caches)}
+        self.places = [(number, key) for number, shard in enumerate(self.shards[CLIPS]) for key in shard.members]
+        self.damaged: dict[str, Damage] = {}
+        self.report([damage for number, key in self.places if (damage := self._incomplete(number, key))])
 
-    @cached_property
-    def _shards(self) -> dict[tuple[int, str], Shard]:
-        return {}
+    def _open(self, number: int, kind: str) -> Shard:
+        tar = self.index.tar(number, kind)
+        if not tar.exists():
+            fix = "build the data again" if kind == CLIPS else f"cache it with `{ENCODE}`"
+            raise ValueError(f"data: the shard {tar} does not exist; {fix}")
+        shard, promised = Shard.open(tar), self.index.shards[number]["num_clips"]
+        if not shard.members or kind == CLIPS and len(shard.members) != promised:
+            raise ValueError(f"data: the shard {tar} must hold {promised} clips, got {len(shard.members)}; delete it and repeat what made it")
+        return shard
 
-    def shard(self, number: int, kind: str) -> Shard:
-        """A shard of clips or of cached tensors.
+    def _wanted(self) -> list[tuple[str, str]]:
+        """Kind and suffix of every member that a sample is read from."""
+        return [(CLIPS, "json")] + [(CLIPS, "mp4")] * self.media + [(kind, cache_suffix(kind)) for kind in self.caches]
 
-        Raises:
-            ValueError: If the file does not exist.
-        """
-        if (number, kind) not in self._shards:
-            tar = self.index.tar(number, kind)
-            if not tar.exists():
-                fix = "build the data again" if kind == "clips" else "cache it with `python -m baton_lightning predict -c experiments/encode.yaml`"
-                raise ValueError(f"data: {tar} does not exist; {fix}")
-            self._shards[number, kind] = Shard.open(tar)
-        return self._shards[number, kind]
+    def _incomplete(self, number: int, key: str) -> Damage | None:
+        """What can be told without reading: a member is missing, or its tar ends before it."""
+        for kind, suffix in self._wanted():
+            if reason := self.shards[kind][number].lacks(key, suffix):
+                return Damage(key, self.shards[kind][number].tar.name, reason)
+        return None
 
     def __len__(self) -> int:
         return len(self.places)
 
-    @cached_property
     def metadata(self) -> list[dict[str, Any]]:
-        """What ``k.json`` says of every clip, and its key."""
-        return [{"key": key, **json.loads(self.shard(number, "clips").read(key, "json"))} for number, key in self.places]
+        """What ``k.json`` says of every clip that is whole, or the key alone, and its key."""
+        known = ((key, {} if key in self.damaged else json.loads(self.shards[CLIPS][n].read(key, "json"))) for n, key in self.places)
+        return [{"key": key, **meta} for key, meta in known]
+
+    # ---- for caching
+    def is_cached(self, number: int, recipe: str) -> bool:
+        """Whether every cache of a shard was made by these networks of these clips, to its end."""
+        source = self.index.shards[number]["sha256"]
+        made = [Shard.finished(self.index.tar(number, kind), recipe) for kind in CACHES]
+        return all(shard is not None and shard.notes.get("source") == source for shard in made)
+
+    def batches_of_shard(self, number: int, batch_size: int) -> list[list[Slot]]:
+        """The clips of one shard."""
+        slots = [(0, p, p) for p, (shard, _) in enumerate(self.places) if shard == number]
+        return [slots[i : i + batch_size] for i in range(0, len(slots), batch_size)]
 
     # ---- samples
-    def __getitems__(self, items: list[Item]) -> list[dict[str, Any]]:
-        return [self[item] for item in items]
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Clips at positions of the split's own order."""
+        batch, found = self.__getitems__([(0, position, position) for position in positions])
+        self.report(found)
+        return batch
 
-    def __getitem__(self, item: Item) -> dict[str, Any]:
-        """The clip of (epoch, place, position). If it is damaged, the next whole one stands in, on every rank alike.
+    def __getitems__(self, slots: Sequence[Slot]) -> tuple[Batch, list[Damage]]:
+        """A batch, and the damage that was met on the way. A loader's worker calls it; the process that trains calls :meth:`report`."""
+        found: list[Damage] = []
+        samples = [self._sample(slot, found) for slot in slots]
+        return collate(samples), found
+
+    def report(self, found: Sequence[Damage]) -> None:
+        """Counts damage and names it, each clip once.
 
         Raises:
             ValueError: If more than ``max_damaged`` clips are damaged.
         """
-        epoch, place, position = item
-        for step in range(len(self)):
-            number, key = self.places[(position + step) % len(self)]
-            try:
-                return {"key": key, "place": place, "epoch": epoch, **self._read(number, key)}
-            except (DamagedMember, MediaError, SafetensorError, json.JSONDecodeError, KeyError) as error:
-                self._note(number, key, error)
-        raise ValueError(f"data: no clip of {self.index.folder}/ can be read; build the data again")
-
-    def _note(self, number: int, key: str, error: Exception) -> None:
-        shard = self.index.tar(number).name
-        if key not in self.damaged:
-            self.damaged[key] = str(error)
-            print(f"data: skipped {key} of {shard} ({len(self.damaged)} of at most {self.max_damaged}): {error}", flush=True)
+        for damage in found:
+            if damage.key in self.damaged:
+                continue
+            self.damaged[damage.key] = damage
+            count = f"{len(self.damaged)} of at most {self.max_damaged}"
+            warnings.warn(f"skipped the clip {damage.key} of {damage.shard} ({count}): {damage.reason}", stacklevel=2)
         if len(self.damaged) > self.max_damaged:
-            names = ", ".join(list(self.damaged)[:3])
-            raise ValueError(f"data: at most {self.max_damaged} clips may be damaged, got {len(self.damaged)} ({names} ...), the last in {shard}; check the data with `python -m baton_lightning shards check {self.index.folder.parent}`")
+            listed = "; ".join(f"{d.key} of {d.shard}: {d.reason}" for d in list(self.damaged.values())[:3])
+            raise ValueError(
+                f"data: at most {self.max_damaged} clips of {self.index.folder}/ may be damaged, got {len(self.damaged)}, the first are {listed}; "
+                f"look at all with `python -m baton_lightning shards check {self.index.folder.parent}`, or raise data.init_args.max_damaged"
+            )
+
+    def _sample(self, slot: Slot, found: list[Damage]) -> dict[str, Any]:
+        epoch, place, position = slot
+        for step in range(min(self.max_damaged + 1, len(self))):
+            number, key = self.places[(position + step) % len(self)]
+            if key not in self.damaged:
+                try:
+                    return {"key": key, "place": place, "epoch": epoch, "present": True, **self._read(number, key)}
+                except UNREADABLE as error:
+                    found.append(Damage(key, self.shards[CLIPS][number].tar.name, f"{type(error).__name__}: {error}"))
+            if not self.replace:
+                return {"key": key, "place": place, "epoch": epoch, "present": False, **self._blank()}
+        self.report(found)
+        raise ValueError(f"data: {self.index.folder}/ has no whole clip within {self.max_damaged + 1} of position {position}; build it again")
 
     def _read(self, number: int, key: str) -> dict[str, Any]:
-        """Tensors of one clip."""
-        meta = json.loads(self.shard(number, "clips").read(key, "json"))
-        sample: dict[str, Any] = {"video_prompt": meta["video_prompt"], "audio_prompt": meta["audio_prompt"]}
-        for kind in self.fields:
-            if kind == "media":
-                media = read_mp4(self.shard(number, "clips").read(key, "mp4"))
-                sample["frames"] = torch.from_numpy(media.frames)
-                sample["waveform"] = fit_length(torch.from_numpy(media.waveform), self.clip.num_samples)
-                continue
-            tensors = load_tensors(self.shard(number, kind).read(key, cache_suffix(kind)))
-            for name, tensor in tensors.items():
-                if not torch.isfinite(tensor).all():
-                    raise DamagedMember(f"{kind} of {name} are not finite")
+        """Texts and tensors of one clip, checked."""
+        metadata = json.loads(self.shards[CLIPS][number].read(key, "json"))
+        sample: dict[str, Any] = {name: str(metadata[name]) for name in ("video_prompt", "audio_prompt")}
+        if self.media:
+            sample |= self._read_media(self.shards[CLIPS][number].read(key, "mp4"))
+        clip = self.clip
+        for kind in self.caches:
+            tensors = load_tensors(self.shards[kind][number].read(key, cache_suffix(kind)))
             if kind == "text":
-                sample["context"] = pad(tensors["context"], (0, 0, 0, self.clip.text_tokens - tensors["context"].shape[0]))
-            else:
-                sample |= {f"{name}_{kind}": tensors[name] for name in ("video", "audio")}
+                rows = min(len(tensors["context"]), clip.text_tokens)
+                context = whole("context", tensors["context"], (rows, clip.text_width))
+                sample["context"] = pad(context, (0, 0, 0, clip.text_tokens - rows))
+                continue
+            shapes = {
+                "latents": ((clip.video_channels, *clip.latent_grid), (clip.num_audio_latents, clip.audio_channels)),
+                "features": ((clip.num_video_planned, clip.video_plan_width), (clip.num_audio_planned, clip.audio_plan_width)),
+            }[kind]
+            for name, shape in zip(("video", "audio"), shapes, strict=True):
+                sample[f"{name}_{kind}"] = whole(f"{name} {kind}", tensors[name], shape)
         return sample
 
-    def batch(self, positions: Sequence[int]) -> Batch:
-        """Clips at positions of the split's own order."""
-        return collate([self[0, position, position] for position in positions])
+    def _read_media(self, content: bytes) -> dict[str, Tensor]:
+        media, clip = read_mp4(content), self.clip
+        frames, waveform = torch.from_numpy(media.frames), torch.from_numpy(media.waveform)
+        if len(frames) < clip.num_frames or frames.shape[1:3] != (clip.height, clip.width) or abs(media.fps - clip.fps) > 1e-3:
+            got, wanted = (*frames.shape[:3], media.fps), (clip.num_frames, clip.height, clip.width, clip.fps)
+            raise DamagedMember("the picture has {} frames of {} x {} at {:g} fps, ".format(*got) + "the clip {} of {} x {} at {:g}".format(*wanted))
+        if media.sample_rate != clip.sample_rate or len(waveform) < clip.num_samples - AAC_FRAME:
+            wanted = f"the clip {clip.num_samples} at {clip.sample_rate}"
+            raise DamagedMember(f"the sound has {len(waveform)} samples at {media.sample_rate} Hz, {wanted}")
+        waveform = pad(waveform, (0, max(0, clip.num_samples - len(waveform))))[: clip.num_samples]
+        return {"frames": frames[: clip.num_frames], "waveform": waveform}
+
+    def _blank(self) -> dict[str, Any]:
+        clip = self.clip
+        frames = torch.zeros(clip.num_frames, clip.height, clip.width, 3, dtype=torch.uint8)
+        return {"video_prompt": "", "audio_prompt": "", "frames": frames, "waveform": torch.zeros(clip.num_samples)}
 
 
-def fit_length(waveform: Tensor, length: int) -> Tensor:
-    """Cut or zero-padded to ``length`` samples."""
-    return pad(waveform, (0, max(0, length - len(waveform))))[:length]
+def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The tensor in float32, if it has its shape and is finite.
+
+    Raises:
+        DamagedMember: If not.
+    """
+    if tuple(tensor.shape) != shape:
+        raise DamagedMember(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
+    if not torch.isfinite(tensor).all():
+        raise DamagedMember(f"{name} holds {int((~torch.isfinite(tensor)).sum())} values that are not finite")
+    return tensor.float()
 
 
 TENSORS = ("video_latents", "audio_latents", "video_features", "audio_features", "context", "frames", "waveform")
 
 
-def collate(samples: list[dict[str, Any]]) -> Batch:
+def collate(samples: Sequence[dict[str, Any]]) -> Batch:
     """Samples of one epoch as a batch."""
-    stacked = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
+    tensors = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
+    if not all(s["present"] for s in samples):
+        tensors |= dict.fromkeys(("has_video", "has_audio"), torch.tensor([s["present"] for s in samples]))
     return Batch(
         keys=[s["key"] for s in samples],
         index=torch.tensor([s["place"] for s in samples]),
         epoch=samples[0]["epoch"],
         video_prompts=[s["video_prompt"] for s in samples],
         audio_prompts=[s["audio_prompt"] for s in samples],
-        **stacked,
+        **tensors,
     )

@@ -19,13 +19,21 @@ import json
 import os
 import tarfile
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from baton_lightning.clip import ClipSpec
 
 VERSION = 1
 CLIPS = "clips"
 CACHES = ("latents", "features", "text")
 CACHE, STATISTICS = "cache.json", "features.stats.safetensors"
+
+MEDIA_FIELDS = ("seconds", "fps", "height", "width", "sample_rate", "video_stride")
+"""Fields of a clip's geometry that decide what the mp4 holds."""
+MODEL_FIELDS = ("video_patch", "audio_position_scale")
+"""Fields that decide neither media nor cached tensors."""
 
 Members = dict[str, dict[str, tuple[int, int]]]
 """key -> suffix -> (offset, size), in bytes."""
@@ -92,23 +100,35 @@ class Shard:
         content = {k: v for k, v in asdict(self).items() if k != "tar"}
         write_json(record_of(self.tar), content, indent=None)
 
+    @cached_property
+    def bytes_left(self) -> int:
+        """Size of the tar now."""
+        return self.tar.stat().st_size
+
+    def lacks(self, key: str, suffix: str) -> str:
+        """Why a member cannot be read, as far as the index tells; empty if it can."""
+        place = self.members.get(key, {}).get(suffix)
+        if place is None:
+            return f"{self.tar.name} has no member {key}.{suffix}"
+        missing = place[0] + place[1] - self.bytes_left
+        return f"{self.tar.name} ends {missing} bytes before the end of {key}.{suffix}" if missing > 0 else ""
+
     def read(self, key: str, suffix: str) -> bytes:
         """Content of a member.
 
         Raises:
             DamagedMember: If the shard has no such member, or ends before it does.
         """
-        place = self.members.get(key, {}).get(suffix)
-        if place is None:
-            raise DamagedMember(f"has no member {key}.{suffix}")
-        offset, size = place
+        if reason := self.lacks(key, suffix):
+            raise DamagedMember(reason)
+        offset, size = self.members[key][suffix]
         try:
             with open(self.tar, "rb", buffering=0) as file:
                 content = os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise DamagedMember(f"cannot be read ({error.strerror})") from error
+            raise DamagedMember(f"{self.tar.name} cannot be read ({error.strerror})") from error
         if len(content) < size:
-            raise DamagedMember(f"ends {size - len(content)} bytes before the end of {key}.{suffix}")
+            raise DamagedMember(f"{self.tar.name} ended while {key}.{suffix} was read")
         return content
 
 
@@ -183,6 +203,16 @@ class SplitIndex:
     def digest(self) -> str:
         """Digest of all shards, in order."""
         return hashlib.sha256("".join(entry["sha256"] for entry in self.shards).encode()).hexdigest()
+
+
+def media_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
+    """Fields in which a geometry wants other mp4s than another, as :meth:`ClipSpec.to_dict` gives it."""
+    return [line for line in clip.differences(other) if line.partition(":")[0] in MEDIA_FIELDS]
+
+
+def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
+    """Fields in which a geometry wants other cached tensors than another."""
+    return [line for line in clip.differences(other) if line.partition(":")[0] not in MODEL_FIELDS]
 
 
 def read_root(root: Path) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Caching what frozen networks see: latents, perceptual features and text embeddings of every clip, made once (a `predict` run)."""
+"""Caching what frozen networks make of clips: latents, perceptual features and text context, once for all runs (a `predict` run)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -25,6 +28,7 @@ class Encode(LightningModule):
         video_perceiver: Factory of the perceiver of keyframes (Baton: SigLIP2).
         audio_perceiver: Factory of the perceiver of sound (Baton: WavTokenizer).
         text_encoder: Factory of the text encoder (Ovi: umT5). It reads both prompts as one text.
+        dtype: Type that tensors are stored in; half of the space, or all digits.
         seed: Part of every stage's interface; nothing is drawn here.
     """
 
@@ -36,58 +40,86 @@ class Encode(LightningModule):
         video_perceiver: Callable[[], nn.Module],
         audio_perceiver: Callable[[], nn.Module],
         text_encoder: Callable[[], nn.Module],
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip, self.cache_dtype = clip, getattr(torch, dtype)
         self.makers = dict(zip(NETWORKS, (video_codec, audio_codec, video_perceiver, audio_perceiver, text_encoder), strict=True))
 
     def configure_model(self) -> None:
+        """Builds the networks, once."""
         if not hasattr(self, "video_codec"):
             for name, make in self.makers.items():
-                setattr(self, name, make())
+                setattr(self, name, make().requires_grad_(False).eval())
 
-    @property
+    # ---- what made the cache
+    @cached_property
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """Class, settings and digest of the weights of every network."""
+        return {name: describe(getattr(self, name)) for name in NETWORKS}
+
+    @cached_property
     def recipe(self) -> str:
-        """Digest of the geometry and of every network's class and weights: what decides the cached tensors."""
-        digest = hashlib.sha256(repr(self.clip).encode())
-        for name in NETWORKS:
-            network = getattr(self, name)
-            digest.update(type(network).__qualname__.encode())
-            for key, tensor in sorted(network.state_dict().items()):
-                digest.update(key.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
-        return digest.hexdigest()
+        """Digest of what decides the cached tensors of a clip: geometry, type and networks."""
+        content = [self.clip.to_dict(), str(self.cache_dtype), self.networks]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    # ---- tensors
     @property
     def keyframes(self) -> list[int]:
-        """Frames nearest to the keyframes' times."""
-        return [min(round(t * self.clip.fps), self.clip.num_frames - 1) for t in self.clip.keyframe_times]
+        """Frames nearest to the keyframes' times, the earlier one of two."""
+        last = self.clip.num_frames - 1
+        return [min(range(last + 1), key=lambda i: abs(i / self.clip.fps - t)) for t in self.clip.keyframe_times]
 
     @torch.no_grad()
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, dict[str, Tensor | list[Tensor]]]:
-        """Tensors of a batch, by kind of cache and name.
+    def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Sequence[Tensor]]]:
+        """Tensors of a batch: kind of cache -> name -> one tensor a clip.
 
         Raises:
-            ValueError: If a network's output does not have the clip's token counts and widths.
+            ValueError: If the batch has no media, or what a network gives is not the clip's.
         """
-        assert batch.frames is not None and batch.waveform is not None
-        features = self.video_perceiver(batch.frames[:, self.keyframes]).flatten(1, 3)
-        sound = self.audio_perceiver(batch.waveform, self.clip.sample_rate)
-        latents = self.video_codec.encode(batch.frames)
-        heard = self.audio_codec.encode(batch.waveform)
+        if batch.frames is None or batch.waveform is None:
+            raise ValueError("encode reads frames and waveform, the batch has none; run it with `predict` on a set of clips")
         clip = self.clip
-        for name, got, wanted in (
-            ("video features", features, (clip.num_video_planned, clip.video_plan_width)),
-            ("audio features", sound, (clip.num_audio_planned, clip.audio_plan_width)),
-            ("video latents", latents, (clip.video_channels, *clip.latent_grid)),
-            ("audio latents", heard, (clip.num_audio_latents, clip.audio_channels)),
-        ):
-            if tuple(got.shape[1:]) != wanted:
-                raise ValueError(f"encode: {name} must be {list(wanted)} a clip, the network gives {list(got.shape[1:])}; change the network or the clip section")
         texts = [f"{video} {audio}" for video, audio in zip(batch.video_prompts, batch.audio_prompts, strict=True)]
-        return {
-            "latents": {"video": latents, "audio": heard},
-            "features": {"video": features, "audio": sound},
-            "text": {"context": self.text_encoder(texts)},
+        context = list(self.text_encoder(texts))
+        latents = {"video": self.video_codec.encode(batch.frames), "audio": self.audio_codec.encode(batch.waveform)}
+        features = {
+            "video": self.video_perceiver(batch.frames[:, self.keyframes]).flatten(1, 3),
+            "audio": self.audio_perceiver(batch.waveform, clip.sample_rate),
         }
+        self._require("video_codec", latents["video"], (clip.video_channels, *clip.latent_grid))
+        self._require("audio_codec", latents["audio"], (clip.num_audio_latents, clip.audio_channels))
+        self._require("video_perceiver", features["video"], (clip.num_video_planned, clip.video_plan_width))
+        self._require("audio_perceiver", features["audio"], (clip.num_audio_planned, clip.audio_plan_width))
+        rows = max(len(row) for row in context)
+        if context[0].shape[1] != clip.text_width or rows > clip.text_tokens:
+            raise ValueError(
+                f"encode: text_encoder must give at most {clip.text_tokens} rows of width {clip.text_width} (clip.text_tokens, "
+                f"clip.text_width), got {rows} of width {context[0].shape[1]}; change the network or the clip section"
+            )
+        kinds: dict[str, dict[str, Sequence[Tensor]]] = {"latents": latents, "features": features, "text": {"context": context}}
+        return {k: {name: [t.to(self.cache_dtype) for t in tensors] for name, tensors in named.items()} for k, named in kinds.items()}
+
+    def _require(self, network: str, got: Tensor, shape: tuple[int, ...]) -> None:
+        if tuple(got.shape[1:]) != shape:
+            raise ValueError(
+                f"encode: {network} must give {list(shape)} a clip (the clip section), got {list(got.shape[1:])}; "
+                "change the network or the clip section"
+            )
+
+
+def describe(network: nn.Module) -> dict[str, Any]:
+    """What decides a network's output: its class, the plain settings of all its parts, and a digest of its weights and buffers."""
+    settings: dict[str, Any] = {}
+    for path, module in network.named_modules():
+        for name, value in vars(module).items():
+            if name != "training" and not name.startswith("_") and isinstance(value, (bool, int, float, str, tuple, list, type(None))):
+                settings[f"{path}.{name}".lstrip(".")] = repr(value)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    own = {name: value for name, value in settings.items() if "." not in name}
+    return {"class": f"{type(network).__module__}.{type(network).__qualname__}", "settings": own, "sha256": digest.hexdigest()}
