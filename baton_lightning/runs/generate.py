@@ -82,7 +82,8 @@ def held_out(data: Any, num: int, batch_size: int) -> list[tuple[Batch, list[dic
     data.setup("test")
     dataset = data.test_dataset
     tiers: dict[str, list[int]] = {}
-    for position, meta in enumerate(dataset.metadata):
+    described = dataset.metadata()
+    for position, meta in enumerate(described):
         chosen = tiers.setdefault(meta.get("tier", "all"), [])
         if len(chosen) < num:
             chosen.append(position)
@@ -90,7 +91,7 @@ def held_out(data: Any, num: int, batch_size: int) -> list[tuple[Batch, list[dic
     for positions in tiers.values():
         for start in range(0, len(positions), batch_size):
             part = positions[start : start + batch_size]
-            batches.append((dataset.batch(part), [dataset.metadata[p] for p in part]))
+            batches.append((dataset.batch(part), [described[p] for p in part]))
     return batches
 
 
