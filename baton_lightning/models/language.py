@@ -50,6 +50,7 @@ class PlanningLLM(nn.Module):
         clip: Geometry of the clip.
         llm: The text language model, a :class:`TextModel`.
         system: Text before the two prompts.
+        placeholder_std: Spread of the learned embeddings at the start; best that of the language model's own word embeddings.
 
     Note:
         Factorised placeholders are our choice: a video placeholder is the sum of its keyframe's and its cell's embedding, an audio
@@ -58,18 +59,18 @@ class PlanningLLM(nn.Module):
         relative, so padding does not move anything.
     """
 
-    def __init__(self, clip: ClipSpec, llm: nn.Module, *, system: str = "") -> None:
+    def __init__(self, clip: ClipSpec, llm: nn.Module, *, system: str = "", placeholder_std: float = 0.02) -> None:
         super().__init__()
         self.clip = clip
         self.llm = llm
         self.system = system
         keyframes, rows, columns = clip.video_plan_grid
         width = llm.width
-        self.marks = nn.Parameter(torch.randn(MARKS, width) * 0.02)
-        self.video_keyframe = nn.Parameter(torch.randn(keyframes, width) * 0.02)
-        self.video_cell = nn.Parameter(torch.randn(rows * columns, width) * 0.02)
-        self.audio_second = nn.Parameter(torch.randn(math.ceil(clip.seconds), width) * 0.02)
-        self.audio_step = nn.Parameter(torch.randn(clip.audio_plan_rate, width) * 0.02)
+        self.marks = nn.Parameter(torch.randn(MARKS, width) * placeholder_std)
+        self.video_keyframe = nn.Parameter(torch.randn(keyframes, width) * placeholder_std)
+        self.video_cell = nn.Parameter(torch.randn(rows * columns, width) * placeholder_std)
+        self.audio_second = nn.Parameter(torch.randn(math.ceil(clip.seconds), width) * placeholder_std)
+        self.audio_step = nn.Parameter(torch.randn(clip.audio_plan_rate, width) * placeholder_std)
 
     def planning_region(self) -> Float[Tensor, "L C"]:
         """Embeddings of both planning regions with their start and end tokens; L = K_v + K_a + 4."""

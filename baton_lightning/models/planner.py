@@ -36,6 +36,7 @@ class VAPlanner(nn.Module):
         readout: Factory of the readout, called with the clip and the language model's width:
             :class:`~baton_lightning.models.sem_mlp.SemHeads` or :class:`~baton_lightning.models.towers.DualTowers`.
         system: Text before the two prompts.
+        placeholder_std: Spread of the placeholders at the start; best that of the language model's own word embeddings.
         frozen: Names of submodules that are not trained, e.g. ``language.llm`` (placeholders still are) or ``language``.
 
     Raises:
@@ -49,11 +50,12 @@ class VAPlanner(nn.Module):
         readout: Callable[[ClipSpec, int], nn.Module] = SemHeads,
         *,
         system: str = "",
+        placeholder_std: float = 0.02,
         frozen: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.clip = clip
-        self.language = PlanningLLM(clip, llm(), system=system)
+        self.language = PlanningLLM(clip, llm(), system=system, placeholder_std=placeholder_std)
         self.readout = readout(clip, self.language.llm.width)
         self.video_norm = FeatureNorm(clip.video_plan_width)
         self.audio_norm = FeatureNorm(clip.audio_plan_width)

@@ -104,6 +104,12 @@ def test_the_vocabulary_stays_and_placeholders_are_factorised() -> None:
     assert shapes == {"marks": (4, 16), "video_keyframe": (3, 16), "video_cell": (4, 16), "audio_second": (2, 16), "audio_step": (4, 16)}
 
 
+def test_placeholders_start_with_the_spread_asked_for() -> None:
+    language = planner(placeholder_std=0.5).language
+    values = torch.cat([p.flatten() for p in language.parameters(recurse=False)])
+    assert 0.4 < values.std() < 0.6
+
+
 def test_every_parameter_gets_a_finite_gradient() -> None:
     model = planner()
     plan = model(VIDEO, AUDIO)
