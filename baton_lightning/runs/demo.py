@@ -26,6 +26,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
 COUNT = re.compile(r"(\d+)/(\d+)")
 
 
@@ -153,7 +154,7 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
     joint = out / "stage3_joint"
     steps = [
         Step("data", ["shards", "world", str(data)], data / "index.json"),
-        Step("encode", ["predict", "-c", str(experiments / "encode.yaml"), *overrides], data / "cache.json", ("data",)),
+        Step("encode", ["predict", "-c", str(experiments / "encode.yaml"), *overrides, *TWO_PROCESSES], data / "cache.json", ("data",)),
         Step("stage3_adapt", fit("stage3_adapt"), out / "stage3_adapt" / "manifest.json", ("encode",)),
         Step("stage1", fit("stage1"), out / "stage1" / "manifest.json", ("encode",)),
         Step("stage2", fit("stage2"), out / "stage2" / "manifest.json", ("stage1",)),

@@ -21,6 +21,7 @@ from baton_lightning.flow.guidance import Condition, Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
 
@@ -98,11 +99,8 @@ class JointTraining(LightningModule):
         """Prefixes of weights that belong to another run: the frozen planner's."""
         return ("plan.planner.",) if isinstance(getattr(self, "plan", None), PlannedTokens) else ()
 
-    def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
+    def configure_optimizers(self) -> dict[str, Any]:
+        return build_optimizer(self, self.make_optimizer, self.make_scheduler)
 
     def on_fit_start(self) -> None:
         if isinstance(self.plan, GroundTruthPlan):

@@ -52,16 +52,17 @@ def test_what_the_codecs_lose_costs_no_event(patches, tier, record_property):
     assert ceiling["m_ter"]["mean"] in (0.0, None)
 
 
-def test_video_latents_are_normalised_over_the_clips_of_the_fit():
+def test_video_latents_have_unit_variance_together_and_the_coarse_ones_most_of_it():
     frames = stack([make_clip(3, i, "multi", NANO) for i in range(30)])[0]
     latents = PatchPCA.fit(frames, channels=8).encode(frames)
+    variance = latents.var((0, 2, 3, 4), unbiased=False)
     assert latents.mean((0, 2, 3, 4)).abs().max() < 1e-3
-    assert torch.allclose(latents.var((0, 2, 3, 4), unbiased=False), torch.ones(8), atol=1e-3)
+    assert abs(float(variance.mean()) - 1) < 1e-3 and (variance.diff() < 0).all()
 
 
 def test_audio_latents_are_of_moderate_size():
     latents = ToneBank().encode(stack([make_clip(0, i, tier, NANO) for i in range(20) for tier in TIERS])[1])
-    assert abs(float(latents.mean())) < 0.1 and 0.4 < float(latents.std()) < 0.8 and float(latents.max()) < 8
+    assert abs(float(latents.mean())) < 0.1 and 0.8 < float(latents.std()) < 1.3 and float(latents.max()) < 15
 
 
 def test_video_of_one_frame_and_sound_of_odd_length_pass():
