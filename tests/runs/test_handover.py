@@ -1,0 +1,81 @@
+"""Hand-over is strict, and refuses parents that are not what they claim."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.runs import manifest
+from baton_lightning.runs.handover import hand_over
+
+CLIP = ClipSpec()
+
+
+@pytest.fixture
+def parent(tmp_path):
+    run = tmp_path / "stage1"
+    run.mkdir()
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    save_file({f"planner.{k}": v for k, v in body.state_dict().items()}, run / manifest.WEIGHTS)
+    described = {"clip": CLIP.to_dict(), "weights_sha256": manifest.sha256(run / manifest.WEIGHTS)}
+    (run / manifest.NAME).write_text(json.dumps(described))
+    return run, body
+
+
+def test_weights_arrive_unchanged(parent):
+    run, body = parent
+    target = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    report = hand_over(target, run, source="planner", clip=CLIP)
+    assert len(report.loaded) == 4 and not report.fresh and not report.dropped
+    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), body.parameters(), strict=True))
+
+
+def test_another_geometry_is_refused_by_name(parent):
+    with pytest.raises(ValueError, match=r"keyframe_fps: 6.0 != 3.0"):
+        hand_over(nn.Linear(3, 4), parent[0], source="planner", clip=ClipSpec(keyframe_fps=6.0))
+
+
+def test_changed_weights_are_refused(parent):
+    run, body = parent
+    save_file({f"planner.{k}": v + 1 for k, v in body.state_dict().items()}, run / manifest.WEIGHTS)
+    with pytest.raises(ValueError, match="changed after the run"):
+        hand_over(body, run, source="planner", clip=CLIP)
+
+
+def test_an_unfinished_parent_is_refused(parent):
+    (parent[0] / manifest.NAME).unlink()
+    with pytest.raises(ValueError, match="not finished"):
+        hand_over(parent[1], parent[0], source="planner")
+
+
+def test_a_tampered_manifest_is_no_json_traceback(parent):
+    (parent[0] / manifest.NAME).write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        hand_over(parent[1], parent[0], source="planner")
+
+
+def test_keys_must_match_but_where_it_is_said(parent):
+    run, body = parent
+    target = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 6))
+    with pytest.raises(ValueError, match=r"missing in the parent \(2\): 2.bias"):
+        hand_over(target, run, source="planner")
+    before = target[1].weight.clone()
+    report = hand_over(target, run, source="planner", fresh=("1.", "2."), dropped=("1.",))
+    assert torch.equal(target[0].weight, body[0].weight) and torch.equal(target[1].weight, before)
+    assert set(report.dropped) == {"1.weight", "1.bias"}
+
+
+def test_shapes_are_compared(parent):
+    with pytest.raises(ValueError, match=r"shapes differ .*0.weight"):
+        hand_over(nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)), parent[0], source="planner")
+
+
+def test_a_parent_of_the_wrong_kind_is_refused(parent):
+    with pytest.raises(ValueError, match="below `dit.`"):
+        hand_over(parent[1], parent[0], source="dit")

@@ -1,0 +1,110 @@
+"""The front door: help, errors a person can read, every experiment file, saved configurations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from baton_lightning.__main__ import LIGHTNING, OTHERS, main
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+STAGES = sorted(p for p in EXPERIMENTS.rglob("*.yaml") if p.name != "base.yaml" and "base:" in p.read_text())
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def printed(capsys, *argv: str) -> tuple[int, str, str]:
+    try:
+        code = main(list(argv))
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy():
+    code = "import sys; from baton_lightning.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in [*LIGHTNING, *OTHERS])
+
+
+@pytest.mark.parametrize("verb", OTHERS)
+def test_light_verbs_explain_themselves_without_lightning(verb):
+    code = f"""
+import sys
+from baton_lightning.__main__ import main
+try: main([{verb!r}, '--help'])
+except SystemExit: pass
+sys.exit('lightning' in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_a_misspelt_verb_is_told_the_right_one(capsys):
+    code, _, err = printed(capsys, "fti")
+    assert code == 2 and "`fit`" in err
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda p: str(p.relative_to(EXPERIMENTS)))
+def test_every_experiment_parses(path, capsys):
+    verb = "predict" if path.name == "encode.yaml" else "fit"
+    code, out, err = printed(capsys, verb, "-c", str(path), "--print_config")
+    assert code == 0, err
+    assert yaml.safe_load(out)["model"]["class_path"].startswith("baton_lightning.stages")
+
+
+def test_a_child_that_changes_a_base_changes_what_interpolates_it(tmp_path, capsys):
+    child = tmp_path / "child.yaml"
+    child.write_text(f"base: {EXPERIMENTS / 'stage2.yaml'}\nrun:\n  experiment: other\n")
+    _, out, _ = printed(capsys, "fit", "-c", str(child), "--print_config")
+    config = yaml.safe_load(out)
+    assert config["trainer"]["default_root_dir"] == "runs/other/stage2"
+    assert config["model"]["init_args"]["parents"] == {"planner": "runs/other/stage1"}
+    assert config["trainer"]["callbacks"][0]["init_args"]["dirpath"] == "runs/other/stage2/checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--trainer.max_step=3", "trainer.max_steps"),
+        ("--clip.second=3", "clip.seconds"),
+        ("--model.init_args.planer=3", "planner"),
+        ("--model.class_path=baton_lightning.stages.pretraining.PlanerPretraining", "PlannerPretraining"),
+        ("--model.class_path=baton_lightning.stage.pretraining.PlannerPretraining", "baton_lightning.stage"),
+        ("--run.root=${nowhere.at_all}", "nowhere.at_all"),
+    ],
+)
+def test_a_misspelt_key_exits_2_in_one_line_that_names_the_right_one(capsys, argument, hint):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", argument)
+    lines = [line for line in err.splitlines() if "error" in line]
+    assert code == 2 and len(lines) == 1 and hint in lines[0]
+
+
+def test_a_misspelt_key_in_a_file_is_named_too(tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text(f"base: {EXPERIMENTS / 'stage1.yaml'}\ntrainer:\n  max_stepz: 3\n")
+    code, _, err = printed(capsys, "fit", "-c", str(tmp_path / "x.yaml"))
+    assert code == 2 and "trainer.max_steps" in err
+
+
+def test_a_size_that_does_not_divide_is_one_line(capsys):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", "--clip.height=33")
+    assert code in (1, 2) and "multiple of 8" in err and "Traceback" not in err
+
+
+def test_a_missing_data_set_says_how_to_make_one(tmp_path, capsys):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", f"--data.init_args.root={tmp_path}/none", f"--run.root={tmp_path}")
+    assert code == 1 and "shards world" in err and "Traceback" not in err
+
+
+def test_a_missing_parent_says_how_to_train_it(tmp_path, capsys):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage2.yaml", f"--run.root={tmp_path}")
+    assert code == 1 and "stage1" in err and "Traceback" not in err
