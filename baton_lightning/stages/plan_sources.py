@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.flow.draws import draw_uniform
 from baton_lightning.models.feature_norm import FeatureNorm
-from baton_lightning.models.planner import VAPlanner
+from baton_lightning.models.planner import VAPlanner, timed_plan
 
 
 class PlanSource(Protocol):
@@ -46,7 +47,7 @@ class GroundTruthPlan(nn.Module):
         """
         if batch.video_features is None or batch.audio_features is None:
             raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
-        return Plan(self.video_norm(batch.video_features), self.audio_norm(batch.audio_features), self.clip.video_plan_grid)
+        return timed_plan(self.clip, self.video_norm(batch.video_features), self.audio_norm(batch.audio_features))
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         return self.truth(batch)
@@ -96,4 +97,4 @@ class PlannedTokens(nn.Module):
         truth = self.truth(batch)
         draw = draw_uniform((), seed=seed, epoch=batch.epoch, index=batch.index, purpose="plan.truth").to(plan.video.device)
         use = (draw < self.truth_share)[:, None, None]
-        return Plan(torch.where(use, truth.video, plan.video), torch.where(use, truth.audio, plan.audio), plan.video_grid)
+        return replace(plan, video=torch.where(use, truth.video, plan.video), audio=torch.where(use, truth.audio, plan.audio))
