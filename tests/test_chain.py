@@ -1,0 +1,137 @@
+"""The whole chain through the front door, as small as it gets: data, cache, three stages, generated mp4s, scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from baton_lightning.__main__ import main
+from baton_lightning.media import read_mp4
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "stage1": ["--trainer.max_steps=3", "--trainer.val_check_interval=3", "--model.init_args.scheduler.init_args.warmup_steps=1"],
+    "stage2": ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--model.init_args.scheduler.init_args.warmup_steps=1"],
+    "stage3_adapt": ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--model.init_args.scheduler.init_args.warmup_steps=1"],
+    "stage3_joint": ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--model.init_args.scheduler.init_args.warmup_steps=1"],
+}
+
+
+def fit(base: Path, stage: str, *more: str) -> int:
+    paths = [f"--run.root={base}/runs", "--run.experiment=e", f"--data.init_args.root={base}/data", "--data.init_args.batch_size=4"]
+    steps = ["--model.init_args.sampler.init_args.steps=2"] if stage.startswith("stage3") else []
+    return main(["fit", "-c", f"experiments/{stage}.yaml", *paths, *SMALL[stage], *steps, *more])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A data set with its cache and four finished runs."""
+    folder = tmp_path_factory.mktemp("chain")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(ROOT)
+    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "4", "--workers", "0"]) == 0
+    paths = [f"--data.init_args.root={folder}/data", f"--run.root={folder}/runs"]
+    assert main(["predict", "-c", "experiments/encode.yaml", *paths]) == 0
+    for stage in SMALL:
+        assert fit(folder, stage) == 0
+    yield folder
+    patch.undo()
+
+
+def test_every_run_leaves_weights_a_manifest_and_a_configuration_that_stands_alone(base):
+    for stage in SMALL:
+        run = base / "runs/e" / stage
+        described = json.loads((run / "manifest.json").read_text())
+        assert described["clip"]["keyframe_fps"] == 3 and described["metrics"]
+        saved = yaml.safe_load((run / "config.yaml").read_text())
+        assert saved["base"] is None and saved["run"]["stage"] == stage
+        assert (run / "checkpoints/last.ckpt").exists() and list(run.glob("events.out.tfevents.*"))
+
+
+def test_manifests_name_their_parents_by_digest(base):
+    runs = base / "runs/e"
+    joint = json.loads((runs / "stage3_joint/manifest.json").read_text())
+    for role, parent in (("dit", "stage3_adapt"), ("planner", "stage2")):
+        assert joint["parents"][role]["weights_sha256"] == json.loads((runs / parent / "manifest.json").read_text())["weights_sha256"]
+
+
+def test_the_four_curves_are_in_tensorboard(base):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(base / "runs/e/stage3_joint"))
+    events.Reload()
+    tags = events.Tags()
+    assert {f"val/flow_loss/{name}" for name in ("truth", "planned", "shuffled", "none")} <= set(tags["scalars"])
+    assert any(tag.endswith("/frames") for tag in tags["images"]) and any(tag.endswith("/sound") for tag in tags["audio"])
+
+
+def test_the_frozen_planner_is_in_no_checkpoint_of_stage_3(base):
+    import torch
+    from safetensors import safe_open
+
+    run = base / "runs/e/stage3_joint"
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    with safe_open(run / "weights.safetensors", "pt") as weights:
+        keys = [*weights.keys(), *checkpoint["state_dict"]]
+    assert keys and not any("planner" in key for key in keys)
+
+
+def test_a_finished_run_is_not_run_again(base, capsys):
+    before = (base / "runs/e/stage1/manifest.json").read_text()
+    assert fit(base, "stage1") == 0
+    assert "nothing to do" in capsys.readouterr().out and (base / "runs/e/stage1/manifest.json").read_text() == before
+
+
+def test_a_finished_run_is_not_taken_for_one_of_other_settings(base, capsys):
+    assert fit(base, "stage1", "--model.init_args.optimizer.init_args.lr=0.5") == 1
+    assert "lr: 0.002 -> 0.5" in capsys.readouterr().err
+
+
+def test_a_parent_of_another_geometry_is_refused_by_name(base, capsys):
+    assert fit(base, "stage2", "--run.experiment=x", f"--model.init_args.parents.planner={base}/runs/e/stage1", "--clip.keyframe_fps=6") == 1
+    assert "keyframe_fps: 6.0 != 3.0" in capsys.readouterr().err
+
+
+def test_a_joint_run_needs_a_planner(base, capsys):
+    assert fit(base, "stage3_joint", "--run.experiment=x", f"--model.init_args.parents={{'dit': '{base}/runs/e/stage3_adapt'}}") == 1
+    assert "planner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("plan", ["planned", "none"])
+def test_generate_writes_mp4s_with_sound_and_scores_them(base, plan):
+    out = base / f"out-{plan}"
+    assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", "--plan", plan, "--num", "1", "--out", str(out)]) == 0
+    files = sorted(out.glob("*.mp4"))
+    assert len(files) == 2
+    media = read_mp4(files[0])
+    assert media.frames.shape == (25, 32, 32, 3) and abs(media.seconds - 2) < 0.05
+    scores = json.loads((out / "scores.json").read_text())
+    assert set(scores["tiers"]) == {"single", "multi"} and scores["tiers"]["single"]["num_clips"] == 1
+
+
+def test_generate_takes_a_prompt_of_ones_own(base):
+    words = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
+    assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", *words, "--out", f"{base}/own"]) == 0
+    assert (base / "own/prompt.mp4").exists() and not (base / "own/scores.json").exists()
+
+
+def test_generate_repeats_itself_to_the_byte(base):
+    for name in ("a", "b"):
+        assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", "--num", "1", "--out", f"{base}/{name}"]) == 0
+    for file in (base / "a").glob("*.mp4"):
+        assert file.read_bytes() == (base / "b" / file.name).read_bytes()
+
+
+def test_a_run_without_a_planner_says_what_it_can_do(base, capsys):
+    assert main(["generate", "--run", f"{base}/runs/e/stage3_adapt", "--out", f"{base}/no"]) == 1
+    assert "--plan truth or none" in capsys.readouterr().err
+
+
+def test_validate_scores_a_checkpoint(base):
+    last = base / "runs/e/stage1/checkpoints/last.ckpt"
+    paths = [f"--data.init_args.root={base}/data", f"--run.root={base}/elsewhere"]
+    assert main(["validate", "-c", "experiments/stage1.yaml", *paths, f"--ckpt_path={last}"]) == 0
+    assert main(["test", "-c", "experiments/stage1.yaml", *paths, f"--ckpt_path={last}"]) == 0
