@@ -133,7 +133,8 @@ def _encode(
         raise ValueError(f"H.264 needs even sides, got {height} x {width}; crop or resize by one pixel")
 
     rate = Fraction(fps).limit_denominator(1001)
-    options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if isinstance(target, str) else {})
+    options = {"fflags": "+bitexact", "movie_timescale": str(sample_rate)}  # the default, 1 ms, would round the length of the sound
+    options |= {"movflags": "+faststart"} if isinstance(target, str) else {}
     with av.open(target, "w", format="mp4", options=options) as container:
         video = container.add_stream("libx264", rate=rate)
         video.width, video.height = width, height

@@ -47,7 +47,8 @@ class CacheWriter(Callback):
         if len(self.pending) < len(keys):
             return
         whole = [key for key in keys if key not in dataset.damaged]
-        notes = {"source": dataset.index.shards[number]["sha256"], "damaged": {k: dataset.damaged[k].reason for k in keys if k in dataset.damaged}}
+        damaged = {key: dataset.damaged[key].reason for key in keys if key in dataset.damaged}
+        notes = {"source": dataset.index.shards[number]["sha256"], "damaged": damaged}
         for kind in CACHES:
             members = ((key, {cache_suffix(kind): content(self.pending[key][kind])}) for key in whole)
             write_shard(dataset.index.tar(number, kind), members, made_by=pl_module.recipe, notes=notes)  # type: ignore[arg-type]
@@ -80,7 +81,7 @@ def finish(root: Path, module: LightningModule, train_split: str) -> None:
             else:
                 damaged |= shard.notes.get("damaged", {})
     if missing:
-        print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks", flush=True)
+        print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
         return
     aside = root / f".{STATISTICS}.part"
     save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)

@@ -63,7 +63,8 @@ class ShardDataset(Dataset):
                 f"data: {folder}/ holds clips of another geometry (clip section != data): {'; '.join(differs)}; "
                 "change the clip section, or build the data for it"
             )
-        self.shards: dict[str, list[Shard]] = {kind: [self._open(n, kind) for n in range(len(self.index.shards))] for kind in (CLIPS, *self.caches)}
+        numbers = range(len(self.index.shards))
+        self.shards = {kind: [self._open(number, kind) for number in numbers] for kind in (CLIPS, *self.caches)}
         self.places = [(number, key) for number, shard in enumerate(self.shards[CLIPS]) for key in shard.members]
         self.damaged: dict[str, Damage] = {}
         self.report([damage for number, key in self.places if (damage := self._incomplete(number, key))])
@@ -74,8 +75,9 @@ class ShardDataset(Dataset):
             fix = "build the data again" if kind == CLIPS else f"cache it with `{ENCODE}`"
             raise ValueError(f"data: the shard {tar} does not exist; {fix}")
         shard, promised = Shard.open(tar), self.index.shards[number]["num_clips"]
-        if not shard.members or kind == CLIPS and len(shard.members) != promised:
-            raise ValueError(f"data: the shard {tar} must hold {promised} clips, got {len(shard.members)}; delete it and repeat what made it")
+        if not shard.members or (kind == CLIPS and len(shard.members) != promised):
+            got = len(shard.members)
+            raise ValueError(f"data: the shard {tar} must hold {promised} clips, got {got}; delete it and repeat what made it")
         return shard
 
     def _wanted(self) -> list[tuple[str, str]]:
@@ -137,8 +139,8 @@ class ShardDataset(Dataset):
         if len(self.damaged) > self.max_damaged:
             listed = "; ".join(f"{d.key} of {d.shard}: {d.reason}" for d in list(self.damaged.values())[:3])
             raise ValueError(
-                f"data: at most {self.max_damaged} clips of {self.index.folder}/ may be damaged, got {len(self.damaged)}, the first are {listed}; "
-                f"look at all with `python -m baton_lightning shards check {self.index.folder.parent}`, or raise data.init_args.max_damaged"
+                f"data: at most {self.max_damaged} clips of {self.index.folder}/ may be damaged, got {len(self.damaged)}, "
+                f"the first are {listed}; look at all with `python -m baton_lightning shards check {self.index.folder.parent}`, or raise data.init_args.max_damaged"
             )
 
     def _sample(self, slot: Slot, found: list[Damage]) -> dict[str, Any]:
@@ -153,7 +155,8 @@ class ShardDataset(Dataset):
             if not self.replace:
                 return {"key": key, "place": place, "epoch": epoch, "present": False, **self._blank()}
         self.report(found)
-        raise ValueError(f"data: {self.index.folder}/ has no whole clip within {self.max_damaged + 1} of position {position}; build it again")
+        tried = self.max_damaged + 1
+        raise ValueError(f"data: {self.index.folder}/ has no whole clip within {tried} of position {position}; build it again")
 
     def _read(self, number: int, key: str) -> dict[str, Any]:
         """Texts and tensors of one clip, checked."""
@@ -181,8 +184,9 @@ class ShardDataset(Dataset):
         media, clip = read_mp4(content), self.clip
         frames, waveform = torch.from_numpy(media.frames), torch.from_numpy(media.waveform)
         if len(frames) < clip.num_frames or frames.shape[1:3] != (clip.height, clip.width) or abs(media.fps - clip.fps) > 1e-3:
-            got, wanted = (*frames.shape[:3], media.fps), (clip.num_frames, clip.height, clip.width, clip.fps)
-            raise DamagedMember("the picture has {} frames of {} x {} at {:g} fps, ".format(*got) + "the clip {} of {} x {} at {:g}".format(*wanted))
+            count, height, width = frames.shape[:3]
+            wanted = f"the clip {clip.num_frames} of {clip.height} x {clip.width} at {clip.fps:g}"
+            raise DamagedMember(f"the picture has {count} frames of {height} x {width} at {media.fps:g} fps, {wanted}")
         if media.sample_rate != clip.sample_rate or len(waveform) < clip.num_samples - AAC_FRAME:
             wanted = f"the clip {clip.num_samples} at {clip.sample_rate}"
             raise DamagedMember(f"the sound has {len(waveform)} samples at {media.sample_rate} Hz, {wanted}")

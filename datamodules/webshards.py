@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from safetensors.torch import load_file
@@ -133,11 +132,14 @@ class WebShards(LightningDataModule):
             return state["epoch"], state["consumed"]
         epoch = self.trainer.current_epoch
         consumed = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
+        if consumed >= self.trainer.num_training_batches * self.batch_size:
+            return epoch, len(self.train_dataset)  # saved at an epoch's end: Lightning asks for that epoch once more; it has nothing left
         if (state := self.restored) is not None:
-            if state["consumed"] and state["batch_size"] != self.batch_size:
+            size = state["batch_size"]
+            if state["consumed"] and size != self.batch_size:
                 raise ValueError(
-                    f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {state['batch_size']}, "
-                    f"and cannot go on amid the epoch in batches of {self.batch_size}; set data.init_args.batch_size to {state['batch_size']}"
+                    f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {size}, and cannot "
+                    f"go on amid the epoch in batches of {self.batch_size}; set data.init_args.batch_size to {size}"
                 )
             if (state["epoch"], state["consumed"]) != (epoch, consumed):
                 raise ValueError(
@@ -183,10 +185,12 @@ class WebShards(LightningDataModule):
             raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(kinds)}; make it with `{ENCODE}`")
         cache = json.loads(path.read_text())
         if differs := tensor_differences(self.clip, cache.get("clip", {})):
-            raise ValueError(f"data: the cache of {self.root}/ is of another geometry (clip section != cache): {'; '.join(differs)}; repeat `{ENCODE}`")
+            fields = "; ".join(differs)
+            raise ValueError(f"data: the cache of {self.root}/ is of another geometry (clip section != cache): {fields}; repeat `{ENCODE}`")
         stale = [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]
         if stale:
-            raise ValueError(f"data: the cache of {self.root}/ was made of other clips than the splits {', '.join(stale)} hold now; repeat `{ENCODE}`")
+            names = ", ".join(stale)
+            raise ValueError(f"data: the cache of {self.root}/ was made of other clips than the splits {names} hold now; repeat `{ENCODE}`")
 
     def _require_made_by_one(self, dataset: ShardDataset) -> None:
         recipe = json.loads((self.root / CACHE).read_text())["recipe"]

@@ -55,12 +55,10 @@ def stat(root: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from baton_lightning.clip import ClipSpec
-    from baton_lightning.shards.format import CACHE
+    from baton_lightning.shards.format import CACHE, clip_of
 
     splits = splits_of(root)
-    values = next(iter(splits.values())).clip
-    clip = ClipSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]
+    clip = clip_of(next(iter(splits.values())).clip)
     table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}")
     for column in ("split", "shards", "clips", "minutes", "video tokens", "audio latents", "planned tokens", "MiB"):
         table.add_column(column, justify="left" if column == "split" else "right")
@@ -71,35 +69,22 @@ def stat(root: Path) -> int:
         row = [str(len(index.shards)), str(index.num_clips), f"{index.seconds / 60:.1f}", *[f"{n:,}" for n in numbers], f"{size:.1f}"]
         table.add_row(split, *row)
     Console().print(table)
-    print("cache: " + ("present" if (root / CACHE).exists() else "none; make it with `python -m baton_lightning predict -c experiments/encode.yaml`"))
+    cached = (root / CACHE).exists()
+    print("cache: present" if cached else "cache: none; make it with `python -m baton_lightning predict -c experiments/encode.yaml`")
     return 0
 
 
 def check(root: Path) -> int:
-    """Verifies every shard; names what is damaged. Exit code 1 if anything is."""
+    """Verifies every shard and names what is damaged. Exit code 1 if anything is."""
     from tqdm import tqdm
 
-    from baton_lightning.media import MediaError, read_mp4
-    from baton_lightning.shards.format import DamagedMember, Shard, file_digest
+    from baton_lightning.shards.check import check_set
 
-    damage: list[str] = []
-    clips = 0
-    for split, index in splits_of(root).items():
-        for number, entry in enumerate(tqdm(index.shards, desc=split, unit="shard")):
-            tar = index.tar(number)
-            if not tar.exists():
-                damage.append(f"{tar}: missing")
-                continue
-            if file_digest(tar) != entry["sha256"]:
-                damage.append(f"{tar}: its digest is not the index's")
-            shard = Shard.open(tar)
-            for key in shard.members:
-                clips += 1
-                try:
-                    read_mp4(shard.read(key, "mp4"))
-                except (DamagedMember, MediaError) as error:
-                    damage.append(f"{tar}: {key}: {error}")
-    for line in damage:
-        print(line)
-    print(f"{clips} clips checked, {len(damage)} problems")
-    return 1 if damage else 0
+    num_clips, problems = 0, []
+    for count, found in tqdm(check_set(root), desc="check", unit="shard"):
+        num_clips += count
+        problems += found
+    for problem in problems:
+        print(problem)
+    print(f"{num_clips} clips checked, {len(problems)} problems")
+    return 1 if problems else 0

@@ -181,7 +181,8 @@ class SplitIndex:
         if not folder.is_dir():
             siblings = sorted(p.name for p in folder.parent.iterdir() if (p / "index.json").exists()) if folder.parent.is_dir() else []
             known = f"{folder.parent}/ holds the splits {siblings}" if siblings else f"{folder.parent}/ holds no data set"
-            raise ValueError(f"data: the folder {folder}/ does not exist; {known}. Build one with `python -m baton_lightning shards world {folder.parent}`")
+            fix = f"`python -m baton_lightning shards world {folder.parent}`"
+            raise ValueError(f"data: the folder {folder}/ does not exist; {known}. Build one with {fix}")
         if not file.exists():
             raise ValueError(f"data: {file} is missing, so the build of {folder}/ did not finish; run the same `shards` command again")
         content = json.loads(file.read_text())
@@ -213,6 +214,11 @@ def media_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
 def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
     """Fields in which a geometry wants other cached tensors than another."""
     return [line for line in clip.differences(other) if line.partition(":")[0] not in MODEL_FIELDS]
+
+
+def clip_of(values: dict[str, Any]) -> ClipSpec:
+    """A geometry from what :meth:`ClipSpec.to_dict` gave, perhaps by way of JSON."""
+    return ClipSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
 
 
 def read_root(root: Path) -> dict[str, Any]:

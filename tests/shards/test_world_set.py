@@ -1,0 +1,153 @@
+"""Sets of the benchmark world: built in any order, killed at any time, always the same; and checked to the last byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.media import read_mp4
+from baton_lightning.shards.cli import main
+from baton_lightning.shards.format import Shard, SplitIndex, file_digest, read_root
+from baton_lightning.shards.world import build_world
+from baton_lightning.shards.writer import write_shard
+from baton_lightning.world.clips import make_clip
+
+CLIP = ClipSpec()
+COUNTS = {"train": 9, "val": 3, "test": 2}
+
+
+def build(out: Path, workers: int = 0, **options: object) -> Path:
+    build_world(out, CLIP, COUNTS, seed=1, workers=workers, shard_clips=4, **options)  # type: ignore[arg-type]
+    return out
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {str(file.relative_to(root)): file_digest(file) for file in sorted(root.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("world") / "set")
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built, tmp_path / "copy")
+
+
+def test_the_index_counts_what_the_shards_hold(built: Path) -> None:
+    root = read_root(built)
+    assert {name: entry["num_clips"] for name, entry in root["splits"].items()} == COUNTS
+    assert root["clip"] == CLIP.to_dict() and root["codec"]["sha256"] == file_digest(built / "codec.safetensors")
+    for name, entry in root["splits"].items():
+        index = SplitIndex.read(built / name)
+        assert (index.digest, index.num_clips, index.seconds) == (entry["sha256"], COUNTS[name], 2.0 * COUNTS[name])
+        assert sum(shard["num_clips"] for shard in index.shards) == COUNTS[name]
+        for number, shard in enumerate(index.shards):
+            assert (index.tar(number).stat().st_size, file_digest(index.tar(number))) == (shard["num_bytes"], shard["sha256"])
+
+
+def test_a_clip_on_disk_is_the_clip_of_its_scene(built: Path) -> None:
+    shard = Shard.open(built / "val" / "clips-000000.tar")
+    key = list(shard.members)[1]
+    made, media = make_clip(1, 1, "multi", CLIP, "val"), read_mp4(shard.read(key, "mp4"))
+    metadata = json.loads(shard.read(key, "json"))
+    assert key == made.key and metadata["scene"] == json.loads(json.dumps(made.scene.to_dict()))
+    assert (metadata["video_prompt"], metadata["audio_prompt"], metadata["tier"]) == (made.video_prompt, made.audio_prompt, "multi")
+    assert metadata["speakers"] == list(dict.fromkeys(e.actor for e in made.scene.events if e.kind == "says"))
+    assert np.abs(media.frames.astype(int) - made.frames).mean() < 1
+    assert np.abs(media.waveform - made.waveform).mean() < 0.003
+
+
+def test_processes_and_one_process_build_the_same_set(built: Path, tmp_path: Path) -> None:
+    assert digests(build(tmp_path / "again", workers=2)) == digests(built)
+
+
+def test_a_build_goes_on_where_it_stopped_and_ends_the_same(built: Path, copy: Path) -> None:
+    kept = copy / "train" / "clips-000000.tar"
+    before = kept.stat().st_mtime_ns
+    (copy / "index.json").unlink()
+    (copy / "val" / "index.json").unlink()
+    (copy / "train" / "clips-000001.json").unlink()
+    with (copy / "train" / "clips-000002.tar").open("r+b") as file:
+        file.truncate(700)
+    (copy / "train" / ".clips-000001.tar.1.part").write_bytes(b"half")
+    assert digests(build(copy)) == digests(built)
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_build_killed_three_times_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "baton_lightning", "shards", "world"]
+    counts = ["--train", "120", "--val", "8", "--test", "8", "--shard-size", "8"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for seconds, out in ((3.0, killed), (4.0, killed), (5.0, killed), (None, killed), (None, whole)):
+        process = subprocess.Popen([*command, str(out), *counts], cwd=Path(__file__).parents[2], start_new_session=True)
+        if seconds is None:
+            assert process.wait(300) == 0
+        else:
+            time.sleep(seconds)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+    assert digests(killed) == digests(whole)
+
+
+def test_other_recipes_do_not_mix(copy: Path) -> None:
+    with pytest.raises(ValueError, match="was made with another clip geometry, seed .2 was asked for.*build into another folder"):
+        build_world(copy, CLIP, COUNTS, seed=2, workers=0, shard_clips=4)
+
+
+def test_a_set_can_grow(built: Path, copy: Path) -> None:
+    build_world(copy, CLIP, COUNTS | {"train": 11}, seed=1, workers=0, shard_clips=4)
+    before, after = (SplitIndex.read(root / "train") for root in (built, copy))
+    assert after.num_clips == 11 and after.shards[:2] == before.shards[:2]
+
+
+@pytest.mark.parametrize("bad", [{"splits": {"train": 0}}, {"tiers": []}, {"workers": -1}, {"shard_clips": 0}])
+def test_numbers_out_of_range_are_refused(tmp_path: Path, bad: dict[str, object]) -> None:
+    options: dict[str, object] = {"splits": COUNTS, "workers": 0} | bad
+    with pytest.raises(ValueError, match="shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0"):
+        build_world(tmp_path / "set", CLIP, **options)  # type: ignore[arg-type]
+
+
+# ---- the verb
+def test_the_verb_builds_counts_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = str(tmp_path / "set")
+    assert main(["world", root, "--train", "3", "--val", "1", "--test", "1", "--workers", "0"]) == 0
+    assert main(["stat", root]) == 0
+    assert main(["check", root]) == 0
+    assert "5 clips checked, 0 problems" in capsys.readouterr().out
+
+
+def replace_first_clip(tar: Path, movie: bytes) -> None:
+    shard = Shard.open(tar)
+    contents = {key: {suffix: shard.read(key, suffix) for suffix in members} for key, members in shard.members.items()}
+    next(iter(contents.values()))["mp4"] = movie
+    write_shard(tar, contents.items(), made_by=shard.made_by)
+
+
+DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda tar: tar.unlink(), "clips-000001.tar: is missing"),
+    "bit flip": (lambda tar: tar.write_bytes(tar.read_bytes()[:-1] + b"\x01"), "its content is not what the index says"),
+    "cut": (lambda tar: tar.write_bytes(tar.read_bytes()[:20000]), "train-single-1-000006: DamagedMember"),
+    "undecodable": (lambda tar: replace_first_clip(tar, b"?" * 50), "train-single-1-000004: MediaError: unreadable"),
+}
+
+
+@pytest.mark.parametrize("defect", list(DEFECTS))
+def test_check_names_the_damage_and_fails(copy: Path, capsys: pytest.CaptureFixture[str], defect: str) -> None:
+    damage, message = DEFECTS[defect]
+    damage(copy / "train" / "clips-000001.tar")
+    assert main(["check", str(copy)]) == 1
+    assert message in capsys.readouterr().out
