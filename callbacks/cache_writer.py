@@ -39,7 +39,7 @@ class CacheWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Adds a batch, and writes its shard if it is complete."""
-        dataset = list(trainer.datamodule.encode_datasets.values())[dataloader_idx]  # type: ignore[attr-defined]
+        dataset = trainer.predict_dataloaders[dataloader_idx].dataset  # type: ignore[index]
         for i, key in enumerate(batch.keys):
             self.pending[key] = {kind: {name: t[i].cpu() for name, t in named.items()} for kind, named in outputs.items()}
         number = dataset.places[int(batch.index[0])][0]

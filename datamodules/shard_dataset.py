@@ -140,7 +140,8 @@ class ShardDataset(Dataset):
             listed = "; ".join(f"{d.key} of {d.shard}: {d.reason}" for d in list(self.damaged.values())[:3])
             raise ValueError(
                 f"data: at most {self.max_damaged} clips of {self.index.folder}/ may be damaged, got {len(self.damaged)}, "
-                f"the first are {listed}; look at all with `python -m baton_lightning shards check {self.index.folder.parent}`, or raise data.init_args.max_damaged"
+                f"the first are {listed}; look at all with `python -m baton_lightning shards check {self.index.folder.parent}`, "
+                "or raise data.init_args.max_damaged"
             )
 
     def _sample(self, slot: Slot, found: list[Damage]) -> dict[str, Any]:

@@ -112,12 +112,14 @@ class WebShards(LightningDataModule):
 
     def predict_dataloader(self) -> list[Loader]:
         """A loader for each split. A rank takes whole shards, of those that the module's networks have not yet cached."""
-        return [self._by_shard(dataset) for dataset in self.encode_datasets.values()]
+        recipe = getattr(self.trainer.lightning_module, "recipe", "") if self.trainer is not None else ""
+        due = {s: [n for n in range(len(d.index.shards)) if not d.is_cached(n, recipe)] for s, d in self.encode_datasets.items()}
+        return [self._by_shard(self.encode_datasets[split], numbers) for split, numbers in due.items() if numbers]
 
-    def _by_shard(self, dataset: ShardDataset) -> Loader:
-        ranks, recipe = self._ranks(), getattr(self.trainer.lightning_module, "recipe", "") if self.trainer is not None else ""
-        due = [n for n in range(len(dataset.index.shards)) if not dataset.is_cached(n, recipe)]
-        batches = [batch for n in due[ranks["rank"] :: ranks["world_size"]] for batch in dataset.batches_of_shard(n, self.batch_size)]
+    def _by_shard(self, dataset: ShardDataset, numbers: list[int]) -> Loader:
+        ranks = self._ranks()
+        mine = numbers[ranks["rank"] :: ranks["world_size"]]
+        batches = [batch for number in mine for batch in dataset.batches_of_shard(number, self.batch_size)]
         return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     # ---- position

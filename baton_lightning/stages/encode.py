@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 
+PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 NETWORKS = ("video_codec", "audio_codec", "video_perceiver", "audio_perceiver", "text_encoder")
 
 
@@ -111,15 +112,16 @@ class Encode(LightningModule):
 
 
 def describe(network: nn.Module) -> dict[str, Any]:
-    """What decides a network's output: its class, the plain settings of all its parts, and a digest of its weights and buffers."""
+    """What decides a network's output: its class, the plain attributes of all its parts, and a digest of these, weights and buffers."""
     settings: dict[str, Any] = {}
     for path, module in network.named_modules():
-        for name, value in vars(module).items():
-            if name != "training" and not name.startswith("_") and isinstance(value, (bool, int, float, str, tuple, list, type(None))):
+        own = [c for c in type(module).__mro__ if issubclass(c, nn.Module) and c is not nn.Module]
+        for name, value in {k: v for level in (*map(vars, reversed(own)), vars(module)) for k, v in level.items()}.items():
+            if name != "training" and not name.startswith("_") and isinstance(value, PLAIN):
                 settings[f"{path}.{name}".lstrip(".")] = repr(value)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    own = {name: value for name, value in settings.items() if "." not in name}
-    return {"class": f"{type(network).__module__}.{type(network).__qualname__}", "settings": own, "sha256": digest.hexdigest()}
+    shown = {name: value for name, value in settings.items() if "." not in name}
+    return {"class": f"{type(network).__module__}.{type(network).__qualname__}", "settings": shown, "sha256": digest.hexdigest()}
