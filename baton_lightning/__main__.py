@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report(error: BaseException) -> int:
-    """Prints an error the way a user reads it. Errors of ours say what must hold, what was got and how to fix it; a traceback adds nothing."""
+    """Prints an error the way a user reads it: what must hold, what was got, how to fix it."""
     import traceback
 
     last = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""

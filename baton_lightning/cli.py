@@ -85,7 +85,10 @@ class BatonCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--base", type=str | None, default=None, help="Configuration file this one builds on, relative to it.")
         parser.add_argument(
-            "--resume", type=Literal["auto", "never"], default="auto", help="auto: go on from the run folder's last checkpoint, if it has one. never: start afresh."
+            "--resume",
+            type=Literal["auto", "never"],
+            default="auto",
+            help="auto: go on from the run folder's last checkpoint, if it has one. never: start afresh.",
         )
         parser.add_class_arguments(ClipSpec, "clip")
         parser.add_class_arguments(RunSpec, "run")

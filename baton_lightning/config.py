@@ -1,4 +1,4 @@
-"""`base:` chains: a stage file names the file it builds on, which may name another. Expansion only orders files; merging is the parser's."""
+"""`base:` chains: a stage file names the file it builds on, which may name another. This orders files; merging is the parser's."""
 
 from __future__ import annotations
 

@@ -48,5 +48,3 @@ class NonFiniteGuard(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skips = state_dict["skips"]
-
-

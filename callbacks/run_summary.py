@@ -27,7 +27,9 @@ class RunSummary(Callback):
         Console().print(table)
         writer = getattr(trainer.logger, "experiment", None)
         if writer is not None and hasattr(writer, "add_text"):
-            writer.add_text("summary", "\n".join(f"| {k} | {v} |" if i else f"| {k} | {v} |\n|---|---|" for i, (k, v) in enumerate(rows.items())))
+            writer.add_text(
+                "summary", "\n".join(f"| {k} | {v} |" if i else f"| {k} | {v} |\n|---|---|" for i, (k, v) in enumerate(rows.items()))
+            )
 
     def rows(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
         """What the table says, by name."""

@@ -25,7 +25,9 @@ class SampleLogger(Callback):
         self.num_samples = num_samples
         self.batch: Batch | None = None
 
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if batch_idx == 0:
             self.batch = batch
 
@@ -39,7 +41,9 @@ class SampleLogger(Callback):
         folder = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, key in enumerate(batch.keys):
-            self._log(trainer, pl_module, folder / f"{key}.mp4", frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
+            self._log(
+                trainer, pl_module, folder / f"{key}.mp4", frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}"
+            )
         self.batch = None
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, file: Path, frames: Tensor, waveform: Tensor, prompt: str) -> None:

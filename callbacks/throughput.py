@@ -40,7 +40,10 @@ class Throughput(Callback):
             return
         seconds = max(self.ended - self.since, 1e-9)
         values = {"samples_per_s": self.samples, "tokens_per_s": self.tokens, "data_wait_share": self.waited}
-        trainer.logger.log_metrics({f"perf/{name}": value * trainer.world_size**(name != "data_wait_share") / seconds for name, value in values.items()}, trainer.global_step)
+        trainer.logger.log_metrics(
+            {f"perf/{name}": value * trainer.world_size ** (name != "data_wait_share") / seconds for name, value in values.items()},
+            trainer.global_step,
+        )
         self.samples, self.tokens, self.waited, self.since = 0, 0, 0.0, self.ended
 
 

@@ -91,7 +91,9 @@ def test_a_finished_run_is_not_taken_for_one_of_other_settings(base, capsys):
 
 
 def test_a_parent_of_another_geometry_is_refused_by_name(base, capsys):
-    assert fit(base, "stage2", "--run.experiment=x", f"--model.init_args.parents.planner={base}/runs/e/stage1", "--clip.keyframe_fps=6") == 1
+    assert (
+        fit(base, "stage2", "--run.experiment=x", f"--model.init_args.parents.planner={base}/runs/e/stage1", "--clip.keyframe_fps=6") == 1
+    )
     assert "keyframe_fps: 6.0 != 3.0" in capsys.readouterr().err
 
 

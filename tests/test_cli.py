@@ -31,7 +31,11 @@ def printed(capsys, *argv: str) -> tuple[int, str, str]:
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():
-    code = "import sys; from baton_lightning.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    code = """
+import sys
+from baton_lightning.__main__ import main
+main(['--help'])
+sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in [*LIGHTNING, *OTHERS])
@@ -101,7 +105,9 @@ def test_a_size_that_does_not_divide_is_one_line(capsys):
 
 
 def test_a_missing_data_set_says_how_to_make_one(tmp_path, capsys):
-    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", f"--data.init_args.root={tmp_path}/none", f"--run.root={tmp_path}")
+    code, _, err = printed(
+        capsys, "fit", "-c", "experiments/stage1.yaml", f"--data.init_args.root={tmp_path}/none", f"--run.root={tmp_path}"
+    )
     assert code == 1 and "shards world" in err and "Traceback" not in err
 
 

@@ -44,7 +44,7 @@ class SiglipPerceiver(VideoPerceiver):
         self.side: int = model.config.image_size
         native = self.side // model.config.patch_size
         self.native_grid = (native, native)
-        self.grid = tuple(grid) if grid is not None else self.native_grid
+        self.grid = (grid[0], grid[1]) if grid is not None else self.native_grid
         if max(self.grid) > native or min(self.grid) < 1:
             raise ValueError(
                 f"siglip: grid must lie between 1 x 1 and the tower's {native} x {native}, got {self.grid[0]} x {self.grid[1]}"

@@ -18,10 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -77,10 +75,16 @@ class Conductor:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with (self.logs / f"{step.name}.log").open("ab") as log:
             step.process = subprocess.Popen(
-                [sys.executable, "-m", "baton_lightning", *step.argv], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                [sys.executable, "-m", "baton_lightning", *step.argv],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
             )
         step.started = time.monotonic()
-        self.console.print(f"[cyan]start[/]  {step.name:<16} python -m baton_lightning {' '.join(step.argv)}", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"[cyan]start[/]  {step.name:<16} python -m baton_lightning {' '.join(step.argv)}", highlight=False, soft_wrap=True
+        )
 
     def _finish(self, step: Step) -> None:
         assert step.process is not None
@@ -114,7 +118,12 @@ class Conductor:
         finished = {name for name, step in self.steps.items() if step.done.exists()}
         for name in sorted(finished, key=list(self.steps).index):
             self.console.print(f"[green]kept[/]   {name:<16} {self.steps[name].done}", highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description:<16}"), BarColumn(30), TextColumn("{task.completed:>5.0f}/{task.total:.0f}"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<16}"),
+            BarColumn(30),
+            TextColumn("{task.completed:>5.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+        )
         bars: dict[str, TaskID] = {}
         spoken = time.monotonic()
         try:
@@ -168,7 +177,9 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m baton_lightning demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m baton_lightning demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="data folder (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of the stage files (default: %(default)s)")

@@ -18,8 +18,13 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m baton_lightning generate", description=__doc__)
     made.add_argument("--run", type=Path, required=True, help="run folder of a finished stage 3, e.g. runs/demo/stage3_joint")
     made.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json")
-    made.add_argument("--plan", choices=PLANS, default="planned", help="what the generator follows: the planner's tokens, the clip's own features, "
-                      "another prompt's plan, no plan; `ceiling` only passes the true clip through the codecs (default: %(default)s)")  # fmt: skip
+    made.add_argument(
+        "--plan",
+        choices=PLANS,
+        default="planned",
+        help="what the generator follows: the planner's tokens, the clip's own features, another prompt's plan, no plan; "
+        "`ceiling` only passes the true clip through the codecs (default: %(default)s)",
+    )
     made.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
     made.add_argument("--video-prompt", help="a prompt of your own: what is seen")
     made.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
@@ -58,7 +63,9 @@ def main(argv: list[str]) -> int:
 
     model, data = load_run(options.run)
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
-        raise ValueError(f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run")
+        raise ValueError(
+            f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"
+        )
     model.eval()
     options.out.mkdir(parents=True, exist_ok=True)
     batches = own_prompt(model, options) if options.video_prompt else held_out(data, options.num, options.batch_size)

@@ -1,4 +1,4 @@
-"""Hand-over: a stage takes named weights from a finished parent run, strictly. It is not resume: step, optimiser and loader start afresh."""
+"""Hand-over: a stage takes named weights from a finished parent run, strictly. It is not resume: everything else starts afresh."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ class HandOverReport:
 
 
 def hand_over(
-    target: nn.Module, run: str | Path, *, source: str, clip: ClipSpec | None = None, fresh: tuple[str, ...] = (), dropped: tuple[str, ...] = ()
+    target: nn.Module,
+    run: str | Path,
+    *,
+    source: str,
+    clip: ClipSpec | None = None,
+    fresh: tuple[str, ...] = (),
+    dropped: tuple[str, ...] = (),
 ) -> HandOverReport:
     """Loads the parent's weights below ``source`` into ``target``.
 
@@ -56,7 +62,9 @@ def hand_over(
     prefix = f"{source}."
     weights = {k.removeprefix(prefix): v for k, v in load_file(run / WEIGHTS).items() if k.startswith(prefix)}
     if not weights:
-        raise ValueError(f"hand-over: the run {run}/ must hold weights below `{prefix}`, it has none; it is not the kind of parent this stage needs")
+        raise ValueError(
+            f"hand-over: the run {run}/ must hold weights below `{prefix}`, it has none; it is not the kind of parent this stage needs"
+        )
     own = target.state_dict()
     common = {k for k in own.keys() & weights.keys() if not k.startswith(fresh or ("\0",))}
     missing = sorted(k for k in own.keys() - common if not k.startswith(fresh or ("\0",)))

@@ -42,7 +42,9 @@ def read(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise ValueError(f"there is no run {run}/; train it first, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`")
     if not path.exists():
-        raise ValueError(f"the run {run}/ is not finished (no {NAME}); finish it, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`")
+        raise ValueError(
+            f"the run {run}/ is not finished (no {NAME}); finish it, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`"
+        )
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -61,11 +63,17 @@ def require(run: Path, clip: ClipSpec | None = None) -> dict[str, Any]:
     """
     manifest = read(run)
     if clip is not None and (differs := clip.differences(manifest["clip"])):
-        raise ValueError(f"the parent run {run}/ was trained on another clip geometry (here != there): {'; '.join(differs)}; use the parent's clip section")
+        raise ValueError(
+            f"the parent run {run}/ was trained on another clip geometry (here != there): {'; '.join(differs)}; "
+            "use the parent's clip section"
+        )
     weights = run / WEIGHTS
     got = sha256(weights) if weights.exists() else "no file"
     if got != manifest["weights_sha256"]:
-        raise ValueError(f"{weights} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; it was changed after the run")
+        raise ValueError(
+            f"{weights} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; "
+            "it was changed after the run"
+        )
     return manifest
 
 
@@ -80,7 +88,16 @@ def git_commit() -> str | None:
 
 
 def describe(
-    *, stage: str, clip: ClipSpec, parents: dict[str, str], config: dict[str, Any], data: str | None, seed: int | None, metrics: dict[str, float], seconds: float, weights: Path
+    *,
+    stage: str,
+    clip: ClipSpec,
+    parents: dict[str, str],
+    config: dict[str, Any],
+    data: str | None,
+    seed: int | None,
+    metrics: dict[str, float],
+    seconds: float,
+    weights: Path,
 ) -> dict[str, Any]:
     """The manifest of a run that has just finished.
 

@@ -119,7 +119,9 @@ class JointTraining(LightningModule):
         checkpoint["state_dict"].update(own)
 
     # ---- loss
-    def flow_loss(self, batch: Batch, plan: Plan | None, t: Tensor, *, purpose: str, epoch: int, has_plan: Tensor | None = None) -> dict[str, Tensor]:
+    def flow_loss(
+        self, batch: Batch, plan: Plan | None, t: Tensor, *, purpose: str, epoch: int, has_plan: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Flow-matching loss of each branch: || v(x_t, t) - (noise - x_0) ||^2, mean over latents.
 
         Args:
@@ -135,9 +137,14 @@ class JointTraining(LightningModule):
         """
         assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
         clean = {"video": batch.video_latents, "audio": batch.audio_latents}
-        noise = {k: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{k}").to(x) for k, x in clean.items()}
+        noise = {
+            k: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{k}").to(x)
+            for k, x in clean.items()
+        }
         noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
-        predicted = dict(zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True))
+        predicted = dict(
+            zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True)
+        )
         present = {"video": batch.has_video, "audio": batch.has_audio}
         losses = {}
         for name in clean:
@@ -168,7 +175,11 @@ class JointTraining(LightningModule):
             losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0)
             self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
             if name == ("planned" if "planned" in plans else "truth"):
-                self.log_dict({"val/loss": losses["loss_video"] + losses["loss_audio"], **{f"val/{k}": v for k, v in losses.items()}}, batch_size=len(batch), sync_dist=True)
+                self.log_dict(
+                    {"val/loss": losses["loss_video"] + losses["loss_audio"], **{f"val/{k}": v for k, v in losses.items()}},
+                    batch_size=len(batch),
+                    sync_dist=True,
+                )
 
     test_step = validation_step
 
@@ -181,9 +192,13 @@ class JointTraining(LightningModule):
             Video latents [B, C, T, Y, X] and audio latents [B, L, C].
         """
         assert batch.context is not None
-        shapes = {"video": (self.clip.video_channels, *self.clip.latent_grid), "audio": (self.clip.num_audio_latents, self.clip.audio_channels)}
+        shapes = {
+            "video": (self.clip.video_channels, *self.clip.latent_grid),
+            "audio": (self.clip.num_audio_latents, self.clip.audio_channels),
+        }
         video, audio = (
-            draws.draw_normal(shape, seed=self.seed, epoch=0, index=batch.index, purpose=f"sample.{name}").to(self.device) for name, shape in shapes.items()
+            draws.draw_normal(shape, seed=self.seed, epoch=0, index=batch.index, purpose=f"sample.{name}").to(self.device)
+            for name, shape in shapes.items()
         )
 
         wanted = Condition(batch.context, batch.context, plan)

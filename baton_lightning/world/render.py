@@ -52,7 +52,7 @@ def motion(scene: Scene, times: NDArray) -> dict[str, NDArray]:
             actor[1] -= v.JUMP_HEIGHT * 4 * phase * (1 - phase)
         elif event.kind == "flashes":
             actor[3] += v.FLASH_WHITE * bump(since / v.FLASH_SECONDS)
-        elif event.kind == "slides":
+        elif event.kind == "slides" and event.column is not None:
             done = 0.5 - 0.5 * np.cos(np.pi * np.clip(since / v.SLIDE_SECONDS, 0, 1))
             actor[0] += done * (v.COLUMN_X[event.column] - v.COLUMN_X[where[event.actor]])
             where[event.actor] = event.column

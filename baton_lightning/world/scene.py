@@ -167,7 +167,7 @@ def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float) ->
     for _ in range(num_events):
         start += jitter * float(rng.random())
         event = _draw_event(rng, tier, where, events[-1].actor if events else None, start)
-        if event.kind == "slides":
+        if event.column is not None:
             where[event.actor] = event.column
         pause = v.PAUSE_SECONDS if event.kind == "says" else 0.0
         start = round(start + event.seconds + pause + v.BETWEEN_EVENTS, 6)

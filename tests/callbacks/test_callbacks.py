@@ -22,7 +22,15 @@ from callbacks.throughput import Throughput, num_tokens
 
 
 def batch(step: int) -> Batch:
-    return Batch([f"clip{step}a", f"clip{step}b"], torch.arange(2), 0, ["v"] * 2, ["a"] * 2, video_latents=torch.ones(2, 3, 4, 2, 2), audio_latents=torch.ones(2, 5, 3))
+    return Batch(
+        [f"clip{step}a", f"clip{step}b"],
+        torch.arange(2),
+        0,
+        ["v"] * 2,
+        ["a"] * 2,
+        video_latents=torch.ones(2, 3, 4, 2, 2),
+        audio_latents=torch.ones(2, 5, 3),
+    )
 
 
 class Tiny(LightningModule):
@@ -45,8 +53,17 @@ class Tiny(LightningModule):
 def fit(tmp_path, module, *callbacks, steps=6):
     data = DataLoader([batch(i) for i in range(steps)], batch_size=None)
     logger = TensorBoardLogger(tmp_path, name="", version="")
-    trainer = Trainer(max_epochs=1, logger=logger, callbacks=list(callbacks), accelerator="cpu", log_every_n_steps=2, enable_checkpointing=False,
-                      enable_model_summary=False, default_root_dir=tmp_path, enable_progress_bar=any(isinstance(c, StepProgress) for c in callbacks))  # fmt: skip
+    trainer = Trainer(
+        max_epochs=1,
+        logger=logger,
+        callbacks=list(callbacks),
+        accelerator="cpu",
+        log_every_n_steps=2,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        enable_progress_bar=any(isinstance(c, StepProgress) for c in callbacks),
+    )
     trainer.fit(module, data)
     return trainer
 
