@@ -1,0 +1,135 @@
+"""Stage 3: draws that know their clip, plans that can be mixed and dropped, a planner that stays where it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from baton_lightning.batch import Batch
+from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen.llm import TinyLLM
+from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.planner import VAPlanner
+from baton_lightning.muon import MuonAdamW
+from baton_lightning.stages.joint import JointTraining
+from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
+
+CLIP = ClipSpec(seconds=1.0, height=16, width=16, video_channels=6, plan_grid=(2, 2), audio_plan_rate=10, text_tokens=8, text_width=12)
+
+
+def make_dit(clip: ClipSpec) -> DualBranchDiT:
+    return DualBranchDiT(clip, width=24, depth=2, num_heads=2, ffn_width=32, frequency_width=8)
+
+
+def make_planner(clip: ClipSpec) -> VAPlanner:
+    return VAPlanner(clip, lambda: TinyLLM(width=16, depth=1, num_heads=2, num_kv_heads=1))
+
+
+def clips(count: int) -> Batch:
+    draw = torch.Generator().manual_seed(0)
+
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.randn(count, *shape, generator=draw)
+
+    return Batch(
+        [f"k{i}" for i in range(count)],
+        torch.arange(count),
+        3,
+        ["a red circle on the left. first the red circle jumps."] * count,
+        ["first a thump."] * count,
+        video_latents=tensor(CLIP.video_channels, *CLIP.latent_grid),
+        audio_latents=tensor(CLIP.num_audio_latents, CLIP.audio_channels),
+        video_features=tensor(CLIP.num_video_planned, CLIP.video_plan_width),
+        audio_features=tensor(CLIP.num_audio_planned, CLIP.audio_plan_width),
+        context=tensor(CLIP.text_tokens, CLIP.text_width),
+    )
+
+
+def part(batch: Batch, rows: list[int]) -> Batch:
+    values = {k: (v[rows] if isinstance(v, torch.Tensor) else [v[r] for r in rows]) for k, v in vars(batch).items() if isinstance(v, (torch.Tensor, list))}
+    return replace(batch, **values)
+
+
+@pytest.fixture
+def module() -> JointTraining:
+    torch.manual_seed(0)
+    made = JointTraining(CLIP, make_dit, GroundTruthPlan, MuonAdamW, plan_dropout=0.0, seed=5)
+    made.configure_model()
+    for norm, width in ((made.plan.video_norm, 64), (made.plan.audio_norm, 64)):
+        norm.fit(torch.zeros(width), torch.ones(width))
+    for parameter in made.dit.parameters():  # nothing may be silent
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    made.log = made.log_dict = lambda *_, **__: None
+    return made
+
+
+def test_a_clip_sees_the_same_noise_and_time_in_any_batch(module):
+    batch = clips(4)
+    whole = module.training_step(batch, 0)
+    parts = [module.training_step(part(batch, rows), 0) for rows in ([0, 2], [1, 3])]
+    torch.testing.assert_close(whole, torch.stack(parts).mean())
+
+
+def test_another_epoch_draws_anew(module):
+    batch = clips(2)
+    assert not torch.equal(module.training_step(batch, 0), module.training_step(replace(batch, epoch=4), 0))
+
+
+def test_the_global_generator_is_left_alone(module):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    module.training_step(clips(2), 0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_plan_dropped_from_every_clip_is_no_plan(module):
+    batch = clips(3)
+    plan, t = module.plan.truth(batch), torch.full((3,), 0.5)
+    none = module.flow_loss(batch, None, t, purpose="x", epoch=0)
+    dropped = module.flow_loss(batch, plan, t, purpose="x", epoch=0, has_plan=torch.zeros(3, dtype=torch.bool))
+    planned = module.flow_loss(batch, plan, t, purpose="x", epoch=0)
+    torch.testing.assert_close(none["loss_video"], dropped["loss_video"])
+    assert not torch.allclose(none["loss_video"], planned["loss_video"])
+
+
+def test_an_absent_modality_costs_nothing(module):
+    batch = replace(clips(2), has_audio=torch.tensor([True, False]))
+    louder = replace(batch, audio_latents=batch.audio_latents * torch.tensor([1.0, 100.0])[:, None, None])
+    t = torch.full((2,), 0.5)
+    losses = [module.flow_loss(b, None, t, purpose="x", epoch=0)["loss_audio"] for b in (batch, replace(louder))]
+    torch.testing.assert_close(*losses)
+
+
+def test_generation_is_a_function_of_seed_and_index(module):
+    batch = clips(3)
+    module.sampler.steps = 2
+    whole = module.sample(batch, None)[0]
+    torch.testing.assert_close(module.sample(part(batch, [2]), None)[0], whole[2:])
+
+
+def test_truth_share_chooses_whole_clips():
+    source = PlannedTokens(CLIP, make_planner, truth_share=0.5)
+    for norm in (source.planner.video_norm, source.planner.audio_norm):
+        norm.fit(torch.zeros(64), torch.ones(64))
+    batch = clips(32)
+    mixed, truth, planned = source(batch, seed=0), source.truth(batch), source.planned(batch)
+    chosen = [(mixed.video[i] == truth.video[i]).all() and (mixed.audio[i] == truth.audio[i]).all() for i in range(32)]
+    assert 8 < sum(map(bool, chosen)) < 24
+    assert all(torch.allclose(mixed.video[i], planned.video[i], atol=1e-5) for i in range(32) if not chosen[i])
+
+
+def test_the_planner_is_frozen_and_stays_in_evaluation_mode():
+    source = PlannedTokens(CLIP, make_planner).train()
+    assert not source.planner.training and not any(p.requires_grad for p in source.parameters())
+
+
+def test_unknown_roles_are_refused():
+    with pytest.raises(ValueError, match=r"unknown role \['plan'\]"):
+        JointTraining(CLIP, make_dit, GroundTruthPlan, MuonAdamW, parents={"plan": "runs/x"}).configure_model()
+
+
+def test_codecs_are_asked_for_by_name(module):
+    with pytest.raises(ValueError, match=r"model.init_args.video_codec"):
+        module.generate(clips(1))
