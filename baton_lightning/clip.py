@@ -56,8 +56,8 @@ class ClipSpec:
     audio_latent_rate: float = 31.25
     audio_channels: int = 20
     audio_latents: int | None = None
-    keyframe_fps: float = 3.0
-    plan_grid: tuple[int, int] = (4, 4)
+    keyframe_fps: float = 6.0
+    plan_grid: tuple[int, int] = (3, 3)
     audio_plan_rate: int = 40
     video_plan_width: int = 64
     audio_plan_width: int = 64

@@ -45,7 +45,7 @@ def test_every_run_leaves_weights_a_manifest_and_a_configuration_that_stands_alo
     for stage in SMALL:
         run = base / "runs/e" / stage
         described = json.loads((run / "manifest.json").read_text())
-        assert described["clip"]["keyframe_fps"] == 3 and described["metrics"]
+        assert described["clip"]["keyframe_fps"] == 6 and described["metrics"]
         saved = yaml.safe_load((run / "config.yaml").read_text())
         assert saved["base"] is None and saved["run"]["stage"] == stage
         assert (run / "checkpoints/last.ckpt").exists() and list(run.glob("events.out.tfevents.*"))
@@ -92,9 +92,9 @@ def test_a_finished_run_is_not_taken_for_one_of_other_settings(base, capsys):
 
 def test_a_parent_of_another_geometry_is_refused_by_name(base, capsys):
     assert (
-        fit(base, "stage2", "--run.experiment=x", f"--model.init_args.parents.planner={base}/runs/e/stage1", "--clip.keyframe_fps=6") == 1
+        fit(base, "stage2", "--run.experiment=x", f"--model.init_args.parents.planner={base}/runs/e/stage1", "--clip.keyframe_fps=3") == 1
     )
-    assert "keyframe_fps: 6.0 != 3.0" in capsys.readouterr().err
+    assert "keyframe_fps: 3.0 != 6.0" in capsys.readouterr().err
 
 
 def test_a_joint_run_needs_a_planner(base, capsys):

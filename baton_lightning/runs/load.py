@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from safetensors.torch import load_file
@@ -26,12 +27,10 @@ def load_run(run: Path) -> tuple[LightningModule, LightningDataModule]:
     described = manifest.require(run)
     config = {k: v for k, v in described["config"].items() if k in ("seed_everything", "clip", "run", "trainer", "model", "data")}
     config["trainer"] |= {"logger": False, "callbacks": None, "enable_checkpointing": False}
-    path = run / "load.yaml"
-    path.write_text(yaml.safe_dump(config))
-    try:
-        cli = BatonCLI(["--config", str(path)], run=False)
-    finally:
-        path.unlink()
+    with NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(yaml.safe_dump(config))
+        file.flush()
+        cli = BatonCLI(["--config", file.name], run=False)
     cli.model.configure_model()
     left_out = tuple(getattr(cli.model, "not_exported", ())) or ("\0",)
     missing, unexpected = cli.model.load_state_dict(load_file(run / manifest.WEIGHTS), strict=False)

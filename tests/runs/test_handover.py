@@ -37,8 +37,8 @@ def test_weights_arrive_unchanged(parent):
 
 
 def test_another_geometry_is_refused_by_name(parent):
-    with pytest.raises(ValueError, match=r"keyframe_fps: 6.0 != 3.0"):
-        hand_over(nn.Linear(3, 4), parent[0], source="planner", clip=ClipSpec(keyframe_fps=6.0))
+    with pytest.raises(ValueError, match=r"keyframe_fps: 3.0 != 6.0"):
+        hand_over(nn.Linear(3, 4), parent[0], source="planner", clip=ClipSpec(keyframe_fps=3.0))
 
 
 def test_changed_weights_are_refused(parent):
