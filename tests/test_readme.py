@@ -1,0 +1,57 @@
+"""Every command of the README exists and takes the arguments it is shown with."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from baton_lightning.__main__ import LIGHTNING, main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+OURS = [c[3:] for c in COMMANDS if c[:3] == ["python", "-m", "baton_lightning"]]
+
+
+class Parsed(Exception):
+    """Arguments were accepted; the command itself is not run."""
+
+
+def test_every_command_is_of_a_kind_that_is_checked_here():
+    assert OURS and all(c[0] == "make" or c[:3] == ["python", "-m", "baton_lightning"] for c in COMMANDS)
+
+
+@pytest.mark.parametrize("target", sorted({c[1] for c in COMMANDS if c[0] == "make"}))
+def test_make_has_the_target(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("argv", OURS, ids=" ".join)
+def test_the_command_is_accepted(argv, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    if argv[0] in LIGHTNING:
+        argv = [a for i, a in enumerate(argv) if "ckpt" not in a and "ckpt" not in argv[i - 1]]  # a path that exists only after training
+        with pytest.raises(SystemExit) as exit:
+            main([*argv, *([] if "--print_config" in argv else ["--print_config"])])
+        assert not exit.value.code, capsys.readouterr().err
+        return
+    original = argparse.ArgumentParser.parse_args
+
+    def parse(self, args=None, namespace=None):
+        original(self, args, namespace)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    with pytest.raises(Parsed):
+        main(argv)
+
+
+def test_every_folder_on_the_map_is_there():
+    for row in re.findall(r"^\| (`baton_lightning/.*?|`datamodules.*?) \|", README, re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row):
+            assert (ROOT / name).exists() or (ROOT / "baton_lightning" / name).exists(), name
