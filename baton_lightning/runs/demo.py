@@ -11,6 +11,7 @@ interrupted demo goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 COUNT = re.compile(r"(\d+)/(\d+)")
 
 
@@ -58,6 +60,11 @@ def last_count(log: Path) -> tuple[int, int] | None:
     return (int(found[-1][0]), int(found[-1][1])) if found else None
 
 
+def die_with_parent() -> None:
+    """Run in a step's process: ask Linux to end it should the demo itself be killed, so that no step runs twice."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Conductor:
     """Runs steps in order of need, ``slots`` at a time, and shows where they stand."""
 
@@ -80,6 +87,7 @@ class Conductor:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         step.started = time.monotonic()
         self.console.print(
@@ -101,13 +109,13 @@ class Conductor:
         """Asks every running step to stop, and waits."""
         for step in self.steps.values():
             if step.process is not None and step.process.poll() is None:
-                step.process.send_signal(signal.SIGTERM)
+                os.killpg(step.process.pid, signal.SIGTERM)
         for step in self.steps.values():
             if step.process is not None:
                 try:
                     step.process.wait(20)
                 except subprocess.TimeoutExpired:
-                    step.process.kill()
+                    os.killpg(step.process.pid, signal.SIGKILL)
 
     def run(self) -> None:
         """Runs all steps.
