@@ -48,8 +48,8 @@ def clips(count: int) -> Batch:
 
 
 def part(batch: Batch, rows: list[int]) -> Batch:
-    values = {k: (v[rows] if isinstance(v, torch.Tensor) else [v[r] for r in rows]) for k, v in vars(batch).items() if isinstance(v, (torch.Tensor, list))}
-    return replace(batch, **values)
+    filled = {k: v for k, v in vars(batch).items() if isinstance(v, (torch.Tensor, list))}
+    return replace(batch, **{k: v[rows] if isinstance(v, torch.Tensor) else [v[r] for r in rows] for k, v in filled.items()})
 
 
 @pytest.fixture
