@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
@@ -77,7 +78,7 @@ class BatonCLI(LightningCLI):
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # `python -m baton_lightning` gives both on purpose
             try:
                 super().parse_arguments(parser, args)
-            except argparse.ArgumentError as error:
+            except (argparse.ArgumentError, OmegaConfBaseException) as error:
                 verb = args[0] if self.subcommands().keys() & set(args[:1]) else None
                 actions = self._parser(verb)._actions
                 raise WrongArguments(explain(str(error), [action.dest for action in actions])) from error
