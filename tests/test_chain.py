@@ -97,6 +97,11 @@ def test_a_parent_of_another_geometry_is_refused_by_name(base, capsys):
     assert "keyframe_fps: 3.0 != 6.0" in capsys.readouterr().err
 
 
+def test_a_missing_parent_says_how_to_train_it(base, capsys):
+    assert fit(base, "stage2", "--run.experiment=nowhere") == 1
+    assert "fit -c experiments/stage1.yaml" in capsys.readouterr().err
+
+
 def test_a_joint_run_needs_a_planner(base, capsys):
     assert fit(base, "stage3_joint", "--run.experiment=x", f"--model.init_args.parents={{'dit': '{base}/runs/e/stage3_adapt'}}") == 1
     assert "planner" in capsys.readouterr().err

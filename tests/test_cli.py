@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ STAGES = sorted(p for p in EXPERIMENTS.rglob("*.yaml") if p.name != "base.yaml" 
 @pytest.fixture(autouse=True)
 def in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # Lightning's handler keeps the stream of the test that imported it
 
 
 def printed(capsys, *argv: str) -> tuple[int, str, str]:
@@ -109,8 +111,3 @@ def test_a_missing_data_set_says_how_to_make_one(tmp_path, capsys):
         capsys, "fit", "-c", "experiments/stage1.yaml", f"--data.init_args.root={tmp_path}/none", f"--run.root={tmp_path}"
     )
     assert code == 1 and "shards world" in err and "Traceback" not in err
-
-
-def test_a_missing_parent_says_how_to_train_it(tmp_path, capsys):
-    code, _, err = printed(capsys, "fit", "-c", "experiments/stage2.yaml", f"--run.root={tmp_path}")
-    assert code == 1 and "stage1" in err and "Traceback" not in err
