@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+PLAN_SCALE = "2"  # guidance on the plan
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 COUNT = re.compile(r"(\d+)/(\d+)")
 
@@ -101,15 +102,20 @@ class Conductor:
             log = self.logs / f"{step.name}.log"
             tail = "\n".join(log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()[-12:])
             raise RuntimeError(f"step {step.name} failed with exit code {step.process.returncode}; the end of {log}:\n{tail}")
-        self.times[step.name] = round(self.times.get(step.name, 0.0) + step.seconds, 1)
-        (self.logs / "seconds.json").write_text(json.dumps(self.times, indent=1))
+        self._note(step)
         self.console.print(f"[green]done[/]   {step.name:<16} {step.seconds:6.0f} s", highlight=False)
+
+    def _note(self, step: Step) -> None:
+        """Adds a step's time to what it took in earlier, interrupted runs."""
+        self.times[step.name] = round(self.times.get(step.name, 0.0) + time.monotonic() - step.started, 1)
+        (self.logs / "seconds.json").write_text(json.dumps(self.times, indent=1))
 
     def stop(self) -> None:
         """Asks every running step to stop, and waits."""
         for step in self.steps.values():
             if step.process is not None and step.process.poll() is None:
                 os.killpg(step.process.pid, signal.SIGTERM)
+                self._note(step)
         for step in self.steps.values():
             if step.process is not None:
                 try:
@@ -179,7 +185,7 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
     ]
     conditions = [("planned", out / "samples")] + [(c, out / "controls" / c) for c in ("shuffled", "none", "truth", "ceiling")]
     for plan, folder in conditions:
-        argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--out", str(folder)]
+        argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--plan-scale", PLAN_SCALE, "--out", str(folder)]
         steps.append(Step(f"generate-{plan}", argv, folder / "scores.json", ("stage3_joint",)))
     return steps
 
@@ -191,7 +197,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="data folder (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of the stage files (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=48, help="held-out prompts a tier and condition (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=32, help="held-out prompts a tier and condition (default: %(default)s)")
     options = parser.parse_args(argv)
 
     if not (options.experiments / "stage1.yaml").exists():

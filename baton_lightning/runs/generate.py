@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
     made.add_argument("--video-prompt", help="a prompt of your own: what is seen")
     made.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
+    made.add_argument(
+        "--plan-scale", type=float, help="guidance on the plan; 1 guides nothing, 2 doubles the work (default: the run's own)"
+    )
     made.add_argument("--batch-size", type=int, default=16, help="clips generated together (default: %(default)s)")
     return made
 
@@ -67,6 +70,8 @@ def main(argv: list[str]) -> int:
             f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"
         )
     model.eval()
+    if options.plan_scale is not None:
+        model.guidance.plan_scale = options.plan_scale
     options.out.mkdir(parents=True, exist_ok=True)
     batches = own_prompt(model, options) if options.video_prompt else held_out(data, options.num, options.batch_size)
     total, scored = 0, True

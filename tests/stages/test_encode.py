@@ -25,7 +25,7 @@ from baton_lightning.world.codecs import PatchPCA, ToneBank
 from callbacks.cache_writer import CacheWriter
 from datamodules.webshards import WebShards
 
-CLIP = ClipSpec(video_channels=8, video_plan_width=3, audio_plan_width=2, text_width=4, text_tokens=40)
+CLIP = ClipSpec(keyframe_fps=3.0, plan_grid=(4, 4), video_channels=8, video_plan_width=3, audio_plan_width=2, text_width=4, text_tokens=40)
 
 
 class Eyes(nn.Module):
@@ -244,7 +244,7 @@ def test_networks_that_do_not_fit_the_clip_are_refused(clips: Path, field: dict[
 
 def test_keyframes_are_the_frames_nearest_to_their_times() -> None:
     make = dict.fromkeys(networks(Path()), nn.Identity)
-    assert Encode(ClipSpec(), **make).keyframes == [0, 4, 8, 12, 16, 20]
+    assert Encode(ClipSpec(keyframe_fps=3.0), **make).keyframes == [0, 4, 8, 12, 16, 20]
     clip = ClipSpec(seconds=1.0, fps=10, keyframe_fps=6)
     nearest = Encode(clip, **make).keyframes
     assert all(abs(i / 10 - t) <= 0.05 + 1e-9 for i, t in zip(nearest, clip.keyframe_times, strict=True)) and len(nearest) == 6
