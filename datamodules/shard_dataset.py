@@ -75,8 +75,8 @@ class ShardDataset(Dataset):
             fix = "build the data again" if kind == CLIPS else f"cache it with `{ENCODE}`"
             raise ValueError(f"data: the shard {tar} does not exist; {fix}")
         shard, promised = Shard.open(tar), self.index.shards[number]["num_clips"]
-        if not shard.members or (kind == CLIPS and len(shard.members) != promised):
-            got = len(shard.members)
+        got = len(shard.members) if tar.stat().st_size else 0
+        if not got or (kind == CLIPS and got != promised):
             raise ValueError(f"data: the shard {tar} must hold {promised} clips, got {got}; delete it and repeat what made it")
         return shard
 

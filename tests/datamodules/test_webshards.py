@@ -242,6 +242,13 @@ def test_a_shard_without_clips_or_without_some_is_refused(make_set: SetMaker, tm
         data(root, fields=()).setup("fit")
 
 
+def test_an_emptied_shard_is_refused_though_its_record_is_there(make_set: SetMaker, tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", [2, 2])
+    (root / "train" / "clips-000001.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match="clips-000001.tar must hold 2 clips, got 0"):
+        data(root, fields=()).setup("fit")
+
+
 def test_shards_without_their_records_are_read_from_their_headers(make_set: SetMaker, tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", [2, 3])
     before = data(root)
