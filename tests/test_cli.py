@@ -101,8 +101,8 @@ def test_a_misspelt_key_in_a_file_is_named_too(tmp_path, capsys):
     assert code == 2 and "trainer.max_steps" in err
 
 
-def test_a_size_that_does_not_divide_is_one_line(capsys):
-    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", "--clip.height=33")
+def test_a_size_that_does_not_divide_is_one_line(tmp_path, capsys):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", "--clip.height=33", f"--run.root={tmp_path}")
     assert code in (1, 2) and "multiple of 8" in err and "Traceback" not in err
 
 
