@@ -74,12 +74,12 @@ def finish(root: Path, module: LightningModule, train_split: str) -> None:
     damaged: dict[str, str] = {}
     missing = []
     for index in splits.values():
-        for number in range(len(index.shards)):
-            shard = Shard.finished(index.tar(number, CACHES[-1]), module.recipe)  # type: ignore[arg-type]
-            if shard is None:
+        for number, entry in enumerate(index.shards):
+            made = [Shard.finished(index.tar(number, kind), module.recipe) for kind in CACHES]  # type: ignore[arg-type]
+            if any(shard is None or shard.notes.get("source") != entry["sha256"] for shard in made):
                 missing.append(index.tar(number))
             else:
-                damaged |= shard.notes.get("damaged", {})
+                damaged |= made[-1].notes.get("damaged", {})  # type: ignore[union-attr]
     if missing:
         print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
         return

@@ -191,6 +191,24 @@ def test_clips_that_were_built_again_make_the_cache_stale(copy: Path) -> None:
     WebShards(CLIP, str(copy)).setup("fit")
 
 
+def test_a_partial_run_over_clips_that_were_built_again_does_not_call_the_cache_whole(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(clips, tmp_path / "set")
+    codec = Path(shutil.copy(root / "codec.safetensors", tmp_path))
+    networks_that_stay = {"video_codec": partial(PatchPCA, str(codec))}
+    assert encode(root, **networks_that_stay) == 14
+    monkeypatch.setattr("baton_lightning.shards.world.QUANTISER", 40)  # the same keys, other pictures
+    for file in root.glob("*/clips-*"):
+        file.unlink()
+    build_world(root, CLIP, {"train": 9, "val": 3, "test": 2}, workers=0, shard_clips=5)
+    assert encode(root, batches=2, **networks_that_stay) == 10
+    with pytest.raises(ValueError, match="made of other clips than"):
+        WebShards(CLIP, str(root)).setup("fit")
+    assert encode(root, **networks_that_stay) == 4
+    WebShards(CLIP, str(root)).setup("fit")
+
+
 @pytest.mark.filterwarnings("ignore:skipped the clip")
 def test_a_damaged_clip_gets_no_tensors_and_is_named(clips: Path, tmp_path: Path) -> None:
     root = shutil.copytree(clips, tmp_path / "set")
