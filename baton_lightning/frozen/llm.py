@@ -14,7 +14,7 @@ from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen3Model
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast, Qwen3Model
 
 
 class TextLLM(nn.Module):
@@ -30,7 +30,7 @@ class TextLLM(nn.Module):
         max_positions: Longest sequence L the model knows positions for.
     """
 
-    def __init__(self, model: Qwen3Model, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, model: Qwen3Model, tokenizer: PreTrainedTokenizerFast | None) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
@@ -111,8 +111,39 @@ class TinyLLM(TextLLM):
             super().__init__(Qwen3Model(config), tokenizer)
 
 
+QWEN3: dict[str, dict[str, int | bool]] = {
+    "Qwen/Qwen3-4B": {
+        "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32, "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen3-8B": {
+        "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32, "tie_word_embeddings": False,
+    },
+    "Qwen/Qwen3-32B": {
+        "hidden_size": 5120, "intermediate_size": 25600, "num_hidden_layers": 64, "num_attention_heads": 64, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+"""What tells the sizes of Qwen3 apart (arXiv 2505.09388, Table 1), so that a planner can be measured before anything is downloaded."""
+
+
+def architecture(name_or_path: str) -> PretrainedConfig:
+    """Configuration of a language model; that of the Qwen3 sizes the paper names is known without a network.
+
+    Raises:
+        ValueError: If it is neither known nor to be read.
+    """
+    from transformers import AutoConfig, Qwen3Config
+
+    if sizes := QWEN3.get(name_or_path):
+        shared = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960}
+        return Qwen3Config(**shared, **sizes, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    with weights_of(name_or_path, licence="that of the model"):
+        return AutoConfig.from_pretrained(name_or_path)
+
+
 class PretrainedLLM(TextLLM):
     """A released language model (Baton: Qwen3-8B, fully trained).
+
+    On the meta device (``with torch.device("meta")``) only its architecture is built: nothing is read, and it has no tokenizer.
 
     Args:
         name_or_path: Hub name or local directory.
@@ -139,18 +170,17 @@ class PretrainedLLM(TextLLM):
     ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        with weights_of(name_or_path, licence="Apache-2.0 (Qwen3)"):
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-            model = AutoModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        if torch.get_default_device().type == "meta":
+            tokenizer, model = None, AutoModel.from_config(architecture(name_or_path), dtype=getattr(torch, dtype))
+        else:
+            with weights_of(name_or_path, licence="Apache-2.0 (Qwen3)"):
+                tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+                model = AutoModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
         if lora_rank is not None:
             _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
         if gradient_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         super().__init__(model, tokenizer)
-
-
-tiny_llm = TinyLLM
-pretrained_llm = PretrainedLLM
 
 
 def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:

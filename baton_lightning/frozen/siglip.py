@@ -5,26 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from baton_lightning.frozen.downloads import weights_of
 from baton_lightning.frozen.freeze import Dtype, seeded
-from baton_lightning.frozen.perceivers import VideoPerceiver
+from baton_lightning.frozen.patch_perceiver import PatchPerceiver
 
 if TYPE_CHECKING:
     from transformers import SiglipVisionModel
 
 
-def resize(pictures: UInt8[Tensor, "B 3 Y X"], side: int) -> Float[Tensor, "B 3 side side"]:
-    """Pictures stretched to a square as image libraries do it: antialiased bilinear, rounded to whole levels 0..255."""
-    if pictures.shape[-2:] == (side, side):
-        return pictures.float()
-    return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True).round()
-
-
-class SiglipPerceiver(VideoPerceiver):
+class SiglipPerceiver(PatchPerceiver):
     """``hidden_states[-2]`` of a SigLIP vision tower on every keyframe, pooled to a grid.
 
     The last block, the final norm and the pooling head are dropped, not computed. Pictures are resized to the tower's square side
@@ -40,40 +31,11 @@ class SiglipPerceiver(VideoPerceiver):
     """
 
     def __init__(self, model: SiglipVisionModel, grid: tuple[int, int] | None = None, frames_at_once: int = 64) -> None:
-        super().__init__()
-        self.side: int = model.config.image_size
-        native = self.side // model.config.patch_size
-        self.native_grid = (native, native)
-        self.grid = (grid[0], grid[1]) if grid is not None else self.native_grid
-        if max(self.grid) > native or min(self.grid) < 1:
-            raise ValueError(
-                f"siglip: grid must lie between 1 x 1 and the tower's {native} x {native}, got {self.grid[0]} x {self.grid[1]}"
-            )
-        self.width: int = model.config.hidden_size
-        self.frames_at_once = frames_at_once
         model.encoder.layers = model.encoder.layers[:-1]
         model.post_layernorm = nn.Identity()
         model.use_head, model.head = False, None
-        self.model = model
-        self.freeze()
-
-    @torch.no_grad()
-    def forward(self, frames: UInt8[Tensor, "B N Y X 3"]) -> Float[Tensor, "B N h w C"]:
-        """Features of N keyframes.
-
-        Args:
-            frames: Pictures of any size, 0..255.
-        """
-        batch, num = frames.shape[:2]
-        pictures = frames.flatten(0, 1).permute(0, 3, 1, 2).to(self.device)
-        features = torch.cat([self._perceive(chunk) for chunk in pictures.split(self.frames_at_once)])
-        return features.unflatten(0, (batch, num))
-
-    def _perceive(self, pictures: UInt8[Tensor, "B 3 Y X"]) -> Float[Tensor, "B h w C"]:
-        pixels = resize(pictures, self.side) / 127.5 - 1
-        hidden = self.model(pixels.to(self.dtype)).last_hidden_state.float()
-        patches = hidden.transpose(1, 2).unflatten(2, self.native_grid)
-        return F.adaptive_avg_pool2d(patches, self.grid).permute(0, 2, 3, 1)
+        sizes = model.config
+        super().__init__(model, sizes.image_size, sizes.patch_size, sizes.hidden_size, grid, frames_at_once)
 
 
 class TinySiglip(SiglipPerceiver):

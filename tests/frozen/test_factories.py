@@ -29,9 +29,9 @@ class Asks:
     ("role", "path", "arguments"),
     [
         ("llm", "llm.TinyLLM", {"width": 32, "vocabulary": ["red"]}),
-        ("llm", "llm.tiny_llm", {"width": 32, "vocabulary": ["red"]}),
         ("text", "text.TinyText", {"width": 32, "vocabulary": ["red"]}),
         ("eyes", "siglip.TinySiglip", {"grid": [2, 2]}),
+        ("eyes", "dinov3.TinyDinov3", {"grid": [2, 2]}),
         ("ears", "wavtokenizer.TinyEncodec", {"rate": 50}),
         ("video", "wan_vae.TinyWanVAE", {"channels": 4}),
         ("audio", "mmaudio_vae.TinyMMAudio", {"num_latents": 157}),

@@ -106,3 +106,17 @@ def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(llm, saved):
     assert trained and all("lora_" in name for name in trained)
     adapted(embeds.detach()).square().mean().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
+
+
+def test_on_the_meta_device_qwen3_8b_has_its_released_size_and_reads_nothing():
+    with torch.device("meta"):
+        qwen = PretrainedLLM("Qwen/Qwen3-8B")
+    assert sum(p.numel() for p in qwen.parameters()) == 7_568_405_504
+    assert (qwen.width, qwen.max_positions, qwen.tokenizer) == (4096, 40960, None)
+
+
+def test_on_the_meta_device_a_saved_model_has_its_own_size(llm, saved):
+    with torch.device("meta"):
+        shape = PretrainedLLM(saved, lora_rank=2)
+    assert sum(p.numel() for n, p in shape.named_parameters() if "lora_" not in n) == sum(p.numel() for p in llm.parameters())
+    assert all(p.is_meta for p in shape.parameters())

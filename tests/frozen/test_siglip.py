@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from baton_lightning.frozen.siglip import Siglip2, SiglipPerceiver, TinySiglip, resize
+from baton_lightning.frozen.patch_perceiver import resize
+from baton_lightning.frozen.siglip import Siglip2, SiglipPerceiver, TinySiglip
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,15 @@ def test_a_coarse_grid_is_the_mean_of_its_patches_in_row_column_order(tower):
     coarse = SiglipPerceiver(copy.deepcopy(tower), grid=(4, 2))(pictures)[0, 0]
     assert coarse.shape == (4, 2, 32)
     torch.testing.assert_close(coarse, fine.reshape(4, 2, 2, 4, 32).mean((1, 3)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "num_tokens"), [(27, 729), (13, 169), (9, 81)])
+def test_the_released_tower_s_own_grid_pools_to_every_plan_of_the_paper_s_size(side, num_tokens):
+    config = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=1, image_size=384, patch_size=14
+    )
+    perceiver = SiglipPerceiver(SiglipVisionModel(config), grid=(side, side))
+    assert perceiver.native_grid == (27, 27) and perceiver(frames(1, 1, 64, 64)).flatten(2, 3).shape[2] == num_tokens
 
 
 def test_a_grid_finer_than_the_tower_s_is_refused(tower):
