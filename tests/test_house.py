@@ -38,9 +38,13 @@ def modules(*folders: str) -> list[Path]:
 
 def texts() -> Iterator[Path]:
     """Every text file of the tree, without what runs and builds leave behind."""
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
-    for folder in (*LIBRARY, *WORKBENCH, "experiments", "tests", ".ci"):
-        yield from (path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix in TEXT)
+    yield from (
+        path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT and path.name != ".git"
+    )  # a file in a linked worktree
+    for folder in (*LIBRARY, *WORKBENCH, "experiments", "tests", "docs", ".ci"):
+        yield from (
+            path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix in TEXT and path.name != ".git"
+        )  # a file in a linked worktree
 
 
 def constraints() -> dict[str, str]:
