@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baton_lightning.frozen.downloads import weights_of
 from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
+from baton_lightning.frozen.prompts import PromptFormat
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
 
 if TYPE_CHECKING:
@@ -26,17 +27,30 @@ class TextEncoder(Frozen):
         model: The encoder.
         tokenizer: Its tokenizer, which ends every text in an end token; so an empty text is one row.
         max_tokens: Longest text, in tokens; longer ones are cut, with a warning.
+        prompt_format: How a clip's two prompts become one text; ``None`` joins them.
 
     Note: Wan's preparation also mends broken unicode with ``ftfy``; here entities are resolved and blanks collapsed.
     """
 
-    def __init__(self, model: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int = 512) -> None:
+    def __init__(
+        self,
+        model: UMT5EncoderModel,
+        tokenizer: PreTrainedTokenizerFast,
+        max_tokens: int = 512,
+        prompt_format: PromptFormat | None = None,
+    ) -> None:
         super().__init__()
+        self.merge = prompt_format or PromptFormat()
+        self.format = repr(self.merge)  # part of what a cache of its rows is known by
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.width: int = model.config.d_model
         self.freeze()
+
+    def context(self, video_prompts: Sequence[str], audio_prompts: Sequence[str]) -> list[Float[Tensor, "n C"]]:
+        """Rows of the text that each clip's two prompts make together."""
+        return self([self.merge(video, audio) for video, audio in zip(video_prompts, audio_prompts, strict=True)])
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> list[Float[Tensor, "n C"]]:
@@ -93,15 +107,22 @@ class UMT5(TextEncoder):
         name_or_path: Hub name or local directory.
         dtype: Type the weights are held in; rows come out in float32.
         max_tokens: Longest text, in tokens (Wan, Ovi: 512).
+        prompt_format: How a clip's two prompts become one text; ``None`` joins them.
 
     Raises:
         ValueError: If the weights cannot be read.
     """
 
-    def __init__(self, name_or_path: str = "google/umt5-xxl", dtype: Dtype = "bfloat16", max_tokens: int = 512) -> None:
+    def __init__(
+        self,
+        name_or_path: str = "google/umt5-xxl",
+        dtype: Dtype = "bfloat16",
+        max_tokens: int = 512,
+        prompt_format: PromptFormat | None = None,
+    ) -> None:
         from transformers import AutoTokenizer, UMT5EncoderModel
 
         with weights_of(name_or_path, licence="Apache-2.0 (umT5)"):
             tokenizer = AutoTokenizer.from_pretrained(name_or_path)
             model = UMT5EncoderModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
-        super().__init__(model, tokenizer, max_tokens)
+        super().__init__(model, tokenizer, max_tokens, prompt_format)

@@ -110,12 +110,10 @@ def held_out(data: Any, num: int, batch_size: int) -> list[tuple[Batch, list[dic
 def own_prompt(model: JointTraining, options: argparse.Namespace) -> list[tuple[Batch, list[dict[str, Any]]]]:
     """One batch with one prompt; its context comes from the run's text encoder."""
     import torch
-    from torch.nn import functional
 
     from baton_lightning.batch import Batch
 
-    context = model.borrowed("text_encoder")([f"{options.video_prompt} {options.audio_prompt}"])[0]
-    padded = functional.pad(context, (0, 0, 0, model.clip.text_tokens - context.shape[0]))[None]
+    padded = model.padded(model.borrowed("text_encoder").context([options.video_prompt], [options.audio_prompt]))
     meta = {"video_prompt": options.video_prompt, "audio_prompt": options.audio_prompt}
     batch = Batch(["prompt"], torch.zeros(1, dtype=torch.long), 0, [options.video_prompt], [options.audio_prompt], context=padded)
     return [(batch, [meta])]

@@ -83,8 +83,7 @@ class Encode(LightningModule):
         if batch.frames is None or batch.waveform is None:
             raise ValueError("encode reads frames and waveform, the batch has none; run it with `predict` on a set of clips")
         clip = self.clip
-        texts = [f"{video} {audio}" for video, audio in zip(batch.video_prompts, batch.audio_prompts, strict=True)]
-        context = list(self.text_encoder(texts))
+        context = self.text_encoder.context(batch.video_prompts, batch.audio_prompts)
         latents = {"video": self.video_codec.encode(batch.frames), "audio": self.audio_codec.encode(batch.waveform)}
         features = {
             "video": self.video_perceiver(batch.frames[:, self.keyframes]).flatten(1, 3),

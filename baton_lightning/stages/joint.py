@@ -6,12 +6,13 @@ tokens (joint fine-tuning). The loss is rectified-flow matching on both branches
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from baton_lightning.batch import Batch, Plan
@@ -39,7 +40,9 @@ class JointTraining(LightningModule):
         scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
         timesteps: Distribution of the flow time t.
         sampler: ODE solver of :meth:`generate`.
-        guidance: Guidance of :meth:`generate`; the negative text is the empty one.
+        guidance: Guidance of :meth:`generate`.
+        video_negative: Text that guidance leads the picture away from; the empty one is all pad rows.
+        audio_negative: Text that guidance leads the sound away from, likewise.
         video_codec: Factory of the video codec; only :meth:`generate` needs it.
         audio_codec: Factory of the audio codec; likewise.
         text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
@@ -58,6 +61,8 @@ class JointTraining(LightningModule):
         timesteps: UniformTimesteps | None = None,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
+        video_negative: str = "",
+        audio_negative: str = "",
         video_codec: Callable[[], nn.Module] | None = None,
         audio_codec: Callable[[], nn.Module] | None = None,
         text_encoder: Callable[[], nn.Module] | None = None,
@@ -72,7 +77,7 @@ class JointTraining(LightningModule):
         self.make_dit, self.make_plan = dit, plan
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.timesteps, self.sampler = timesteps or UniformTimesteps(), sampler or EulerSampler()
-        self.guidance = guidance or Guidance()
+        self.guidance, self.negatives = guidance or Guidance(), (video_negative, audio_negative)
         self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
         self.plan_dropout = plan_dropout
@@ -202,9 +207,18 @@ class JointTraining(LightningModule):
         )
 
         wanted = Condition(batch.context, batch.context, plan)
-        empty = torch.zeros_like(batch.context)
-        velocity = self.guidance(self.dit, wanted, Condition(empty, empty))
+        velocity = self.guidance(self.dit, wanted, Condition(*(self.negative(text, batch.context) for text in self.negatives)))
         return self.sampler(velocity, video, audio)
+
+    def negative(self, text: str, context: Tensor) -> Tensor:
+        """Context of a text to lead away from, one for every clip; shaped as ``context`` is."""
+        if not text:
+            return torch.zeros_like(context)
+        return self.padded(self.borrowed("text_encoder")([text])).to(context).expand_as(context)
+
+    def padded(self, rows: Sequence[Tensor]) -> Tensor:
+        """Rows of texts as a context [B, N, C], zero-padded."""
+        return torch.stack([functional.pad(text, (0, 0, 0, self.clip.text_tokens - len(text))) for text in rows])
 
     def borrowed(self, name: str) -> nn.Module:
         """A frozen network, made when first asked for.

@@ -60,6 +60,9 @@ class LoudEars(Ears):
 class Letters(nn.Module):
     """One row a word: counts of its first letters."""
 
+    def context(self, video_prompts: list[str], audio_prompts: list[str]) -> list[Tensor]:
+        return self([f"{video} {audio}" for video, audio in zip(video_prompts, audio_prompts, strict=True)])
+
     def forward(self, texts: list[str]) -> list[Tensor]:
         return [torch.tensor([[float(ord(c)) for c in f"{word:4.4}"] for word in text.split()]) for text in texts]
 
