@@ -7,7 +7,7 @@ length: every frame once, and the sound without the padding that AAC adds at bot
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -47,10 +47,10 @@ class Media:
     """A decoded clip.
 
     Args:
-        frames: uint8 [T, Y, X, 3], RGB.
-        fps: Frames per second.
-        waveform: float32 [S] in [-1, 1], mono.
-        sample_rate: Samples per second.
+        frames: uint8 [T, Y, X, 3], RGB; T = 0 in a clip of sound alone.
+        fps: Frames per second; 0 without picture.
+        waveform: float32 [S] in [-1, 1], mono; S = 0 in a clip of picture alone.
+        sample_rate: Samples per second; 0 without sound.
     """
 
     frames: NDArray[np.uint8]
@@ -60,15 +60,15 @@ class Media:
 
     @property
     def seconds(self) -> float:
-        """Duration of the sound, in s. The picture may end a frame later."""
-        return len(self.waveform) / self.sample_rate
+        """Duration of the sound, in s; of the picture, if there is no sound. With sound, the picture may end a frame later."""
+        return len(self.waveform) / self.sample_rate if self.sample_rate else len(self.frames) / self.fps
 
 
 def write_mp4(
     file: str | Path,
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.uint8] | None,
     fps: float,
-    waveform: NDArray[np.float32],
+    waveform: NDArray[np.float32] | None,
     sample_rate: int,
     *,
     pix_fmt: str | None = None,
@@ -78,9 +78,9 @@ def write_mp4(
 
     Args:
         file: Where to; an existing file is replaced.
-        frames: Pictures, uint8 [T, Y, X, 3], even sides.
+        frames: Pictures, uint8 [T, Y, X, 3], even sides; ``None`` writes sound alone.
         fps: Frames per second.
-        waveform: Mono sound [S] in [-1, 1]; what lies outside is clipped.
+        waveform: Mono sound [S] in [-1, 1]; what lies outside is clipped. ``None`` writes picture alone.
         sample_rate: Samples per second, one that AAC knows (8000 to 96000).
         pix_fmt: Pixel format, ``yuv420p`` or ``yuv444p``; ``None`` halves colours from 128 pixels on. Some players and browsers
             show only ``yuv420p``.
@@ -99,9 +99,9 @@ def write_mp4(
 
 
 def mp4_bytes(
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.uint8] | None,
     fps: float,
-    waveform: NDArray[np.float32],
+    waveform: NDArray[np.float32] | None,
     sample_rate: int,
     *,
     pix_fmt: str | None = None,
@@ -115,58 +115,86 @@ def mp4_bytes(
 
 def _encode(
     target: str | io.BytesIO,
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.uint8] | None,
     fps: float,
-    waveform: NDArray[np.float32],
+    waveform: NDArray[np.float32] | None,
     sample_rate: int,
     pix_fmt: str | None,
     qp: int,
 ) -> None:
     import av
 
+    if frames is None and waveform is None:
+        raise ValueError("a clip must have picture or sound, got neither")
+    if frames is not None:
+        _require_pictures(frames)
+    if waveform is not None and (waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all()):
+        raise ValueError(f"waveform must be mono [S], finite, S >= 1, got shape {list(waveform.shape)}; average the channels")
+    options = {"fflags": "+bitexact"}
+    options |= {} if waveform is None else {"movie_timescale": str(sample_rate)}  # the default, 1 ms, would round the length of the sound
+    options |= {"movflags": "+faststart"} if isinstance(target, str) else {}
+    with av.open(target, "w", format="mp4", options=options) as container:
+        # every stream is declared before the first packet
+        video = None if frames is None else _video_stream(container, frames, fps, pix_fmt, qp)
+        audio = None if waveform is None else _audio_stream(container, sample_rate)
+        if frames is not None and video is not None:
+            for i, picture in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame.pts, frame.time_base = i, 1 / _rate(fps)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+        if waveform is not None and audio is not None:
+            sound = np.clip(waveform, -1, 1).astype(np.float32)[None]
+            for start in range(0, sound.shape[1], AAC_FRAME):
+                chunk = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, start : start + AAC_FRAME]), format="fltp", layout="mono")
+                chunk.sample_rate, chunk.pts, chunk.time_base = sample_rate, start, Fraction(1, sample_rate)
+                container.mux(audio.encode(chunk))
+            container.mux(audio.encode())
+
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _require_pictures(frames: NDArray[np.uint8]) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"frames must be uint8 [T, Y, X, 3] with T >= 1, got {frames.dtype} {list(frames.shape)}")
-    if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
-        raise ValueError(f"waveform must be mono [S], finite, S >= 1, got shape {list(waveform.shape)}; average the channels")
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs even sides, got {height} x {width}; crop or resize by one pixel")
 
-    rate = Fraction(fps).limit_denominator(1001)
-    options = {"fflags": "+bitexact", "movie_timescale": str(sample_rate)}  # the default, 1 ms, would round the length of the sound
-    options |= {"movflags": "+faststart"} if isinstance(target, str) else {}
-    with av.open(target, "w", format="mp4", options=options) as container:
-        video = container.add_stream("libx264", rate=rate)
-        video.width, video.height = width, height
-        video.pix_fmt = pix_fmt or ("yuv444p" if min(height, width) < SMALL else "yuv420p")
-        video.options = {"qp": str(qp), "preset": "veryfast"}  # a constant one: rate control is not repeatable under load
-        video.codec_context.thread_count = 1
-        audio = container.add_stream("aac", rate=sample_rate, layout="mono", format="fltp")
-        audio.bit_rate = 96_000
-        audio.codec_context.thread_count = 1
-        for i, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts, frame.time_base = i, 1 / rate
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        sound = np.clip(waveform, -1, 1).astype(np.float32)[None]
-        for start in range(0, sound.shape[1], AAC_FRAME):
-            chunk = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, start : start + AAC_FRAME]), format="fltp", layout="mono")
-            chunk.sample_rate, chunk.pts, chunk.time_base = sample_rate, start, Fraction(1, sample_rate)
-            container.mux(audio.encode(chunk))
-        container.mux(audio.encode())
+
+def _video_stream(
+    container: av.container.OutputContainer, frames: NDArray[np.uint8], fps: float, pix_fmt: str | None, qp: int
+) -> av.VideoStream:
+    height, width = frames.shape[1:3]
+    video = container.add_stream("libx264", rate=_rate(fps))
+    video.width, video.height = width, height
+    video.pix_fmt = pix_fmt or ("yuv444p" if min(height, width) < SMALL else "yuv420p")
+    video.options = {"qp": str(qp), "preset": "veryfast"}  # a constant one: rate control is not repeatable under load
+    video.codec_context.thread_count = 1
+    return video
 
 
-def read_mp4(file: str | Path | bytes) -> Media:
+def _audio_stream(container: av.container.OutputContainer, sample_rate: int) -> av.AudioStream:
+    audio = container.add_stream("aac", rate=sample_rate, layout="mono", format="fltp")
+    audio.bit_rate = 96_000
+    audio.codec_context.thread_count = 1
+    return audio
+
+
+def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: bool = True) -> Media:
     """Decodes a clip, whole.
 
     Sound of several channels is averaged, placed by its time stamps and cut to the length the file states.
 
     Args:
         file: A path, or the content.
+        has_video: Whether the clip has a picture. If not, one that is there is not decoded.
+        has_audio: Whether the clip has sound, likewise.
 
     Raises:
-        MediaError: If the file is damaged, or lacks picture or sound.
+        MediaError: If the file is damaged, or lacks picture or sound that it must have.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -178,42 +206,47 @@ def read_mp4(file: str | Path | bytes) -> Media:
     except (av.FFmpegError, OSError) as error:
         raise MediaError("unreadable", f"{name} cannot be opened ({error})") from error
     with container:
-        for kind in ("video", "audio"):
+        wanted = [kind for kind, has in (("video", has_video), ("audio", has_audio)) if has]
+        for kind in wanted:
             if not getattr(container.streams, kind):
                 raise MediaError(f"no_{kind}", f"{name} has no {kind} stream")
-        video, audio = container.streams.video[0], container.streams.audio[0]
-        video.codec_context.thread_count = audio.codec_context.thread_count = 1
+        streams = [getattr(container.streams, kind)[0] for kind in wanted]
+        for stream in streams:
+            stream.codec_context.thread_count = 1
         convert = VideoReformatter()  # one for all frames: setting up a conversion costs more than converting
         pictures: list[NDArray[np.uint8]] = []
         chunks: list[tuple[int, NDArray[np.float32]]] = []
         try:
-            for frame in _decode(container, video, audio):
+            for frame in _decode(container, streams):
                 if isinstance(frame, av.VideoFrame):
                     pictures.append(convert.reformat(frame, format="rgb24").to_ndarray())
                 else:
                     after = chunks[-1][0] + len(chunks[-1][1]) if chunks else 0
-                    start = after if frame.pts is None else round(frame.pts * frame.time_base * audio.rate)
+                    start = after if frame.pts is None else round(frame.pts * frame.time_base * frame.sample_rate)
                     chunks.append((start, _mono(frame)))
         except (av.FFmpegError, OSError) as error:
             raise MediaError("corrupt", f"{name} cannot be decoded after {len(pictures)} frames ({error})") from error
-        if not pictures or not chunks:
+        if (has_video and not pictures) or (has_audio and not chunks):
             raise MediaError("empty", f"{name} decodes to {len(pictures)} frames and {len(chunks)} pieces of sound")
-        if len(pictures) < video.frames:
+        video = container.streams.video[0] if has_video else None
+        audio = container.streams.audio[0] if has_audio else None
+        if video is not None and len(pictures) < video.frames:
             raise MediaError("truncated", f"{name} promises {video.frames} frames and holds {len(pictures)}")
+        frames = np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), np.uint8)
+        fps = 0.0 if video is None else float(video.average_rate or video.guessed_rate or 0)
+        if audio is None:
+            return Media(frames, fps, np.zeros(0, np.float32), 0)
         length = chunks[-1][0] + len(chunks[-1][1])
         if audio.duration is not None:
             stated = round(audio.duration * audio.time_base * audio.rate)
             if length < stated - AAC_FRAME:
                 raise MediaError("truncated", f"{name} promises {stated} samples of sound and holds {length}")
             length = stated
-        fps = float(video.average_rate or video.guessed_rate or 0)
-        return Media(np.stack(pictures), fps, _place(chunks, length), int(audio.rate))
+        return Media(frames, fps, _place(chunks, length), int(audio.rate))
 
 
-def _decode(
-    container: av.container.InputContainer, video: av.VideoStream, audio: av.AudioStream
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    for packet in container.demux(video, audio):
+def _decode(container: av.container.InputContainer, streams: Sequence[av.stream.Stream]) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    for packet in container.demux(*streams):
         yield from packet.decode()  # type: ignore[misc]
 
 

@@ -160,3 +160,18 @@ def test_what_cannot_be_written_is_refused(frames: np.ndarray, waveform: np.ndar
     with pytest.raises(ValueError, match=message):
         write_mp4(tmp_path / "clip.mp4", frames, 12, waveform, 16000)
     assert not list(tmp_path.iterdir())
+
+
+def test_picture_alone_and_sound_alone_come_back_and_a_missing_half_is_named() -> None:
+    frames, sound = pictures(), tone()
+    silent, blind = mp4_bytes(frames, 12, None, 16000), mp4_bytes(None, 12, sound, 16000)
+    seen, heard = read_mp4(silent, has_audio=False), read_mp4(blind, has_video=False)
+    assert (seen.frames.shape, seen.waveform.shape, seen.seconds) == (frames.shape, (0,), 9 / 12)
+    assert (heard.waveform.shape, heard.frames.shape, heard.sample_rate) == ((12000,), (0, 0, 0, 3), 16000)
+    both = read_mp4(mp4_bytes(frames, 12, sound, 16000))
+    assert np.array_equal(seen.frames, both.frames) and np.array_equal(heard.waveform, both.waveform)
+    for content, missing in ((silent, "no_audio"), (blind, "no_video")):
+        with pytest.raises(MediaError, match=missing):
+            read_mp4(content)
+    with pytest.raises(ValueError, match="must have picture or sound, got neither"):
+        mp4_bytes(None, 12, None, 16000)
