@@ -17,6 +17,7 @@ OTHERS = {
     "generate": ("baton_lightning.runs.generate", "write mp4s with sound from a finished stage-3 run"),
     "evaluate": ("baton_lightning.world.evaluate", "score a folder of clips of the benchmark world"),
     "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards"),
+    "estimate": ("baton_lightning.runs.estimate", "tokens, parameters and memory of an experiment, before anything is downloaded"),
     "demo": ("baton_lightning.runs.demo", "the whole chain on a bare CPU machine, with a report"),
 }
 

@@ -87,8 +87,7 @@ class JointTraining(LightningModule):
         """Builds the networks, once, and takes over the parents' weights."""
         if hasattr(self, "dit"):
             return
-        self.dit = self.make_dit(self.clip)
-        self.plan = self.make_plan(self.clip)
+        self.build()
         roles = {"dit", self.plan.parent_role} - {None}
         if unknown := set(self.parents) - roles:
             raise ValueError(f"model.init_args.parents: unknown role {sorted(unknown)}; this run knows {sorted(map(str, roles))}")
@@ -98,6 +97,11 @@ class JointTraining(LightningModule):
             hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip)
         if isinstance(self.plan, PlannedTokens):
             hand_over(self.plan.planner, self.parents["planner"], source="planner", clip=self.clip)
+
+    def build(self) -> None:
+        """Makes the networks, with the weights their factories give them."""
+        self.dit = self.make_dit(self.clip)
+        self.plan = self.make_plan(self.clip)
 
     @property
     def not_exported(self) -> tuple[str, ...]:

@@ -89,9 +89,13 @@ class PlanRegression(LightningModule):
         """Builds the planner, once, and takes over the parent's weights."""
         if hasattr(self, "planner"):
             return
-        self.planner = self.make_planner(self.clip)
+        self.build()
         if "planner" in self.parents:
             hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh)
+
+    def build(self) -> None:
+        """Makes the planner, with the weights its factories give it."""
+        self.planner = self.make_planner(self.clip)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)

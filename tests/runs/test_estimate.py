@@ -1,0 +1,81 @@
+"""`estimate` and the experiments at the paper's size: counts are exact, nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from baton_lightning.__main__ import main
+from baton_lightning.runs.estimate import Part, backbone, build, measure, states
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def stage(name: str, *options: str):
+    return build(["-c", f"experiments/paper/{name}.yaml", *options])[0]
+
+
+def test_at_the_paper_s_size_the_planner_is_qwen3_8b_with_towers():
+    model = stage("stage1")
+    counts = {part.name: part.total for part in measure(model)}
+    assert counts["language model"] == 7_568_405_504
+    assert sum(counts.values()) == sum(p.numel() for p in model.planner.parameters()) == 8_011_414_144
+    assert all(p.is_meta and p.requires_grad for p in model.planner.parameters())
+
+
+def test_at_the_paper_s_size_the_transformer_is_ovi_and_plan_layers():
+    model = stage("stage2")
+    counts = {part.name: part.total for part in measure(model)}
+    assert backbone(model.dit) == (11_660_753_108, 1_133_383_680)
+    assert (counts["video branch"], counts["audio branch"]) == (5_566_479_552, 6_094_273_556)
+    assert counts["plan attention, video"] == counts["plan attention, audio"] > 0
+    assert sum(counts.values()) == sum(p.numel() for p in model.dit.parameters())
+
+
+def test_joint_training_freezes_the_planner_and_trains_the_transformer():
+    parts = {part.name: part for part in measure(stage("stage3"))}
+    assert parts["language model"].trained == parts["towers"].trained == 0 < parts["towers"].total
+    assert parts["video branch"].trained == parts["video branch"].total == 5_566_479_552
+
+
+@pytest.mark.parametrize(("grid", "num_tokens"), [(27, 729), (13, 169), (9, 81)])
+def test_a_coarser_plan_changes_queries_and_nothing_else(grid, num_tokens):
+    model = stage("stage1", f"--clip.plan_grid=[{grid},{grid}]")
+    assert model.planner.readout.video_tower.queries.shape == (30 * num_tokens, 4096)
+    assert sum(p.numel() for p in model.planner.language.llm.parameters()) == 7_568_405_504
+
+
+def test_ten_seconds_at_the_full_grid_do_not_fit_qwen_s_positions():
+    planner = stage("stage1", "--clip.seconds=10", "--clip.audio_latents=314").planner
+    with pytest.raises(ValueError, match=r"prompt 100 \+ video 43740 \(60 x 27 x 27\) \+ audio 400 \+ 4 marks = 44244 positions.*40960"):
+        planner.language._require_room(100)
+
+
+def test_states_shrink_with_the_zero_stage_and_frozen_weights_cost_two_bytes():
+    trained, frozen = Part("a", 1000, 1000, 4000), Part("b", 500, 0, 1000)
+    alone, shared = states([trained, frozen], 1), states([trained, frozen], 4)
+    assert len({*alone.values()}) == 1 and alone["DDP"] == 1000 * 16 + 500 * 2
+    assert shared["DDP"] > shared["ZeRO-1"] > shared["ZeRO-2"] > shared["ZeRO-3"] == alone["DDP"] / 4
+
+
+def test_the_verb_prints_counts_and_says_what_does_not_fit(capsys):
+    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "11,660,753,108" in out and "1,133,383,680" in out and "does not fit; 4 GPUs would do" in out
+
+
+def test_an_experiment_that_trains_nothing_is_refused(capsys):
+    assert main(["estimate", "-c", "experiments/encode.yaml"]) == 1
+    assert "needs a training stage" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_is_named(capsys):
+    assert main(["estimate", "-c", "experiments/stage1.yaml", "--clip.secnds", "3"]) == 1
+    assert "clip.seconds" in capsys.readouterr().err
