@@ -1,0 +1,162 @@
+"""Cuts clips out of recordings: at the clip's own rates and size, with picture and sound on one time line.
+
+A clip frame i is on screen from i / fps to (i + 1) / fps. It becomes the source frame that is on screen in the middle of that time, so
+an event of the picture moves by half a frame of the clip at most, whatever the source's rate and however uneven its time stamps.
+Sound is resampled by a polyphase filter without delay, from the same origin; it moves by less than a sample of the source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.clip import ClipSpec
+
+SLACK = 0.1
+"""Silence that may be added where sound begins later or ends earlier than the picture, in s: AAC's frames are 0.02 s long."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """When there is picture and sound, in s of the recording's time line."""
+
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.end - self.begin, 0.0)
+
+
+def extent_of(
+    frame_times: NDArray[np.float64] | None, num_samples: int, sample_rate: int, audio_start: float, start: float, end: float | None
+) -> Extent:
+    """The part of a recording that clips may be cut from.
+
+    Args:
+        frame_times: When each frame appears [T], in s; ``None`` without picture.
+        num_samples: Samples of sound; 0 without.
+        sample_rate: Of the sound, in Hz.
+        audio_start: When the first sample sounds, in s.
+        start: Where the wanted part begins, in s.
+        end: Where it ends; ``None`` = with the recording.
+    """
+    begins, ends = [start], [] if end is None else [end]
+    if frame_times is not None and len(frame_times):
+        interval = float(np.median(np.diff(frame_times))) if len(frame_times) > 1 else 0.0
+        begins.append(float(frame_times[0]))
+        ends.append(float(frame_times[-1]) + interval)
+        slack = SLACK
+    else:
+        slack = 0.0
+    if num_samples:
+        begins.append(audio_start - slack)
+        ends.append(audio_start + num_samples / sample_rate + slack)
+    return Extent(max(begins), min(ends, default=start))
+
+
+def clip_starts(extent: Extent, clip: ClipSpec, cut: str = "all") -> list[float]:
+    """Where consecutive clips begin; what is left at the end, shorter than a clip, is dropped.
+
+    Args:
+        extent: Part of the recording.
+        clip: Geometry. Half a frame may be missing at the end, since rates like 23.976 do not fill whole seconds.
+        cut: ``all`` clips of the recording, or only the ``first``.
+    """
+    count = math.floor((extent.seconds + 0.5 / clip.fps) / clip.seconds)
+    return [extent.begin + i * clip.seconds for i in range(min(count, 1) if cut == "first" else count)]
+
+
+def frames_shown(frame_times: NDArray[np.float64], start: float, clip: ClipSpec) -> NDArray[np.int64]:
+    """Which source frame each clip frame [T_f] becomes; beyond the ends, the first and the last."""
+    middles = start + (np.arange(clip.num_frames) + 0.5) / clip.fps
+    return np.clip(np.searchsorted(frame_times, middles, side="right") - 1, 0, len(frame_times) - 1)
+
+
+def cut_picture(frames: NDArray[np.uint8], frame_times: NDArray[np.float64], start: float, clip: ClipSpec) -> NDArray[np.uint8]:
+    """Pictures of a clip [T_f, Y, X, 3]: the largest centred part of the clip's aspect ratio, resized by an antialiased Lanczos filter.
+
+    Args:
+        frames: The recording's, uint8 [T, Y, X, 3].
+        frame_times: When each appears [T], in s, ascending.
+        start: Where the clip begins, in s.
+        clip: Geometry.
+    """
+    from PIL import Image
+
+    shown = frames_shown(frame_times, start, clip)
+    height, width = frames.shape[1:3]
+    box = centre_box(height, width, clip)
+    made = np.empty((clip.num_frames, clip.height, clip.width, 3), np.uint8)
+    for i, source in enumerate(shown):
+        if i and source == shown[i - 1]:
+            made[i] = made[i - 1]
+        elif (height, width) == (clip.height, clip.width):
+            made[i] = frames[source]
+        else:
+            picture = Image.fromarray(np.ascontiguousarray(frames[source]))
+            made[i] = np.asarray(picture.resize((clip.width, clip.height), Image.Resampling.LANCZOS, box=box))
+    return made
+
+
+def centre_box(height: int, width: int, clip: ClipSpec) -> tuple[float, float, float, float]:
+    """Left, upper, right and lower edge of the part that is kept, in source pixels."""
+    scale = min(height / clip.height, width / clip.width)
+    left, upper = (width - scale * clip.width) / 2, (height - scale * clip.height) / 2
+    return left, upper, min(left + scale * clip.width, width), min(upper + scale * clip.height, height)
+
+
+def cut_sound(waveform: NDArray[np.float32], sample_rate: int, audio_start: float, start: float, clip: ClipSpec) -> NDArray[np.float32]:
+    """Sound of a clip [S], the mean over channels; silent where the recording has none.
+
+    Args:
+        waveform: The recording's [S, C], in [-1, 1].
+        sample_rate: Its rate, in Hz.
+        audio_start: When its first sample sounds, in s.
+        start: Where the clip begins, in s.
+        clip: Geometry.
+    """
+    from scipy.signal import resample_poly
+
+    common = math.gcd(sample_rate, clip.sample_rate)
+    up, down = clip.sample_rate // common, sample_rate // common
+    lead = -(-sample_rate // (10 * down)) * down  # 0.1 s on both sides for the filter, a whole number of its steps
+    first = round((start - audio_start) * sample_rate) - lead
+    length = -(-clip.num_samples * down // up) + 2 * lead
+    segment = np.zeros(length, np.float32)
+    low, high = max(first, 0), min(first + length, len(waveform))
+    if low < high:
+        segment[low - first : high - first] = waveform[low:high].mean(1)
+    skipped = lead * up // down
+    if up == down:
+        return segment[skipped : skipped + clip.num_samples]
+    return resample_poly(segment, up, down).astype(np.float32)[skipped : skipped + clip.num_samples]
+
+
+def suits_best(clips: Sequence[ClipSpec], extent: Extent, size: tuple[int, int] | None) -> int | None:
+    """Which of several geometries a recording is cut to; ``None`` if it is too short for all.
+
+    Of those no longer than the recording: the nearest aspect ratio; among these the longest; among these the largest that needs no
+    enlarging, or else the smallest; among equals the first. Sound alone goes to the longest.
+
+    Args:
+        clips: Geometries.
+        extent: Part of the recording that is cut.
+        size: Rows and columns of its picture; ``None`` without.
+    """
+    fitting = [i for i, clip in enumerate(clips) if clip_starts(extent, clip, "first")]
+
+    def badness(i: int) -> tuple[float, ...]:
+        clip = clips[i]
+        if size is None:
+            return (-clip.seconds, i)
+        aspect = abs(math.log(clip.width / clip.height * size[0] / size[1]))
+        enlarged = clip.height > size[0] or clip.width > size[1]
+        area = clip.height * clip.width
+        return (round(aspect, 6), -clip.seconds, float(enlarged), area if enlarged else -area, i)
+
+    return min(fitting, key=badness, default=None)

@@ -1,0 +1,127 @@
+"""Lists of recordings: three ways to say the same, and a wrong row is named by its line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton_lightning.shards.sources import Source, digest_of, read_sources, split_of
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+ROWS: list[dict[str, Any]] = [
+    {
+        "file": "a.mp4",
+        "video_prompt": "a dog, running",
+        "audio_prompt": "barking",
+        "speakers": ["Ann", "Bob"],
+        "speech": "hi",
+        "split": "val",
+    },
+    {"file": "deep/b.c.wav", "text": "rain"},
+    {"file": "a.mp4", "text": "again", "start": 1.5, "end": 4},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.mp4", "deep/b.c.wav"):
+        (tmp_path / name).write_bytes(b"media")
+    return tmp_path
+
+
+def jsonl(folder: Path, rows: list[Any]) -> Path:
+    (folder / "list.jsonl").write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
+    return folder / "list.jsonl"
+
+
+def table(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    with (folder / "list.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows([row | ({"speakers": "; ".join(row["speakers"])} if "speakers" in row else {}) for row in rows])
+    return folder / "list.csv"
+
+
+def test_csv_and_jsonl_list_the_same_recordings(folder: Path) -> None:
+    first, second, third = read_sources(jsonl(folder, ROWS), SHARES)
+    assert first == Source("a", folder / "a.mp4", "a dog, running", "barking", ("Ann", "Bob"), "hi", "val")
+    assert (second.key, second.video_prompt, second.audio_prompt) == ("deep_b_c", "rain", "rain")
+    assert (third.key, third.start, third.end) == ("a-1_5", 1.5, 4.0)
+    assert read_sources(table(folder, ROWS), SHARES) == [first, second, third]
+
+
+def test_a_folder_lists_its_media_with_the_captions_beside_them(folder: Path) -> None:
+    (folder / "deep/b.c.txt").write_text("rain\n")
+    (folder / "a.json").write_text(json.dumps({k: v for k, v in ROWS[0].items() if k != "file"}))
+    assert read_sources(folder, SHARES) == read_sources(jsonl(folder, ROWS[:2]), SHARES)
+
+
+WRONG: list[tuple[list[Any], str]] = [
+    ([{"file": "b.mp4", "text": "x"}], r"line 1: the file .*b.mp4 does not exist; paths are relative to"),
+    ([ROWS[0], {"file": "a.mp4"}], "line 2: has no caption; fill `text`, or"),
+    ([ROWS[0], "", {"file": "a.mp4", "txt": "x"}], "line 3: there is no column 'txt'; did you mean `text`?"),
+    ([ROWS[0], ROWS[1], ROWS[0]], r"line 3: the key 'a' was given at .*line 1 already; give each its own in the column `key`"),
+    ([{"file": "a.mp4", "text": "x", "audio_prompt": "y"}], "line 1: has both `text` and a prompt"),
+    ([{"file": "a.mp4", "text": "x", "start": 3, "end": 2}], "line 1: end must lie after start, got start=3, end=2"),
+    ([{"file": "a.mp4", "text": "x", "start": "soon"}], "line 1: start must be seconds >= 0, got 'soon'"),
+    ([{"file": "a.mp4", "text": 3}], "line 1: text must be a text, got 3"),
+    ([{"file": "a.mp4", "text": "x", "key": "a.b"}], "line 1: key must consist of letters, digits, - and _, got 'a.b'"),
+    ([{"file": "a.mp4", "text": "x", "speakers": "Ann"}], "line 1: speakers must be a list of names"),
+    ([{"text": "x"}], "line 1: has no `file`"),
+    (["{"], "line 1: is no JSON"),
+    (["[1]"], "line 1: must be an object of named fields, got list"),
+    ([], "lists no recordings"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), WRONG)
+def test_a_wrong_row_is_named_by_its_line(folder: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_sources(jsonl(folder, rows), SHARES)
+
+
+def test_lines_of_a_csv_are_counted_in_the_file_and_not_in_rows(folder: Path) -> None:
+    (folder / "list.csv").write_text('file,text\na.mp4,"two\nlines"\nnone.mp4,x\n')
+    with pytest.raises(ValueError, match="line 4: the file"):
+        read_sources(folder / "list.csv", SHARES)
+    for content, message in (("file,txt\n", "line 1: there is no column 'txt'"), ("file,text\na.mp4,b,c\n", "line 2: must have 2 fields")):
+        (folder / "list.csv").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_sources(folder / "list.csv", SHARES)
+
+
+def test_a_folder_without_captions_or_with_two_media_of_a_stem_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"a.mp4: has no caption; write it to a.txt or a.json"):
+        read_sources(folder, SHARES)
+    (folder / "a.txt").write_text("x")
+    (folder / "a.wav").write_bytes(b"media")
+    with pytest.raises(ValueError, match=r"a.wav: shares its stem, and so its caption, with a.mp4"):
+        read_sources(folder, SHARES)
+
+
+@pytest.mark.parametrize("name", ["nothing", "a.mp4"])
+def test_what_is_no_source_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="a folder, a .csv or a .jsonl file"):
+        read_sources(folder / name, SHARES)
+    with pytest.raises(ValueError, match="shares of splits must be positive"):
+        read_sources(folder, {"train": 1.0, "val": 0.0})
+
+
+def test_splits_by_hash_have_their_shares_and_do_not_move() -> None:
+    counts = Counter(split_of(f"clip-{i}", SHARES) for i in range(4000))
+    assert all(abs(counts[split] / 4000 - share) < 0.02 for split, share in SHARES.items())
+    assert [split_of(k, SHARES) for k in "abc"] == [split_of(k, {name: 10 * share for name, share in SHARES.items()}) for k in "abc"]
+
+
+def test_the_digest_knows_captions_and_order_but_not_where_the_folder_lies(folder: Path) -> None:
+    sources = read_sources(jsonl(folder, ROWS), SHARES)
+    moved = folder.parent / "elsewhere"
+    folder.rename(moved)
+    assert digest_of(read_sources(moved / "list.jsonl", SHARES), moved) == digest_of(sources, folder)
+    assert digest_of(sources[::-1], folder) != digest_of(sources, folder)
