@@ -27,6 +27,8 @@ from baton_lightning.clip import ClipSpec
 
 VERSION = 1
 CLIPS = "clips"
+BUCKETS = ("av", "video", "audio")
+"""Which clips a shard holds: with picture and sound, with picture alone, with sound alone. A shard that names none is ``av``."""
 CACHES = ("latents", "features", "text")
 CACHE, STATISTICS = "cache.json", "features.stats.safetensors"
 
@@ -161,7 +163,7 @@ class SplitIndex:
         num_clips: Clips in all shards.
         seconds: Their duration, in s.
         clip: Geometry of every clip, as :meth:`ClipSpec.to_dict` gives it.
-        shards: For each shard ``name``, ``num_clips``, ``num_bytes`` and ``sha256``.
+        shards: For each shard ``name``, ``num_clips``, ``num_bytes``, ``sha256`` and, if not ``av``, its ``bucket``.
     """
 
     folder: Path

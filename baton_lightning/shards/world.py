@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.format import CLIPS, VERSION, Shard, SplitIndex, file_digest, shard_name, write_json
+from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, file_digest, shard_name, write_json
+from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 
 if TYPE_CHECKING:
@@ -99,7 +96,7 @@ def build_world(
         jobs += [(out / split, recipe, first, min(first + shard_clips, count)) for first in range(0, count, shard_clips)]
     built: dict[tuple[str, str], Shard] = {}
     with tqdm(total=sum(splits.values()), desc=f"clips {out}", unit="clip", mininterval=1) as bar:
-        for shard in run_jobs(jobs, workers):
+        for shard in run_jobs(build_shard, jobs, workers):
             built[shard.tar.parent.name, shard.tar.name] = shard
             bar.update(len(shard.members))
     entries = {}
@@ -125,34 +122,6 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
                 f"shards world: {tar} was made with another clip geometry, seed ({recipe.seed} was asked for), tiers "
                 f"({', '.join(recipe.tiers)}) or shard size; build into another folder, or delete {folder.parent}/"
             )
-
-
-def run_jobs(jobs: list[tuple[Path, Recipe, int, int]], workers: int) -> Iterator[Shard]:
-    """Builds shards and yields each when it is done."""
-    if not workers:
-        yield from (build_shard(*job) for job in jobs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they start
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
-    try:
-        futures: list[Future[Shard]] = [pool.submit(build_shard, *job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def die_with_parent() -> None:
-    """A worker whose parent was killed stops as well."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def build_shard(folder: Path, recipe: Recipe, first: int, last: int) -> Shard:
@@ -186,13 +155,13 @@ def clip_members(recipe: Recipe, index: int) -> tuple[str, dict[str, bytes]]:
     return made.key, {"mp4": movie, "json": json.dumps(metadata).encode()}
 
 
-def fit_codec(out: Path, clip: ClipSpec, split: str) -> dict[str, str] | None:
+def fit_codec(out: Path, clip: ClipSpec, split: str, num_clips: int = CODEC_CLIPS) -> dict[str, str] | None:
     """Fits the patch codec to the first clips of a split, as they are read from the shards; ``None`` where its strides differ."""
     from baton_lightning.world.codecs import PatchPCA
 
     if clip.video_stride != (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):
         return None
-    codec = PatchPCA.fit(first_frames(SplitIndex.read(out / split), CODEC_CLIPS), channels=clip.video_channels)
+    codec = PatchPCA.fit(first_frames(SplitIndex.read(out / split), num_clips), channels=clip.video_channels)
     aside = out / f".{CODEC}.part"
     codec.save(aside)
     aside.replace(out / CODEC)
@@ -203,10 +172,10 @@ def first_frames(index: SplitIndex, count: int) -> Iterable[NDArray[np.uint8]]:
     """Pictures of the first ``count`` clips."""
     from baton_lightning.media import read_mp4
 
-    for number in range(len(index.shards)):
-        shard = Shard.open(index.tar(number))
-        for key in shard.members:
+    for number, entry in enumerate(index.shards):
+        shard, bucket = Shard.open(index.tar(number)), entry.get("bucket", BUCKETS[0])
+        for key in shard.members if bucket != "audio" else ():
             if not count:
                 return
-            yield read_mp4(shard.read(key, "mp4")).frames
+            yield read_mp4(shard.read(key, "mp4"), has_audio=bucket != "video").frames
             count -= 1
