@@ -1,0 +1,278 @@
+"""What a recording must hold to be trained on: picture and sound that are there, whole, and on one clock.
+
+Every check measures a number and compares it to a field of :class:`Limits`. What cannot be measured is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.media import MediaError
+from baton_lightning.shards.recording import Recording
+
+Violation = tuple[str, str]
+"""Reason and detail."""
+
+REASONS = {
+    "unreadable": "the file cannot be opened",
+    "empty": "the file, or one of its streams, has no content",
+    "no_video": "there is no picture where one is needed",
+    "no_audio": "there is no sound where it is needed",
+    "corrupt": "packets are damaged or missing",
+    "variable_frame_rate": "frames are not evenly spaced",
+    "drift": "a clock runs apart from what it counts",
+    "start_offset": "picture and sound do not start together",
+    "duration_mismatch": "picture and sound, or a stream and its promise, differ in length",
+    "too_short": "picture or sound are shorter than the clip to be cut",
+    "low_frame_rate": "fewer frames per second than are needed",
+    "black_video": "the picture is black",
+    "frozen_video": "the picture stands still",
+    "silent_audio": "nothing can be heard",
+    "clipping": "the sound is cut off at full scale",
+    "channel_layout": "channels are too many, dead, or cancel each other",
+    "duplicate": "the same content was met before",
+}
+"""Every reason for which a recording is refused; the first that holds, in this order, is the main one."""
+
+DARKEST = 16
+"""Black of limited range, read as full range."""
+LAYOUTS = ("mono", "stereo", "1 channels", "2 channels")
+"""Layouts of one or two channels that mean what they seem to."""
+
+
+class Rejection(MediaError):
+    """A recording that is refused. A ``ValueError`` with ``reason``, a key of :data:`REASONS`, and ``detail``, which can be pickled."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a recording may be from perfect. A measured value beyond a limit is refused.
+
+    Args:
+        max_frame_jitter: Deviation of any distance between two frames from their median, in frames. A dropped frame has 1; time
+            stamps in ms have up to 0.06 at 60 frames/s.
+        max_drift: Distance between where time stamps put a frame or a piece of sound and where counting puts it, in s.
+        max_rate_error: Relative difference between the frame rate inside the coded pictures and that of the time stamps. 24 frames/s
+            shown at 23.976 have 0.001.
+        max_start_offset: Time between the starts of picture and sound, in s.
+        max_duration_mismatch: Difference between the durations of picture and sound, or of a stream and what the container
+            promises, in s. A picture may end a frame after its sound.
+        min_fps: Frames per second that are needed; 0.5 % less will do, so that 23.976 passes for 24.
+        min_brightness: What the brightest thousandth of a frame must reach above black, of 255, for the frame not to be black.
+        max_black_share: Share of black frames.
+        min_motion: Change of the mean of some 4 x 4 pixels within a quarter of a second, of 255, that counts as motion.
+        min_moving_share: Share of time in which there is motion.
+        min_loudness: Level of the loudest 50 ms, RMS, in dB below full scale.
+        max_clipped_share: Share of samples at full scale (above 0.98) beyond 1.5 times those close to it (0.9 to 0.98): a sine of
+            amplitude 1 has none, a sine cut at 1/1.2 of its amplitude 0.29.
+        max_channels: Channels of the sound.
+        max_imbalance: Level of the loudest channel above the faintest, in dB.
+        max_cancellation: Level that is lost when channels are averaged, in dB; unrelated channels lose 3.
+    """
+
+    max_frame_jitter: float = 0.2
+    max_drift: float = 0.02
+    max_rate_error: float = 0.002
+    max_start_offset: float = 0.04
+    max_duration_mismatch: float = 0.15
+    min_fps: float = 10.0
+    min_brightness: float = 8.0
+    max_black_share: float = 0.9
+    min_motion: float = 5.0
+    min_moving_share: float = 0.02
+    min_loudness: float = -60.0
+    max_clipped_share: float = 0.001
+    max_channels: int = 2
+    max_imbalance: float = 40.0
+    max_cancellation: float = 20.0
+
+
+def inspect(
+    recording: Recording, limits: Limits, *, needs_video: bool = True, needs_audio: bool = True, min_seconds: float = 0.0
+) -> list[Violation]:
+    """Everything that is wrong with a recording.
+
+    Args:
+        recording: What was read.
+        limits: How far it may be from perfect.
+        needs_video: Whether it must have a picture. If not, one that is there is not looked at.
+        needs_audio: Whether it must have sound, likewise.
+        min_seconds: How long picture and sound must be, in s, up to a millisecond.
+
+    Returns:
+        Reason and detail of each violation, the main one first; empty if there is none.
+    """
+    found = list(_violations(recording, limits, needs_video, needs_audio, min_seconds))
+    return sorted(found, key=lambda violation: list(REASONS).index(violation[0]))
+
+
+def require(recording: Recording, limits: Limits, *, needs_video: bool = True, needs_audio: bool = True, min_seconds: float = 0.0) -> None:
+    """Refuses a recording for the main thing that is wrong with it. Arguments as for :func:`inspect`.
+
+    Raises:
+        Rejection: If there is a violation.
+    """
+    found = inspect(recording, limits, needs_video=needs_video, needs_audio=needs_audio, min_seconds=min_seconds)
+    if found:
+        raise Rejection(*found[0])
+
+
+def content_digest(recording: Recording) -> str:
+    """SHA-256 of the decoded picture and sound: equal for the same content in another container, with other names and tags."""
+    digest = hashlib.sha256()
+    if recording.frames is not None:
+        digest.update(repr(recording.frames.shape).encode())
+        digest.update(np.ascontiguousarray(recording.frames).data)
+    if recording.waveform is not None:
+        digest.update(repr((recording.waveform.shape, recording.sample_rate)).encode())
+        digest.update(np.ascontiguousarray(recording.waveform).data)
+    return digest.hexdigest()
+
+
+def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_audio: bool, min_seconds: float) -> Iterator[Violation]:
+    frames = recording.frames if needs_video else None
+    waveform = recording.waveform if needs_audio else None
+    if needs_video and frames is None:
+        yield "no_video", "there is no video stream"
+    if needs_audio and waveform is None:
+        yield "no_audio", "there is no audio stream"
+    if frames is not None and not len(frames):
+        yield "empty", "no frame could be decoded"
+    if waveform is not None and not len(waveform):
+        yield "empty", "no sound could be decoded"
+    if recording.errors:
+        yield "corrupt", "; ".join(recording.errors[:3]) + (f"; and {len(recording.errors) - 3} more" if len(recording.errors) > 3 else "")
+    spans: dict[str, tuple[float, float]] = {}
+    if frames is not None and len(frames):
+        spans["picture"] = (float(recording.frame_times[0]), recording.video_end)
+        yield from _frame_clock(recording, limits)
+        yield from _picture(frames, limits, 1 / float(np.median(np.diff(recording.frame_times))) if len(frames) > 1 else 0.0)
+    if waveform is not None and len(waveform):
+        spans["sound"] = (recording.audio_start, recording.audio_end)
+        if not recording.audio_skew <= limits.max_drift:
+            yield "drift", f"sound lies up to {recording.audio_skew:.3f} s from where its samples put it"
+        yield from _loudness(waveform, recording.sample_rate, limits)
+        yield from _channels(recording, waveform, limits)
+    yield from _common_clock(recording, spans, limits, min_seconds)
+
+
+def _frame_clock(recording: Recording, limits: Limits) -> Iterator[Violation]:
+    times = recording.frame_times
+    if len(times) < 2 or not np.isfinite(times).all() or not (np.diff(times) > 0).all():
+        yield "variable_frame_rate", f"{len(times)} frames without two increasing time stamps: their rate cannot be measured"
+        return
+    steps = np.diff(times)
+    step = float(np.median(steps))
+    jitter = float(np.abs(steps - step).max() / step)
+    if jitter > limits.max_frame_jitter:
+        yield "variable_frame_rate", f"a frame lasts {jitter:.2f} frames more or less than the others ({1 / step:.3f} frames/s)"
+    mean_step = float((times[-1] - times[0]) / (len(times) - 1))
+    bend = float(np.abs(times - times[0] - mean_step * np.arange(len(times))).max())
+    if bend > limits.max_drift:
+        yield "drift", f"frames lie up to {bend:.3f} s from where counting puts them"
+    ratio = recording.coded_fps * mean_step
+    if 0.51 < ratio < 1.96 and abs(ratio - 1) > limits.max_rate_error:
+        yield "drift", f"pictures were coded for {recording.coded_fps:.3f} frames/s and are shown at {1 / mean_step:.3f}"
+    if 1 / mean_step < limits.min_fps * 0.995:
+        yield "low_frame_rate", f"{1 / mean_step:.3f} frames/s, needs {limits.min_fps:g}"
+
+
+def _common_clock(recording: Recording, spans: dict[str, tuple[float, float]], limits: Limits, min_seconds: float) -> Iterator[Violation]:
+    lengths = {kind: end - start for kind, (start, end) in spans.items()}
+    if len(spans) == 2:
+        offset = spans["sound"][0] - spans["picture"][0]
+        if not abs(offset) <= limits.max_start_offset:
+            yield "start_offset", f"sound starts {offset:+.3f} s after the picture"
+        surplus = lengths["picture"] - lengths["sound"]
+        if not abs(surplus) <= limits.max_duration_mismatch:
+            yield "duration_mismatch", f"picture lasts {lengths['picture']:.3f} s, sound {lengths['sound']:.3f} s"
+    promises = {"picture": recording.declared_video_seconds, "sound": recording.declared_audio_seconds}
+    for kind, seconds in lengths.items():
+        promised = promises[kind]
+        if promised is not None and not abs(promised - seconds) <= limits.max_duration_mismatch:
+            yield "duration_mismatch", f"{kind} is promised to last {promised:.3f} s and lasts {seconds:.3f} s"
+        if not seconds >= min_seconds - 1e-3:
+            yield "too_short", f"{kind} lasts {seconds:.3f} s, needs {min_seconds:.3f} s"
+
+
+def _picture(frames: NDArray[np.uint8], limits: Limits, fps: float) -> Iterator[Violation]:
+    stride = max(1, min(frames.shape[1:3]) // 256)
+    small = frames[:, ::stride, ::stride]
+    black = np.mean([brightness(picture) < limits.min_brightness for picture in small])
+    if not black <= limits.max_black_share:
+        yield "black_video", f"{black:.1%} of the frames are black"
+    moving = np.mean(motion(small, max(1, round(fps / 4))) >= limits.min_motion) if len(small) > 1 else math.nan
+    if not moving >= limits.min_moving_share:
+        yield "frozen_video", f"there is motion in {moving:.1%} of the time"
+
+
+def brightness(picture: NDArray[np.uint8]) -> float:
+    """Level of the brightest thousandth above black, of 255; a darkest thousandth of up to 16 is taken for black."""
+    values = np.sort(picture.max(-1), axis=None)
+    edge = len(values) // 1000
+    return float(values[-1 - edge]) - min(float(values[edge]), DARKEST)
+
+
+def motion(frames: NDArray[np.uint8], lag: int) -> NDArray[np.float64]:
+    """Largest change of the mean of any 4 x 4 pixels from each frame to the one ``lag`` later (at most T - 1), of 255."""
+    height, width = (side // 4 * 4 for side in frames.shape[1:3])
+    means = [picture[:height, :width].mean(-1, dtype=np.float32).reshape(height // 4, 4, width // 4, 4).mean((1, 3)) for picture in frames]
+    lag = min(lag, len(means) - 1)
+    return np.array([np.abs(after - before).max(initial=0.0) for before, after in zip(means, means[lag:], strict=False)])
+
+
+def _loudness(waveform: NDArray[np.float32], sample_rate: int, limits: Limits) -> Iterator[Violation]:
+    if not np.isfinite(waveform).all():
+        yield "corrupt", "the sound holds values that are not finite"
+        return
+    loudest = max(loudness(channel, sample_rate) for channel in waveform.T)
+    if not loudest >= limits.min_loudness:
+        yield "silent_audio", f"the loudest 50 ms have {loudest:.1f} dB, needs {limits.min_loudness:g}"
+    clipped = max(clipped_share(channel) for channel in waveform.T)
+    if not clipped <= limits.max_clipped_share:
+        yield "clipping", f"{clipped:.2%} of the samples are cut off at full scale"
+
+
+def loudness(channel: NDArray[np.float32], sample_rate: int) -> float:
+    """RMS of the loudest 50 ms, without the constant part of the whole, in dB of full scale."""
+    size = min(len(channel), max(1, round(0.05 * sample_rate)))
+    power = np.square(channel.astype(np.float64) - channel.mean(dtype=np.float64))
+    blocks = power[: len(power) // size * size].reshape(-1, size).mean(1)
+    return decibel(float(blocks.max()))
+
+
+def clipped_share(channel: NDArray[np.float32]) -> float:
+    """Share of samples above 0.98, less 1.5 times those between 0.9 and 0.98: where a waveform is cut off, it piles up at the edge."""
+    level = np.abs(channel)
+    at, near = float(np.mean(level >= 0.98)), float(np.mean((level >= 0.9) & (level < 0.98)))
+    return max(0.0, at - 1.5 * near)
+
+
+def _channels(recording: Recording, waveform: NDArray[np.float32], limits: Limits) -> Iterator[Violation]:
+    count = waveform.shape[1]
+    if count > limits.max_channels:
+        yield "channel_layout", f"{count} channels, at most {limits.max_channels} are allowed"
+    if count != recording.declared_channels:
+        yield "channel_layout", f"{recording.declared_channels} channels are promised and {count} are there"
+    if count <= 2 and recording.declared_layout not in LAYOUTS:
+        yield "channel_layout", f"the layout is {recording.declared_layout}, not mono or stereo"
+    power = np.square(waveform.astype(np.float64)).mean(0)
+    if count < 2 or not power.max():
+        return
+    imbalance = decibel(float(power.max())) - decibel(float(power.min()))
+    if not imbalance <= limits.max_imbalance:
+        yield "channel_layout", f"a channel is {imbalance:.0f} dB fainter than another"
+    lost = decibel(float(power.mean())) - decibel(float(np.square(waveform.astype(np.float64).mean(1)).mean()))
+    if not lost <= limits.max_cancellation:
+        yield "channel_layout", f"channels cancel each other by {lost:.0f} dB when averaged"
+
+
+def decibel(power: float) -> float:
+    """Level of a power, in dB of full scale; -200 at most faint."""
+    return 10 * math.log10(max(power, 1e-20))
