@@ -1,4 +1,5 @@
-"""Looks at every byte of a data set: digests, whether each clip decodes to its geometry, whether each cached tensor is whole."""
+"""Looks at every byte of a data set: digests, whether each clip decodes to its geometry and holds what its bucket says, whether each
+cached tensor is whole, and whether all of them together can be what working networks give."""
 
 from __future__ import annotations
 
@@ -6,11 +7,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
-from baton_lightning.shards.format import CACHE, CACHES, Shard, SplitIndex, cache_suffix, clip_of, file_digest, read_root
+from baton_lightning.shards.format import (
+    BUCKETS, CACHE, CACHES, STATISTICS, Shard, SplitIndex, cache_suffix, clip_of, file_digest, read_root,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from baton_lightning.shards.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,36 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
     """
     names = read_root(root)["splits"]
     cache: dict[str, Any] = json.loads((root / CACHE).read_text()) if (root / CACHE).exists() else {}
+    departed: dict[str, list[str]] = {}
     for name in names:
         index = SplitIndex.read(root / name)
         stale = bool(cache) and cache["splits"].get(name) != index.digest
+        moments: dict[tuple[str, str], Moments] = {}
         for number, entry in enumerate(index.shards):
             yield entry["num_clips"], check_clips(index.tar(number), entry, clip_of(index.clip))
             for kind in CACHES if cache else ():
                 problems = [Problem(index.tar(number, kind), "", "is of other clips than the shard holds now")] if stale else []
-                yield 0, problems + check_cache(index.tar(number, kind), kind, cache, index.tar(number))
+                bucket = entry.get("bucket", BUCKETS[0])
+                yield 0, problems + check_cache(index.tar(number, kind), kind, cache, index.tar(number), bucket, moments)
+        if moments:
+            yield 0, [Problem(root / name, "", text) for text in absurd(moments)]
+            departed[name] = departures_of(root, moments)
+    if departed and all(departed.values()):  # they are of one split, usually `train`
+        yield 0, [Problem(root / STATISTICS, "", text) for text in departed.get("train", next(iter(departed.values())))]
+
+
+def absurd(moments: dict[tuple[str, str], Moments]) -> list[str]:
+    """What no working network gives, of a split."""
+    from baton_lightning.shards.moments import absurdities
+
+    return [text for (kind, name), sums in moments.items() for text in absurdities(kind, name, sums)]
+
+
+def departures_of(root: Path, moments: dict[tuple[str, str], Moments]) -> list[str]:
+    """Where the set's statistics are not those of a split's features."""
+    from baton_lightning.shards.moments import departures
+
+    return departures(root / STATISTICS, {name: sums for (kind, name), sums in moments.items() if kind == "features"})
 
 
 def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Problem]:
@@ -57,25 +85,41 @@ def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Proble
     if not tar.exists():
         return [Problem(tar, "", "is missing")]
     problems = [] if file_digest(tar) == entry["sha256"] else [Problem(tar, "", "its content is not what the index says (SHA-256)")]
-    shard = Shard.open(tar)
+    shard, bucket = Shard.open(tar), entry.get("bucket", BUCKETS[0])
+    has_video, has_audio = bucket != "audio", bucket != "video"
+    if bucket not in BUCKETS:
+        problems.append(Problem(tar, "", f"its bucket must be {', '.join(BUCKETS)}, got {bucket}"))
     if len(shard.members) != entry["num_clips"]:
         problems.append(Problem(tar, "", f"must hold {entry['num_clips']} clips, got {len(shard.members)}"))
     for key in shard.members:
         try:
-            json.loads(shard.read(key, "json"))["video_prompt"]
-            media = read_mp4(shard.read(key, "mp4"))
-            got, wanted = (*media.frames.shape[:3], len(media.waveform)), (clip.num_frames, clip.height, clip.width, clip.num_samples)
-            if got != wanted:
+            metadata = json.loads(shard.read(key, "json"))
+            if missing := {"video_prompt", "audio_prompt"} - metadata.keys():
+                problems.append(Problem(tar, key, f"its json has no {', '.join(sorted(missing))}"))
+            for name, has in (("has_video", has_video), ("has_audio", has_audio)):
+                if metadata.get(name, True) != has:
+                    problems.append(Problem(tar, key, f"its json says {name} = {metadata.get(name, True)}, its bucket is {bucket}"))
+            media = read_mp4(shard.read(key, "mp4"), has_video=has_video, has_audio=has_audio)
+            got = (*media.frames.shape[:3], len(media.waveform))
+            picture = (clip.num_frames, clip.height, clip.width) if has_video else (0, 0, 0)
+            if got != (wanted := (*picture, clip.num_samples * has_audio)):
                 problems.append(Problem(tar, key, f"must hold frames, rows, columns and samples {wanted}, got {got}"))
         except (ValueError, KeyError, TypeError, OSError) as error:
             problems.append(Problem(tar, key, f"{type(error).__name__}: {error}"))
     return problems
 
 
-def check_cache(tar: Path, kind: str, cache: dict[str, Any], clips: Path) -> list[Problem]:
-    """Problems of a shard of cached tensors."""
+def check_cache(
+    tar: Path, kind: str, cache: dict[str, Any], clips: Path, bucket: str, moments: dict[tuple[str, str], Moments]
+) -> list[Problem]:
+    """Problems of a shard of cached tensors; whole ones are added to the moments of (kind, modality).
+
+    A clip without picture needs no video tensors, one without sound no audio tensors. Those that are there must be whole.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
+
+    from baton_lightning.shards.moments import Moments
 
     if not tar.exists():
         return [Problem(tar, "", "is missing, although the cache is said to be finished")]
@@ -99,9 +143,13 @@ def check_cache(tar: Path, kind: str, cache: dict[str, Any], clips: Path) -> lis
             problems.append(Problem(tar, key, f"{type(error).__name__}: {error}"))
             continue
         for name, shape in shapes.items():
-            tensor = tensors.get(name)
+            tensor, absent = tensors.get(name), {"video": "audio", "audio": "video"}.get(bucket) == name
+            if tensor is None and absent:
+                continue
             if tensor is None or len(shape) != tensor.ndim or any(s not in (None, n) for s, n in zip(shape, tensor.shape, strict=True)):
                 problems.append(Problem(tar, key, f"{name} must be {shape}, got {None if tensor is None else tuple(tensor.shape)}"))
             elif not tensor.isfinite().all():
                 problems.append(Problem(tar, key, f"{name} holds {int((~tensor.isfinite()).sum())} values that are not finite"))
+            elif kind != "text" and not absent:
+                moments.setdefault((kind, name), Moments()).add(tensor, 0 if (kind, name) == ("latents", "video") else -1)
     return problems

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from baton_lightning.shards.format import SplitIndex
+BUILD_HELP = """\
+Build a data set from recordings: read, check, cut to clips, and write webdataset tar shards with an index.
+
+SOURCE is a CSV or JSONL file with one recording a row, or a folder of media files. Columns: file; text, or video_prompt and
+audio_prompt; and, if known, speakers (in CSV separated by ;), speech, split, start, end (s), key. In a folder, a.mp4 has its
+caption in a.txt, or these fields in a.json.
+
+Frames are chosen by time stamps, sound is resampled and averaged to one channel, pictures are cropped to the middle and resized.
+A recording that is longer than a clip becomes several. What does not pass is named in OUT/rejected.jsonl with its reason; the limits
+are changed with --limit. Clips with the content of an earlier one are dropped.
+
+A build that was interrupted goes on where it stopped when the same command is given again, and ends the same, byte for byte. Until
+the end, OUT/.build/ holds a second copy of the clips."""
+
+BUILD_EPILOG = """\
+With several --bucket, each recording goes to one of them: of those no longer than it, the nearest aspect ratio; then the longest;
+then the largest that needs no enlarging. OUT/<bucket>/ is a data set of its own, trained with its own `clip:` section.
+
+examples:
+  python -m baton_lightning shards build films.csv data/films --clip experiments/base.yaml
+  python -m baton_lightning shards build films/ data/films --clip experiments/paper/base.yaml --bucket 512x512x5s --bucket 960x544x5s
+  python -m baton_lightning shards build films.jsonl data/films --modalities av audio --limit max_seconds=120 --max-rejected 0.2
+"""
 
 
 def main(argv: list[str]) -> int:
@@ -25,9 +45,25 @@ def main(argv: list[str]) -> int:
     world.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: %(default)s)")
     world.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     world.add_argument("--shard-size", type=int, default=100, help="clips a shard (default: %(default)s)")
-    for verb, text in (("stat", "what a data set holds"), ("check", "verify digests, and that every clip decodes")):
-        verbs.add_parser(verb, help=text).add_argument("root", type=Path, help="folder of the data set")
+    add_build(verbs.add_parser(
+        "build", help="make a data set from recordings of your own", description=BUILD_HELP, epilog=BUILD_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ))  # fmt: skip
+    about = "what a data set holds: clips, hours, tokens, coverage, rejections, histograms (also as stat.png)"
+    verbs.add_parser("stat", help=about, description=about).add_argument("root", type=Path, help="folder of the data set")
+    about = "verify digests, that every clip decodes to what its bucket says, and that cached tensors are whole and plausible"
+    checking = verbs.add_parser("check", help=about, description=about)
+    checking.add_argument("root", type=Path, help="folder of the data set")
+    checking.add_argument(
+        "--previews", nargs=2, metavar=("N", "DIR"), help="decode N clips of every split and bucket from their cached latents to mp4s in DIR"
+    )
+    checking.add_argument(
+        "-c", "--config", type=Path, default=Path("experiments/encode.yaml"),
+        help="experiment that made the cache; its codecs decode the previews (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(argv)
+    if options.verb == "build":
+        return build(options)
     if options.verb == "world":
         from baton_lightning.clip import ClipSpec
         from baton_lightning.shards.world import build_world
@@ -36,55 +72,111 @@ def main(argv: list[str]) -> int:
         splits = {"train": options.train, "val": options.val, "test": options.test}
         build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size)
         return stat(options.root)
-    return stat(options.root) if options.verb == "stat" else check(options.root)
+    return stat(options.root) if options.verb == "stat" else check(options.root, options.previews, options.config)
 
 
-def splits_of(root: Path) -> dict[str, SplitIndex]:
-    """Every split of a data set.
+def add_build(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `build`."""
+    from baton_lightning.shards.format import BUCKETS
 
-    Raises:
-        ValueError: If there is no finished data set.
-    """
-    from baton_lightning.shards.format import SplitIndex, read_root
+    add = parser.add_argument
+    add("source", type=Path, help="CSV or JSONL file, or folder")
+    add("out", type=Path, help="folder of the data set")
+    add("--clip", type=Path, metavar="FILE", help="experiment file whose `clip:` section is the geometry (default: that of the demo)")
+    for name, kind, text in (
+        ("seconds", float, "duration of a clip, in s"), ("fps", float, "frames per second"), ("height", int, "rows of pixels"),
+        ("width", int, "columns of pixels"), ("sample-rate", int, "samples per second"),
+    ):  # fmt: skip
+        add(f"--{name}", type=kind, help=f"{text}, instead of the clip section's")
+    add("--bucket", action="append", default=[], metavar="WxHxSs", help="a geometry, e.g. 960x544x5s; may be repeated")
+    text = "kinds of clips to take: with picture and sound, picture alone, sound alone (default: av)"
+    add("--modalities", nargs="+", default=["av"], choices=BUCKETS, help=text)
+    add("--cut", default="all", choices=["all", "first"], help="all consecutive clips of a recording, or its first (default: all)")
+    text = "shares of recordings that name no split, drawn by a hash of the key (default: train=0.9 val=0.05 test=0.05)"
+    add("--splits", nargs="+", default=["train=0.9", "val=0.05", "test=0.05"], metavar="NAME=SHARE", help=text)
+    add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit that clips must keep to; a wrong name lists them")
+    add("--max-rejected", type=float, default=1.0, metavar="FRACTION", help="exit with 1 if more than this share of clips is rejected")
+    add("--fit-codec", type=int, default=0, metavar="N", help="fit the demo's patch codec to N clips, for experiments/encode.yaml (default: 0)")
+    add("--shard-size", type=int, default=100, help="clips a shard (default: %(default)s)")
+    add("--workers", type=int, default=2, help="processes, one thread each (default: %(default)s)")
 
-    return {split: SplitIndex.read(root / split) for split in read_root(root)["splits"]}
 
-
-def stat(root: Path) -> int:
-    """Prints splits, clips, minutes, tokens and bytes."""
+def build(options: argparse.Namespace) -> int:
+    """Builds a data set. Exit code 1 if more was rejected than is allowed."""
     from rich.console import Console
-    from rich.table import Table
 
-    from baton_lightning.shards.format import CACHE, clip_of
+    from baton_lightning.shards.build import REJECTED, build_set
+    from baton_lightning.shards.contract import Limits
+    from baton_lightning.shards.geometries import clip_of_experiment, geometries, limits_with, shares
+    from baton_lightning.shards.parts import Settings
+    from baton_lightning.shards.sources import digest_of, read_sources
+    from baton_lightning.shards.stat import rejections
 
-    splits = splits_of(root)
-    clip = clip_of(next(iter(splits.values())).clip)
-    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}")
-    for column in ("split", "shards", "clips", "minutes", "video tokens", "audio latents", "planned tokens", "MiB"):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for split, index in splits.items():
-        planned = clip.num_video_planned + clip.num_audio_planned
-        numbers = [index.num_clips * n for n in (clip.num_video_tokens, clip.num_audio_latents, planned)]
-        size = sum(s["num_bytes"] for s in index.shards) / 2**20
-        row = [str(len(index.shards)), str(index.num_clips), f"{index.seconds / 60:.1f}", *[f"{n:,}" for n in numbers], f"{size:.1f}"]
-        table.add_row(split, *row)
-    Console().print(table)
-    cached = (root / CACHE).exists()
-    print("cache: present" if cached else "cache: none; make it with `python -m baton_lightning predict -c experiments/encode.yaml`")
+    if not 0 <= options.max_rejected <= 1:
+        raise ValueError(f"shards build: --max-rejected must lie in 0 .. 1, got {options.max_rejected}")
+    base = options.source if options.source.is_dir() else options.source.parent
+    changes = {name: getattr(options, name) for name in ("seconds", "fps", "height", "width", "sample_rate")}
+    clips = geometries(clip_of_experiment(options.clip, changes), options.bucket)
+    sources = read_sources(options.source, shares(options.splits))
+    settings = Settings(
+        clips=clips, buckets=tuple(sorted(options.modalities)), limits=limits_with(Limits(), options.limit), cut=options.cut,
+        shard_clips=options.shard_size, sources=digest_of(sources, base), codec_clips=options.fit_codec,
+    )  # fmt: skip
+    report = build_set(sources, base, options.out, settings, options.workers)
+    console = Console()
+    num_rejected = sum(report["rejected"].values())
+    num_clips = sum(count for splits in report["clips"].values() for buckets in splits.values() for count in buckets.values())
+    if num_rejected:
+        console.print(rejections(report["rejected"]))
+    for geometry, splits in report["clips"].items():
+        counts = "; ".join(f"{split}: " + ", ".join(f"{n} {bucket}" for bucket, n in buckets.items()) for split, buckets in splits.items())
+        print(f"{options.out / geometry}: {counts}")
+    share = num_rejected / (num_clips + num_rejected)
+    print(f"{num_clips} clips accepted, {num_rejected} rejected ({share:.1%}); {options.out / REJECTED} names each")
+    if share > options.max_rejected:
+        print(f"more than --max-rejected {options.max_rejected:g} was rejected; the set is complete and kept")
+        return 1
     return 0
 
 
-def check(root: Path) -> int:
+def stat(root: Path) -> int:
+    """Prints what a data set holds."""
+    from baton_lightning.shards.stat import print_stat
+
+    print_stat(root)
+    return 0
+
+
+def check(root: Path, previews: list[str] | None = None, config: Path | None = None) -> int:
     """Verifies every shard and names what is damaged. Exit code 1 if anything is."""
     from tqdm import tqdm
 
     from baton_lightning.shards.check import check_set
 
+    if previews is not None and not previews[0].isdigit():
+        raise ValueError(f"shards check: --previews takes a number of clips and a folder, got {' '.join(previews)}")
     num_clips, problems = 0, []
-    for count, found in tqdm(check_set(root), desc="check", unit="shard"):
-        num_clips += count
-        problems += found
+    for home in homes(root):
+        for count, found in tqdm(check_set(home), desc="check", unit="shard"):
+            num_clips += count
+            problems += found
     for problem in problems:
         print(problem)
     print(f"{num_clips} clips checked, {len(problems)} problems")
+    if previews is not None and config is not None:
+        from baton_lightning.shards.previews import write_previews
+
+        for home in homes(root):
+            files = write_previews(home, int(previews[0]), Path(previews[1]) / ("" if home == root else home.name), config)
+            print(f"{len(files)} clips decoded from cached latents to {files[0].parent}/" if files else f"{home}/ has no cached clips")
     return 1 if problems else 0
+
+
+def homes(root: Path) -> list[Path]:
+    """The data set itself, or one for each geometry that was built."""
+    import json
+
+    from baton_lightning.shards.build import BUILD
+
+    report = (json.loads((root / BUILD).read_text())["report"] if (root / BUILD).exists() else None) or {"clips": {"": {}}}
+    return [root / geometry for geometry in report["clips"]]

@@ -1,0 +1,100 @@
+"""Which geometries a build cuts to: the `clip:` section of an experiment, single numbers over it, and names like `960x544x5s`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.config import chain
+from baton_lightning.shards.format import clip_of
+
+
+def clip_of_experiment(file: Path | None, changes: Mapping[str, Any]) -> ClipSpec:
+    """The geometry of an experiment.
+
+    Args:
+        file: YAML file with a ``clip:`` section, its own or that of a file it builds on; ``None`` = defaults.
+        changes: Fields that are given otherwise; ``None`` leaves one as it is.
+
+    Raises:
+        ValueError: If there is no such file or section, or no such field.
+    """
+    import yaml
+
+    section: dict[str, Any] = {}
+    for part in chain(file) if file is not None else ():
+        content = yaml.safe_load(part.read_text())
+        section |= (content.get("clip") or {}) if isinstance(content, dict) else {}
+    if file is not None and not section:
+        raise ValueError(f"shards build: {file} has no `clip:` section, nor has a file it builds on; name an experiment file")
+    if unknown := section.keys() - {field.name for field in dataclasses.fields(ClipSpec)}:
+        raise ValueError(f"shards build: the clip section of {file} has the unknown fields {', '.join(sorted(unknown))}")
+    return clip_of(section | {name: value for name, value in changes.items() if value is not None})
+
+
+def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
+    """The geometries of a build, by the folder that each is written to.
+
+    Args:
+        base: Everything but width, height and seconds.
+        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; none = the base alone. A single geometry is written to the build's own folder.
+
+    Raises:
+        ValueError: If a name is no such name or occurs twice, or the sizes do not divide by the strides.
+    """
+    made: dict[str, ClipSpec] = {}
+    for name in names:
+        found = re.fullmatch(r"(\d+)x(\d+)x(\d+(?:\.\d+)?)s", name)
+        if found is None or name in made:
+            state = "was given twice" if name in made else "is no WIDTHxHEIGHTxSECONDSs, e.g. 960x544x5s"
+            raise ValueError(f"shards build: the bucket {name!r} {state}")
+        width, height, seconds = int(found[1]), int(found[2]), float(found[3])
+        latents = base.audio_latents if seconds == base.seconds else None  # a padded count belongs to its own duration
+        made[name] = dataclasses.replace(base, width=width, height=height, seconds=seconds, audio_latents=latents)
+    return made if len(made) > 1 else {"": next(iter(made.values()), base)}
+
+
+def shares(words: Iterable[str]) -> dict[str, float]:
+    """Shares of splits from words like ``train=0.9``.
+
+    Raises:
+        ValueError: If a word is not of this form.
+    """
+    made: dict[str, float] = {}
+    for word in words:
+        found = re.fullmatch(r"([A-Za-z0-9_-]+)=(\d*\.?\d+)", word)
+        if found is None or found[1] in made:
+            raise ValueError(f"shards build: a split is given as NAME=SHARE, each once, e.g. train=0.9 val=0.1; got {word!r}")
+        made[found[1]] = float(found[2])
+    return made
+
+
+def limits_with(limits: Any, words: Iterable[str]) -> Any:
+    """Limits with some changed by words like ``max_seconds=60``.
+
+    Args:
+        limits: A dataclass of numbers.
+        words: ``NAME=VALUE``.
+
+    Raises:
+        ValueError: If there is no such limit, or its value is no number.
+    """
+    import difflib
+
+    known = [field.name for field in dataclasses.fields(limits)]
+    changes: dict[str, float] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in known or not equals:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"shards build: a limit is given as NAME=VALUE, got {word!r}; {hint}")
+        try:
+            changes[name] = type(getattr(limits, name))(float(value))
+        except ValueError as error:
+            raise ValueError(f"shards build: the limit {name} must be a number, got {value!r}") from error
+    return dataclasses.replace(limits, **changes)

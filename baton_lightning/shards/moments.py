@@ -1,0 +1,99 @@
+"""Mean and spread of cached tensors, summed up clip by clip, and whether they can be those of a working network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+STILL = 1e-4
+"""Standard deviation below which a channel counts as constant."""
+WILD = 30.0
+"""Standard deviation of normalised latents, or mean in the same unit, beyond which they have exploded; 1 and 0 are meant."""
+TOLERANCE = 1e-3
+"""Relative to the standard deviation; sums in another order differ by less."""
+
+
+@dataclass
+class Moments:
+    """Sums over clips, for every channel.
+
+    Args:
+        count: Values of each channel.
+        total: Their sums [C].
+        squares: Sums of their squares [C].
+    """
+
+    count: int = 0
+    total: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+
+    def add(self, tensor: Tensor, axis: int) -> None:
+        """Adds a clip's tensor.
+
+        Args:
+            tensor: Any shape.
+            axis: Its channels.
+        """
+        values = tensor.double().movedim(axis, -1).flatten(0, -2)
+        self.count += len(values)
+        self.total = self.total + values.sum(0)
+        self.squares = self.squares + values.square().sum(0)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.as_tensor(self.total) / self.count
+
+    @property
+    def std(self) -> Tensor:
+        return (torch.as_tensor(self.squares) / self.count - self.mean.square()).clamp(min=1e-12).sqrt()
+
+
+def absurdities(kind: str, name: str, moments: Moments) -> list[str]:
+    """What no working network gives.
+
+    Args:
+        kind: ``latents`` or ``features``.
+        name: ``video`` or ``audio``.
+        moments: Over all clips of a split that have this modality.
+    """
+    std, found = moments.std, []
+    still = int((std < STILL).sum())
+    if still == len(std):
+        found.append(f"{name} {kind} are constant over all clips; the network saw no {name}, or does not work")
+    elif kind == "features" and still > len(std) / 2:
+        found.append(f"{still} of {len(std)} channels of the {name} features are constant over all clips")
+    spread, offset = float(std.square().mean().sqrt()), float(moments.mean.abs().max())
+    if kind == "latents" and max(spread, offset) > WILD:
+        found.append(f"{name} latents have standard deviation {spread:.3g} and channel means up to {offset:.3g}; normalised ones have 1 and 0")
+    return found
+
+
+def departures(file: Path, moments: dict[str, Moments]) -> list[str]:
+    """Where statistics on disk are not those of the cached features.
+
+    Args:
+        file: ``features.stats.safetensors``.
+        moments: Of the features of one split, by modality.
+    """
+    from safetensors.torch import load_file
+
+    if not file.exists():
+        return ["is missing, although the cache is said to be finished"]
+    known, found = load_file(file), []
+    for name, computed in moments.items():
+        if f"{name}_mean" not in known or f"{name}_std" not in known:
+            found.append(f"has no {name} statistics")
+            continue
+        scale = computed.std.clamp(min=1e-6)
+        for value, truth in ((known[f"{name}_mean"], computed.mean), (known[f"{name}_std"], computed.std)):
+            if value.shape != truth.shape:
+                found.append(f"has {list(value.shape)} {name} channels, the features have {list(truth.shape)}")
+                break
+            error = float(((value.double() - truth).abs() / scale).max())
+            if not error < TOLERANCE:
+                found.append(f"{name} statistics are not those of the cached features: they differ by {error:.3g} standard deviations")
+                break
+    return found

@@ -1,0 +1,194 @@
+"""What a data set holds: clips, hours and tokens of each split and bucket, what they cover, what was rejected, and histograms."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.shards.format import BUCKETS, CACHE, DamagedMember, Shard, SplitIndex, clip_of, read_root
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PICTURE = "stat.png"
+BUILD = "build.json"
+BINS = 12
+COVERED = ("video", "audio", "speech", "speakers")
+
+TITLES = {
+    "seconds": "duration of the recordings, s",
+    "fps": "frame rate of the recordings, 1/s",
+    "loudness": "loudness of the clips, dBFS",
+    "motion": "motion of the clips, grey levels a frame",
+}
+"""Histogram -> title. Values are what the build wrote to `k.json`; other sets have none."""
+
+
+@dataclass
+class Facts:
+    """What the clips of a set say of themselves.
+
+    Args:
+        num_clips: Clips that could be read.
+        covered: How many have each of ``video``, ``audio``, ``speech`` and ``speakers``.
+        values: Histogram -> one value a clip.
+    """
+
+    num_clips: int = 0
+    covered: Counter[str] = field(default_factory=Counter)
+    values: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TITLES})
+
+    def add(self, metadata: dict[str, Any], bucket: str) -> None:
+        """Counts a clip.
+
+        Args:
+            metadata: Its ``k.json``.
+            bucket: Its shard's.
+        """
+        self.num_clips += 1
+        has = {"video": bucket != "audio", "audio": bucket != "video"}
+        has |= {name: bool(metadata.get(name)) for name in ("speech", "speakers")}
+        self.covered.update(name for name in COVERED if has[name])
+        known = metadata.get("source", {}) | metadata.get("measured", {})
+        for name, values in self.values.items():
+            if known.get(name) is not None:
+                values.append(float(known[name]))
+
+
+def facts_of(root: Path, splits: dict[str, SplitIndex]) -> Facts:
+    """Reads every clip's ``k.json``; damaged ones are passed over."""
+    from tqdm import tqdm
+
+    facts = Facts()
+    with tqdm(total=sum(index.num_clips for index in splits.values()), desc=f"stat {root}", unit="clip", leave=False) as bar:
+        for index in splits.values():
+            for number, entry in enumerate(index.shards):
+                shard = Shard.open(index.tar(number))
+                for key in shard.members:
+                    bar.update()
+                    try:
+                        facts.add(json.loads(shard.read(key, "json")), entry.get("bucket", BUCKETS[0]))
+                    except (DamagedMember, ValueError):
+                        continue
+    return facts
+
+
+def print_stat(root: Path) -> None:
+    """Prints tables and histograms of a set, or of each of several geometries, and draws the histograms to ``stat.png``.
+
+    Raises:
+        ValueError: If there is no finished data set.
+    """
+    from rich.console import Console
+
+    build = json.loads((root / BUILD).read_text()) if (root / BUILD).exists() else {}
+    report = build.get("report") or {"clips": {"": {}}, "rejected": {}}
+    console = Console()
+    for geometry in report["clips"]:
+        home = root / geometry
+        splits = {split: SplitIndex.read(home / split) for split in read_root(home)["splits"]}
+        facts = facts_of(home, splits)
+        console.print(contents(home, splits))
+        shares = ", ".join(f"{name} {facts.covered[name] / max(facts.num_clips, 1):.1%}" for name in COVERED)
+        console.print(f"clips with {shares}", highlight=False)
+        drawn = {name: histogram(values) for name, values in facts.values.items() if values}
+        for name, (counts, edges) in drawn.items():
+            console.print(bars(TITLES[name], counts, edges))
+        if drawn:
+            draw(home / PICTURE, drawn)
+            console.print(f"histograms: {home / PICTURE}", highlight=False)
+        cached = (home / CACHE).exists()
+        print("cache: present" if cached else "cache: none; make it with `python -m baton_lightning predict -c experiments/encode.yaml`")
+    if report["rejected"]:
+        console.print(rejections(report["rejected"]))
+
+
+def contents(root: Path, splits: dict[str, SplitIndex]) -> Table:
+    """Shards, clips, hours and tokens of every split and bucket."""
+    from rich.table import Table
+
+    clip = clip_of(next(iter(splits.values())).clip)
+    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}")
+    for column in ("split", "bucket", "shards", "clips", "hours", "video tokens", "audio latents", "planned tokens", "MiB"):
+        table.add_column(column, justify="left" if column in ("split", "bucket") else "right")
+    for split, index in splits.items():
+        for bucket in BUCKETS:
+            shards = [entry for entry in index.shards if entry.get("bucket", BUCKETS[0]) == bucket]
+            if shards:
+                count = sum(entry["num_clips"] for entry in shards)
+                size = sum(entry["num_bytes"] for entry in shards) / 2**20
+                tokens = [f"{count * n:,}" for n in tokens_of(clip, bucket)]
+                table.add_row(split, bucket, str(len(shards)), str(count), f"{count * clip.seconds / 3600:.2f}", *tokens, f"{size:.1f}")
+    return table
+
+
+def tokens_of(clip: ClipSpec, bucket: str) -> tuple[int, int, int]:
+    """Video tokens, audio latents and planned tokens of a clip in a bucket."""
+    seen, heard = bucket != "audio", bucket != "video"
+    return clip.num_video_tokens * seen, clip.num_audio_latents * heard, clip.num_video_planned * seen + clip.num_audio_planned * heard
+
+
+def rejections(reasons: dict[str, int]) -> Table:
+    """How many recordings or clips were rejected, by reason."""
+    from rich.table import Table
+
+    table = Table(title="rejected")
+    table.add_column("reason")
+    table.add_column("count", justify="right")
+    for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        table.add_row(reason, str(count))
+    return table
+
+
+Histogram = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Counts [N] and edges [N + 1]."""
+
+
+def histogram(values: Sequence[float]) -> Histogram:
+    """Counts in bins of one width over the range of the values."""
+    low, high = min(values), max(values)
+    return np.histogram(values, BINS, (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5))
+
+
+def bars(title: str, counts: NDArray[np.int64], edges: NDArray[np.float64]) -> Table:
+    """A histogram for the terminal."""
+    from rich.table import Table
+
+    table = Table(title=title, box=None, show_header=False, title_justify="left")
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column(justify="right")
+    for count, low, high in zip(counts, edges, edges[1:], strict=False):
+        table.add_row(f"{low:8.2f} .. {high:8.2f}", "█" * -(-40 * int(count) // max(int(counts.max()), 1)), str(count))
+    return table
+
+
+def draw(file: Path, histograms: dict[str, Histogram]) -> None:
+    """Histograms side by side, as a PNG."""
+    from PIL import Image, ImageDraw
+
+    width, height, margin = 360, 240, 36
+    picture = Image.new("RGB", (width * len(histograms), height), "white")
+    pen = ImageDraw.Draw(picture)
+    for column, (name, (counts, edges)) in enumerate(histograms.items()):
+        left, right, floor = column * width + margin, (column + 1) * width - margin, height - margin
+        step = (right - left) / len(counts)
+        pen.text((left, 8), f"{TITLES[name]} (n = {int(counts.sum())})", fill="black")
+        for i, count in enumerate(counts):
+            top = floor - round((floor - margin) * int(count) / max(int(counts.max()), 1))
+            pen.rectangle((left + i * step + 1, top, left + (i + 1) * step - 1, floor), fill=(70, 110, 170))
+        pen.line((left, floor, right, floor), fill="black")
+        pen.text((left, floor + 6), f"{edges[0]:.4g}", fill="black")
+        pen.text((right, floor + 6), f"{edges[-1]:.4g}", fill="black", anchor="ra")
+        pen.text((left - 4, margin), str(int(counts.max())), fill="black", anchor="ra")
+    aside = file.with_name(f".{file.name}.part")
+    picture.save(aside, "PNG")
+    aside.replace(file)
