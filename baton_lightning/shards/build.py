@@ -78,6 +78,8 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
 
 def require_sense(settings: Settings, workers: int) -> None:
     """Refuses numbers out of range."""
+    if not settings.max_seconds >= min(clip.seconds for clip in settings.clips.values()):
+        raise ValueError(f"shards build: --max-seconds must be as long as a clip at least, got {settings.max_seconds:g}")
     if settings.shard_clips < 1 or workers < 0 or settings.codec_clips < 0:
         raise ValueError(f"shards build: needs shard size >= 1, workers >= 0 and codec clips >= 0, got {settings.shard_clips}, {workers}, "
                          f"{settings.codec_clips}")  # fmt: skip
@@ -100,7 +102,9 @@ def begin(out: Path, settings: Settings) -> dict[str, Any] | None:
         return None
     content = json.loads(record.read_text())
     was, now = flat(content["settings"]), flat(settings.to_dict())
-    if differs := [f"{name}: {was.get(name)} -> {now.get(name)}" for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]:
+    if differs := [
+        f"{name}: {was.get(name)} -> {now.get(name)}" for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)
+    ]:
         more = f" and {len(differs) - 4} more" if len(differs) > 4 else ""
         raise ValueError(f"shards build: {out}/ was built with other settings ({'; '.join(differs[:4])}{more}); build into another folder, "
                          f"or delete {out}/")  # fmt: skip
@@ -117,7 +121,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted names."""
     if not isinstance(values, dict):
         return {prefix: values}
-    return {name: v for key, child in values.items() for name, v in flat(child, f"{prefix}.{key}".strip(".")).items()}
+    return {name: v for key, child in values.items() for name, v in flat(child, ".".join(filter(None, (prefix, key)))).items()}
 
 
 def decide(parts: Iterable[Path]) -> tuple[list[Note], list[Note]]:

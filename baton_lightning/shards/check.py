@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
 from baton_lightning.shards.format import (
-    BUCKETS, CACHE, CACHES, STATISTICS, Shard, SplitIndex, cache_suffix, clip_of, file_digest, read_root,
+    BUCKETS,
+    CACHE,
+    CACHES,
+    STATISTICS,
+    Shard,
+    SplitIndex,
+    cache_suffix,
+    clip_of,
+    file_digest,
+    read_root,
 )  # fmt: skip
 
 if TYPE_CHECKING:

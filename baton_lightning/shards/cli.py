@@ -26,7 +26,7 @@ then the largest that needs no enlarging. OUT/<bucket>/ is a data set of its own
 examples:
   python -m baton_lightning shards build films.csv data/films --clip experiments/base.yaml
   python -m baton_lightning shards build films/ data/films --clip experiments/paper/base.yaml --bucket 512x512x5s --bucket 960x544x5s
-  python -m baton_lightning shards build films.jsonl data/films --modalities av audio --limit max_seconds=120 --max-rejected 0.2
+  python -m baton_lightning shards build films.jsonl data/films --modalities av audio --limit min_loudness=-40 --max-rejected 0.2
 """
 
 
@@ -55,7 +55,10 @@ def main(argv: list[str]) -> int:
     checking = verbs.add_parser("check", help=about, description=about)
     checking.add_argument("root", type=Path, help="folder of the data set")
     checking.add_argument(
-        "--previews", nargs=2, metavar=("N", "DIR"), help="decode N clips of every split and bucket from their cached latents to mp4s in DIR"
+        "--previews",
+        nargs=2,
+        metavar=("N", "DIR"),
+        help="decode N clips of every split and bucket from their cached latents to mp4s in DIR",
     )
     checking.add_argument(
         "-c", "--config", type=Path, default=Path("experiments/encode.yaml"),
@@ -92,11 +95,21 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     text = "kinds of clips to take: with picture and sound, picture alone, sound alone (default: av)"
     add("--modalities", nargs="+", default=["av"], choices=BUCKETS, help=text)
     add("--cut", default="all", choices=["all", "first"], help="all consecutive clips of a recording, or its first (default: all)")
+    text = "how much of a recording is read, in s; it lies in memory, 0.2 GB a second at 1080p (default: %(default)g)"
+    add("--max-seconds", type=float, default=60.0, help=text)
     text = "shares of recordings that name no split, drawn by a hash of the key (default: train=0.9 val=0.05 test=0.05)"
     add("--splits", nargs="+", default=["train=0.9", "val=0.05", "test=0.05"], metavar="NAME=SHARE", help=text)
-    add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit that clips must keep to; a wrong name lists them")
+    add(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit that clips must keep to; a wrong name lists them"
+    )
     add("--max-rejected", type=float, default=1.0, metavar="FRACTION", help="exit with 1 if more than this share of clips is rejected")
-    add("--fit-codec", type=int, default=0, metavar="N", help="fit the demo's patch codec to N clips, for experiments/encode.yaml (default: 0)")
+    add(
+        "--fit-codec",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fit the demo's patch codec to N clips, for experiments/encode.yaml (default: 0)",
+    )
     add("--shard-size", type=int, default=100, help="clips a shard (default: %(default)s)")
     add("--workers", type=int, default=2, help="processes, one thread each (default: %(default)s)")
 
@@ -117,10 +130,11 @@ def build(options: argparse.Namespace) -> int:
     base = options.source if options.source.is_dir() else options.source.parent
     changes = {name: getattr(options, name) for name in ("seconds", "fps", "height", "width", "sample_rate")}
     clips = geometries(clip_of_experiment(options.clip, changes), options.bucket)
+    limits = limits_with(Limits(min_fps=next(iter(clips.values())).fps), options.limit)
     sources = read_sources(options.source, shares(options.splits))
     settings = Settings(
-        clips=clips, buckets=tuple(sorted(options.modalities)), limits=limits_with(Limits(), options.limit), cut=options.cut,
-        shard_clips=options.shard_size, sources=digest_of(sources, base), codec_clips=options.fit_codec,
+        clips=clips, buckets=tuple(sorted(options.modalities)), limits=limits, cut=options.cut,
+        max_seconds=options.max_seconds, shard_clips=options.shard_size, sources=digest_of(sources, base), codec_clips=options.fit_codec,
     )  # fmt: skip
     report = build_set(sources, base, options.out, settings, options.workers)
     console = Console()

@@ -41,7 +41,7 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
 
     Args:
         base: Everything but width, height and seconds.
-        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; none = the base alone. A single geometry is written to the build's own folder.
+        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; none = the base alone. A single one has the empty name.
 
     Raises:
         ValueError: If a name is no such name or occurs twice, or the sizes do not divide by the strides.
@@ -74,7 +74,7 @@ def shares(words: Iterable[str]) -> dict[str, float]:
 
 
 def limits_with(limits: Any, words: Iterable[str]) -> Any:
-    """Limits with some changed by words like ``max_seconds=60``.
+    """Limits with some changed by words like ``min_loudness=-40``.
 
     Args:
         limits: A dataclass of numbers.

@@ -67,7 +67,9 @@ def absurdities(kind: str, name: str, moments: Moments) -> list[str]:
         found.append(f"{still} of {len(std)} channels of the {name} features are constant over all clips")
     spread, offset = float(std.square().mean().sqrt()), float(moments.mean.abs().max())
     if kind == "latents" and max(spread, offset) > WILD:
-        found.append(f"{name} latents have standard deviation {spread:.3g} and channel means up to {offset:.3g}; normalised ones have 1 and 0")
+        found.append(
+            f"{name} latents have standard deviation {spread:.3g} and channel means up to {offset:.3g}; normalised ones have 1 and 0"
+        )
     return found
 
 

@@ -10,22 +10,26 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.contract import Limits, content_digest, inspect
+from baton_lightning.media import MediaError, mp4_bytes
+from baton_lightning.shards.contract import Limits, Rejection, content_digest, decibel, inspect
 from baton_lightning.shards.cut import clip_starts, cut_picture, cut_sound, extent_of, suits_best
 from baton_lightning.shards.format import VERSION, Shard, shard_name
+from baton_lightning.shards.recording import Recording, read_recording
 from baton_lightning.shards.sources import Source
 from baton_lightning.shards.writer import write_shard
-
-if TYPE_CHECKING:
-    from baton_lightning.shards.recording import Recording
 
 PART = "part"
 PART_SOURCES = 16
 """Recordings of a part: what a killed build may have to do again, for each worker."""
+OF_A_CLIP = ("black_video", "frozen_video", "silent_audio", "clipping")
+"""Reasons that lie in a passage and not in the file: every clip is judged for itself."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Settings:
         limits: What a clip must keep to.
         cut: ``all`` clips of a recording, or the ``first``.
         shard_clips: Clips in a shard, but for the last of its kind.
+        max_seconds: How much of a recording is read, in s; all of it lies in memory.
         sources: Digest of the list of recordings.
         codec_clips: Clips that the patch codec is fitted to; 0 fits none.
     """
@@ -46,6 +51,7 @@ class Settings:
     buckets: tuple[str, ...]
     limits: Limits
     cut: str
+    max_seconds: float
     shard_clips: int
     sources: str
     codec_clips: int = 0
@@ -93,30 +99,28 @@ def name_of(file: Path, base: Path) -> str:
 
 def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, bytes] | None]]:
     """What becomes of a recording: for each clip its note and its members, or why there are none."""
-    from baton_lightning.media import MediaError
-    from baton_lightning.shards.recording import read_recording
 
     def rejected(key: str, reason: str, detail: str, start: float, end: float | None) -> tuple[dict[str, Any], None]:
-        seconds = {"start": round(start, 6), "end": None if end is None else round(end, 6)}
-        return {"key": key, "file": name, "reason": reason, "detail": detail, **seconds}, None
+        text = detail.replace(str(source.file), name)  # wherever the folder lies
+        return {"key": key, "file": name, "reason": reason, "detail": text} | span(start, end), None
 
     try:
-        recording = read_recording(source.file, settings.limits.max_seconds)
+        recording = read_recording(source.file, min(settings.max_seconds, source.end or settings.max_seconds))
+        bucket = bucket_of(recording, settings.buckets)
+        violations = inspect(recording, settings.limits, needs_video=bucket != "audio", needs_audio=bucket != "video")
+        if broken := [violation for violation in violations if violation[0] not in OF_A_CLIP]:
+            raise Rejection(broken[0][0], "; ".join(detail for _, detail in broken))
     except MediaError as error:
-        yield rejected(source.key, error.reason, error.detail.replace(str(source.file), name), source.start, source.end)
+        yield rejected(source.key, error.reason, error.detail, source.start, source.end)
         return
-    bucket = "video" if recording.waveform is None else "audio" if recording.frames is None else "av"
-    if bucket not in settings.buckets:
-        missing = {"video": "no_audio", "audio": "no_video", "av": "both"}[bucket]
-        detail = f"is of bucket {bucket}; the set takes {', '.join(settings.buckets)}"
-        yield rejected(source.key, missing, detail, source.start, source.end)
-        return
-    num_samples = 0 if recording.waveform is None else len(recording.waveform)
-    times = None if recording.frames is None else recording.frame_times
+    if recording.stopped and (source.end is None or source.end > settings.max_seconds):
+        yield rejected(source.key, "too_long", f"is not read beyond {settings.max_seconds:g} s", settings.max_seconds, source.end)
+    times = recording.frame_times if bucket != "audio" else None
+    num_samples = len(recording.waveform) if recording.waveform is not None and bucket != "video" else 0
     extent = extent_of(times, num_samples, recording.sample_rate, recording.audio_start, source.start, source.end)
+    size = recording.frames.shape[1:3] if recording.frames is not None and bucket != "audio" else None
     geometries = list(settings.clips)
-    size = None if recording.frames is None else recording.frames.shape[1:3]
-    chosen = suits_best([settings.clips[name] for name in geometries], extent, size)
+    chosen = suits_best([settings.clips[geometry] for geometry in geometries], extent, size)
     if chosen is None:
         shortest = min(clip.seconds for clip in settings.clips.values())
         yield rejected(source.key, "too_short", f"has {extent.seconds:.3f} s, a clip {shortest:g} s", source.start, source.end)
@@ -125,13 +129,80 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
     for i, start in enumerate(clip_starts(extent, clip, settings.cut)):
         key, end = f"{source.key}-{i:04d}", start + clip.seconds
         window = window_of(recording, start, end)
-        violations = inspect(
-            window, settings.limits, needs_video=bucket != "audio", needs_audio=bucket != "video", min_seconds=0.0
-        )
-        if violations:
-            first = violations[0]
-            yield rejected(key, first.reason, "; ".join(v.detail for v in violations), start, end)
+        violations = inspect(window, settings.limits, needs_video=bucket != "audio", needs_audio=bucket != "video")
+        if broken := [violation for violation in violations if violation[0] in OF_A_CLIP]:
+            yield rejected(key, broken[0][0], "; ".join(detail for _, detail in broken), start, end)
             continue
         note = {"key": key, "file": name, "geometry": geometries[chosen], "split": source.split, "bucket": bucket}
-        note |= {"start": round(start, 6), "end": round(end, 6), "digest": content_digest(window)}
-        yield note, encoded(recording, start, clip, source, name, extent.seconds)
+        yield note | span(start, end) | {"digest": content_digest(window)}, members_of(recording, bucket, start, clip, source, name)
+
+
+def span(start: float, end: float | None) -> dict[str, float | None]:
+    """Start and end as they are written, in s."""
+    return {"start": round(start, 6), "end": None if end is None else round(end, 6)}
+
+
+def bucket_of(recording: Recording, wanted: tuple[str, ...]) -> str:
+    """Bucket of a recording. One with picture and sound goes to ``av`` or, where that is not wanted, gives up the other half.
+
+    Raises:
+        Rejection: If what it has is not wanted.
+    """
+    has = {"video": recording.frames is not None, "audio": recording.waveform is not None}
+    if all(has.values()) and "av" in wanted:
+        return "av"
+    for bucket in ("video", "audio"):
+        if has[bucket] and bucket in wanted:
+            return bucket
+    missing = "video" if not has["video"] else "audio"
+    raise Rejection(f"no_{missing}", f"there is no {missing} stream, and clips without are not taken ({', '.join(wanted)})")
+
+
+def window_of(recording: Recording, start: float, end: float) -> Recording:
+    """The frames that appear, and the samples that sound, from ``start`` to ``end``, in s."""
+    frames, times, waveform = recording.frames, recording.frame_times, recording.waveform
+    first, last = np.searchsorted(times, [start - 1e-6, end - 1e-6])
+    first = min(first, max(last - 1, 0))
+    if waveform is None:
+        return replace(recording, frames=None if frames is None else frames[first:last], frame_times=times[first:last])
+    low, high = (max(round((t - recording.audio_start) * recording.sample_rate), 0) for t in (start, end))
+    return replace(
+        recording, frames=None if frames is None else frames[first:last], frame_times=times[first:last], waveform=waveform[low:high],
+        audio_start=recording.audio_start + low / recording.sample_rate,
+    )  # fmt: skip
+
+
+def members_of(recording: Recording, bucket: str, start: float, clip: ClipSpec, source: Source, name: str) -> dict[str, bytes]:
+    """A clip's movie, and its captions with what is known of it."""
+    frames = sound = None
+    known: dict[str, Any] = {"file": name, "start": round(start, 6)}
+    measured: dict[str, float] = {}
+    lengths = []
+    if bucket != "audio":
+        assert recording.frames is not None
+        frames = cut_picture(recording.frames, recording.frame_times, start, clip)
+        rows, columns = recording.frames.shape[1:3]
+        known |= {"fps": round(1 / float(np.median(np.diff(recording.frame_times))), 3), "height": rows, "width": columns}
+        lengths.append(recording.video_end - float(recording.frame_times[0]))
+        measured["motion"] = float(np.mean([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)]))
+    if bucket != "video":
+        assert recording.waveform is not None
+        sound = cut_sound(recording.waveform, recording.sample_rate, recording.audio_start, start, clip)
+        known |= {"sample_rate": recording.sample_rate, "channels": recording.waveform.shape[1]}
+        lengths.append(recording.audio_end - recording.audio_start)
+        measured["loudness"] = decibel(float(np.square(sound.astype(np.float64)).mean()))
+    metadata = {
+        "video_prompt": source.video_prompt,
+        "audio_prompt": source.audio_prompt,
+        "speakers": list(source.speakers),
+        "speech": source.speech,
+        "has_video": frames is not None,
+        "has_audio": sound is not None,
+        "fps": clip.fps,
+        "sample_rate": clip.sample_rate,
+        "seconds": clip.seconds,
+        "source": known | {"seconds": round(min(lengths), 3)},
+        "measured": {quantity: round(value, 3) for quantity, value in measured.items()},
+    }
+    movie = mp4_bytes(frames, clip.fps, sound, clip.sample_rate)
+    return {"mp4": movie, "json": json.dumps(metadata, ensure_ascii=False).encode()}

@@ -1,0 +1,244 @@
+"""Sets of recordings: what passes is cut and indexed, what does not is named, and a killed build ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from baton_lightning.__main__ import main
+from baton_lightning.clip import ClipSpec
+from baton_lightning.media import read_mp4
+from baton_lightning.shards.build import BUILD, REJECTED, WORK
+from baton_lightning.shards.format import Shard, SplitIndex, clip_of, file_digest, read_root
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ["--seconds", "1", "--shard-size", "10", "--workers", "0"]
+
+
+def build(source: Path, out: Path, *more: str) -> int:
+    return main(["shards", "build", str(source), str(out), *OPTIONS, *more])
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {str(file.relative_to(root)): file_digest(file) for file in sorted(root.rglob("*")) if file.is_file()}
+
+
+def clips(root: Path) -> dict[str, tuple[str, dict[str, Any], bytes]]:
+    """Key -> bucket, metadata and movie."""
+    found = {}
+    for split in read_root(root)["splits"]:
+        index = SplitIndex.read(root / split)
+        for number, entry in enumerate(index.shards):
+            shard = Shard.open(index.tar(number))
+            for key in shard.members:
+                found[key] = (entry["bucket"], json.loads(shard.read(key, "json")), shard.read(key, "mp4"))
+    return found
+
+
+def rejected(out: Path) -> dict[str, str]:
+    return {note["key"]: note["reason"] for note in map(json.loads, (out / REJECTED).read_text().splitlines())}
+
+
+@pytest.fixture(scope="module")
+def built(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "set"
+    assert build(recordings, out, "--modalities", "av", "video", "audio") == 0
+    return out
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built, tmp_path / "copy")
+
+
+def test_every_recording_is_in_the_set_or_named_with_its_reason(built: Path) -> None:
+    found = clips(built)
+    good = {f"good-{i}-0000" for i in range(30)} | {f"long-000{i}" for i in range(3)} | {"mute-0000", "blind-0000"}
+    assert set(found) == good
+    reasons = {"copy-0000": "duplicate", "short": "too_short", "still-0000": "frozen_video", "garbage": "unreadable"}
+    assert rejected(built) == reasons
+    notes = [json.loads(line) for line in (built / REJECTED).read_text().splitlines()]
+    assert all(list(note) == ["key", "file", "reason", "detail", "start", "end"] and note["detail"] for note in notes)
+    assert "good-3-0000" in next(note["detail"] for note in notes if note["key"] == "copy-0000")
+    assert not (built / WORK).exists()
+
+
+def test_shards_hold_one_bucket_each_and_the_index_counts_them(built: Path) -> None:
+    root = read_root(built)
+    clip = clip_of(root["clip"])
+    assert clip == ClipSpec(seconds=1.0)
+    for split, entry in root["splits"].items():
+        index = SplitIndex.read(built / split)
+        assert (index.digest, index.num_clips) == (entry["sha256"], sum(shard["num_clips"] for shard in index.shards))
+        for number, shard in enumerate(index.shards):
+            assert (file_digest(index.tar(number)), index.tar(number).stat().st_size) == (shard["sha256"], shard["num_bytes"])
+            assert shard["num_clips"] <= 10
+    for bucket, metadata, movie in clips(built).values():
+        assert (metadata["has_video"], metadata["has_audio"]) == (bucket != "audio", bucket != "video")
+        media = read_mp4(movie, has_video=metadata["has_video"], has_audio=metadata["has_audio"])
+        assert len(media.frames) == clip.num_frames * metadata["has_video"]
+        assert len(media.waveform) == clip.num_samples * metadata["has_audio"]
+    assert {b: k for k, (b, *_) in clips(built).items() if b != "av"} == {"video": "mute-0000", "audio": "blind-0000"}
+
+
+def test_a_clip_is_the_passage_of_its_recording_with_its_captions(built: Path, recordings: Path) -> None:
+    found, source = clips(built), read_mp4(recordings.parent / "long.mp4")
+    for i in range(3):
+        _, metadata, movie = found[f"long-000{i}"]
+        media = read_mp4(movie)
+        assert np.abs(media.frames.astype(int) - source.frames[12 * i : 12 * i + 13]).mean() < 3
+        assert np.abs(media.waveform - source.waveform[16000 * i : 16000 * (i + 1)]).mean() < 0.02
+        assert (metadata["video_prompt"], metadata["audio_prompt"]) == ("a square, long.mp4", "a tone, long.mp4")
+        assert metadata["source"]["start"] == pytest.approx(i, abs=0.01) and metadata["source"]["fps"] == 12
+    assert (found["good-0-0000"][1]["speakers"], found["good-0-0000"][1]["speech"]) == (["Ann"], "oh")
+
+
+def test_processes_and_one_process_build_the_same_set(built: Path, recordings: Path, tmp_path: Path) -> None:
+    assert build(recordings, tmp_path / "set", "--modalities", "av", "video", "audio", "--workers", "2") == 0
+    assert digests(tmp_path / "set") == digests(built)
+
+
+def test_a_build_goes_on_where_it_stopped_and_ends_the_same(recordings: Path, built: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from baton_lightning.shards import build as module
+
+    out, more = tmp_path / "set", ("--modalities", "av", "video", "audio")
+    for name, calls in (("make_part", 2), ("copy_clips", 2)):
+        work = getattr(module, name)
+        left = iter(range(calls))
+
+        def stopping(*job: Any, work: Any = work, left: Any = left) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return work(*job)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, name, stopping)
+            build(recordings, out, *more)
+    parts = {file: file.stat().st_mtime_ns for file in (out / WORK).iterdir()}
+    assert parts and not (out / "index.json").exists()
+    (out / "train" / ".clips-000001.tar.1.part").write_bytes(b"half")
+    assert build(recordings, out, *more) == 0
+    assert digests(out) == digests(built)
+
+
+def test_a_finished_build_is_left_alone(recordings: Path, copy: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in copy.rglob("*")}
+    assert build(recordings, copy, "--modalities", "av", "video", "audio") == 0
+    assert {file: file.stat().st_mtime_ns for file in copy.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--fps", "8"], "clips.fps: 12.0 -> 8.0"),
+        (["--limit", "min_motion=9"], "limits.min_motion: 5.0 -> 9.0"),
+        (["--cut", "first"], "cut:"),
+    ],
+)
+def test_other_settings_are_refused_by_name(recordings: Path, copy: Path, capsys: Any, more: list[str], named: str) -> None:
+    assert build(recordings, copy, "--modalities", "av", "video", "audio", *more) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_a_set_that_was_not_built_from_recordings_is_not_touched(recordings: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "index.json").write_text("{}")
+    assert build(recordings, tmp_path) == 1
+    assert "not built from recordings" in capsys.readouterr().err
+
+
+def test_too_many_rejections_fail_but_lose_nothing(recordings: Path, tmp_path: Path, capsys: Any) -> None:
+    assert build(recordings, tmp_path / "set", "--max-rejected", "0.05") == 1
+    assert {"mute", "blind"} <= set(rejected(tmp_path / "set")) and len(clips(tmp_path / "set")) == 33
+    out = capsys.readouterr().out
+    assert "no_audio" in out and "33 clips accepted, 6 rejected (15.4%)" in out
+    assert build(recordings, tmp_path / "set", "--max-rejected", "0.2") == 0
+    assert main(["shards", "check", str(tmp_path / "set")]) == 0
+
+
+def test_nothing_that_passes_is_an_error(recordings: Path, tmp_path: Path, capsys: Any) -> None:
+    assert build(recordings, tmp_path / "set", "--seconds", "10") == 1
+    assert "no clip passed" in capsys.readouterr().err and len(rejected(tmp_path / "set")) == 37
+
+
+def test_recordings_go_to_the_geometry_that_suits_them(tmp_path: Path, recorder: Any) -> None:
+    (tmp_path / "films").mkdir()
+    for name, side, seconds in (("wide", (32, 64), 1.1), ("long", (32, 64), 2.1), ("square", (48, 48), 2.1)):
+        recorder(tmp_path / f"films/{name}.mp4", len(name), seconds, side=side)
+        (tmp_path / f"films/{name}.txt").write_text(name)
+    buckets = ["64x32x1s", "64x32x2s", "32x32x1s"]
+    out = tmp_path / "set"
+    assert build(tmp_path / "films", out, *[word for name in buckets for word in ("--bucket", name)]) == 0
+    assert [sorted(clips(out / name)) for name in buckets] == [["wide-0000"], ["long-0000"], ["square-0000", "square-0001"]]
+    assert read_root(out / "64x32x2s")["clip"] == ClipSpec(seconds=2.0, width=64).to_dict()
+    assert main(["shards", "check", str(out)]) == 0 and main(["shards", "stat", str(out)]) == 0
+
+
+def test_what_lies_beyond_the_part_that_is_read_is_named(recordings: Path, tmp_path: Path) -> None:
+    row = json.dumps({"file": str(recordings.parent / "long.mp4"), "text": "x"})
+    (tmp_path / "list.jsonl").write_text(row)
+    assert build(tmp_path / "list.jsonl", tmp_path / "set", "--max-seconds", "2.2") == 0
+    assert len(clips(tmp_path / "set")) == 2 and list(rejected(tmp_path / "set").values()) == ["too_long"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--bucket", "64x32"], "the bucket '64x32' is no WIDTHxHEIGHTxSECONDSs"),
+        (["--splits", "train"], "a split is given as NAME=SHARE"),
+        (["--limit", "min_moton=1"], "did you mean `min_motion`?"), (["--max-rejected", "2"], "must lie in 0 .. 1"),
+        (["--shard-size", "0"], "needs shard size >= 1"), (["--max-seconds", "0.5"], "must be as long as a clip at least"),
+        (["--clip", "experiments/nothing.yaml"], "there is no file"), (["--width", "33"], "clip.width must be a multiple of 8"),
+    ],
+)  # fmt: skip
+def test_wrong_options_say_what_is_wanted(recordings: Path, tmp_path: Path, capsys: Any, more: list[str], message: str) -> None:
+    assert build(recordings, tmp_path / "set", *more) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "set").exists()
+
+
+def test_the_geometry_of_an_experiment_is_used(recordings: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "own.yaml").write_text(f"base: {ROOT}/experiments/base.yaml\nclip:\n  seconds: 1.0\n  height: 24\n")
+    assert build(recordings, tmp_path / "set", "--clip", str(tmp_path / "own.yaml"), "--height", "16") == 0
+    assert clip_of(read_root(tmp_path / "set")["clip"]) == ClipSpec(seconds=1.0, height=16)
+
+
+@pytest.mark.slow
+def test_a_build_of_500_clips_killed_three_times_equals_an_uninterrupted_one(tmp_path: Path, recorder: Any) -> None:
+    (tmp_path / "films").mkdir()
+    for i in range(500):
+        recorder(tmp_path / f"films/{i:03d}.mp4", i, 1.1 if i % 50 else 0.5)
+        (tmp_path / f"films/{i:03d}.txt").write_text(f"film {i}")
+    shutil.copy(tmp_path / "films/001.mp4", tmp_path / "films/499.mp4")
+
+    def run(out: Path, seconds: float | None) -> bool:
+        command = [sys.executable, "-m", "baton_lightning", "shards", "build", f"{tmp_path}/films", str(out), "--seconds", "1"]
+        process = subprocess.Popen([*command, "--shard-size", "50", "--workers", "2"], cwd=ROOT, start_new_session=True)
+        try:
+            return process.wait(seconds or 300) == 0
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return False
+
+    start = time.monotonic()
+    assert run(tmp_path / "whole", None)
+    whole = time.monotonic() - start
+    draws, kills = random.Random(0), 0
+    while kills < 3:  # each survives a while longer than the last, wherever that is
+        assert not run(tmp_path / "killed", whole * draws.uniform(0.2, 0.3)), "it ended before it was killed"
+        kills += 1
+    assert not json.loads((tmp_path / "killed" / BUILD).read_text())["report"]
+    assert run(tmp_path / "killed", None)
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    assert len(clips(tmp_path / "whole")) == 489
