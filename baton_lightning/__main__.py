@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments without the program's name; ``None`` takes the process's.
 
     Returns:
-        Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments.
+        Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments, 130 interrupted (Ctrl+C), 143 terminated (SIGTERM).
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -68,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
 
             return run(verb, rest)
         return importlib.import_module(OTHERS[verb][0]).main(rest)
+    except KeyboardInterrupt:
+        print(f"baton_lightning: {verb} was interrupted", file=sys.stderr)
+        return 130
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         if os.environ.get("BATON_DEBUG"):
             raise

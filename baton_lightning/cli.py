@@ -10,19 +10,21 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.runs import manifest
+from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")
@@ -61,13 +63,14 @@ class RunSpec:
 class BatonCLI(LightningCLI):
     """LightningCLI with sections ``clip`` and ``run``, both linked to wherever they are needed."""
 
-    def __init__(self, args: list[str], *, run: bool = True) -> None:
+    def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": list(callbacks)},
             parser_kwargs=SETTINGS | {verb: SETTINGS for verb in self.subcommands()},
             args=args,
             run=run,
@@ -180,20 +183,35 @@ def run(verb: str, argv: list[str]) -> int:
         argv: Its arguments.
 
     Returns:
-        Exit code: 0 done, 1 a failed run, 2 wrong arguments, 130 interrupted.
+        Exit code: 0 done, 1 a failed run, 2 wrong arguments, 130 interrupted, 143 terminated.
     """
+    termination = Termination()
     try:
-        BatonCLI([verb, *expand(argv)])
+        with termination.listening():
+            BatonCLI([verb, *expand(argv)], callbacks=[termination])
     except Finished as finished:
         print(finished)
         return 0
     except WrongArguments as error:
         print(f"baton_lightning: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("baton_lightning: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    except Terminated:
+        print(f"baton_lightning: terminated; {GOES_ON[verb]}", file=sys.stderr, flush=True)
+        return TERMINATED
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes exit(1) of Ctrl+C
+            raise
+        print(f"baton_lightning: interrupted; {GOES_ON[verb]}", file=sys.stderr, flush=True)
+        return INTERRUPTED
     return 0
+
+
+GOES_ON = {
+    "fit": "the same command goes on from the last checkpoint",
+    "validate": "the same command scores from the start",
+    "test": "the same command scores from the start",
+    "predict": "the same command goes on with what is not written yet",
+}
 
 
 UNKNOWN = (

@@ -162,11 +162,15 @@ class JointTraining(LightningModule):
             losses[f"loss_{name}"] = (error * weight).sum() / weight.sum().clamp(min=1.0)
         return losses
 
+    def sees_plan(self, batch: Batch) -> Tensor:
+        """Which clips of a training batch keep their plan [B], bool; the others are dropped out."""
+        draw = draws.draw_uniform((), seed=self.seed, epoch=batch.epoch, index=batch.index, purpose="plan.dropout")
+        return (draw >= self.plan_dropout).to(self.device)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        counter = {"seed": self.seed, "epoch": batch.epoch, "index": batch.index}
-        t = self.timesteps.draw(**counter).to(self.device)
-        has_plan = (draws.draw_uniform((), **counter, purpose="plan.dropout") >= self.plan_dropout).to(self.device)
-        losses = self.flow_loss(batch, self.plan(batch, seed=self.seed), t, purpose="noise", epoch=batch.epoch, has_plan=has_plan)
+        t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
+        plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
+        losses = self.flow_loss(batch, plan, t, purpose="noise", epoch=batch.epoch, has_plan=has_plan)
         loss = losses["loss_video"] + losses["loss_audio"]
         self.log_dict({"train/loss": loss, **{f"train/{k}": v for k, v in losses.items()}}, batch_size=len(batch))
         return loss

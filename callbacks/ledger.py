@@ -1,0 +1,184 @@
+"""The ledger: what every optimiser step was trained on, one JSON line a step, the same bytes however often a run was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from baton_lightning.batch import Batch
+
+NAME = "ledger.jsonl"
+COUNTS = ("samples", "video_samples", "audio_samples", "plan_samples", "video_tokens", "audio_latents", "planned_tokens")
+COLUMNS = ("epoch", "index", "key", *COUNTS)
+"""What is gathered of a sample: where it stands, the digest of its key, what it counts for."""
+BRANCHES = {
+    "video": re.compile(r"(^|[._])video([._]|$)"),
+    "audio": re.compile(r"(^|[._])audio([._]|$)"),
+    "plan": re.compile(r"(^|[._])(plan|latent_mlp)([._]|$)"),
+}
+"""Branch -> names of its parameters."""
+
+
+class Ledger(Callback):
+    """Writes ``ledger.jsonl`` into the run's folder and stops a run whose branch is trained on nothing.
+
+    A line says, of all ranks together: step, epoch, samples, those with video, audio and plan (after plan dropout), video tokens, audio
+    latents and planned tokens that the loss saw, a digest of the samples in the order of the epoch, which does not depend on the number
+    of ranks, and the loss as a hexadecimal float, bit for bit. A resumed run cuts off the lines behind its checkpoint first.
+
+    Args:
+        patience: Optimiser steps in a row that a trained branch may see no sample of its own.
+        allow_absent: Branches (``video``, ``audio``, ``plan``) that may go without for ever, e.g. ``[video]`` for a run on sound alone.
+
+    Raises:
+        ValueError: If ``patience`` is below 1, or a branch is not one of the three.
+    """
+
+    def __init__(self, patience: int = 200, allow_absent: Sequence[str] = ()) -> None:
+        if patience < 1:
+            raise ValueError(f"Ledger: patience counts optimiser steps and must be at least 1, got {patience}")
+        if unknown := sorted(set(allow_absent) - set(BRANCHES)):
+            raise ValueError(f"Ledger: allow_absent must be of {', '.join(BRANCHES)}, got {', '.join(unknown)}")
+        self.patience, self.allow_absent = patience, tuple(allow_absent)
+        self.totals = dict.fromkeys(COUNTS, 0)
+        self.without = dict.fromkeys(BRANCHES, 0)
+        """Branch -> steps since it last saw a sample."""
+        self.rows: list[Tensor] = []
+        self.losses: list[float] = []
+
+    # ---- the file
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step, self.rows, self.losses = trainer.global_step, [], []
+        self.trained = {branch: name for branch in BRANCHES if (name := trained_parameter(pl_module, branch))}
+        self.path = Path(trainer.default_root_dir) / NAME
+        if trainer.is_global_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            cut(self.path, self.step)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.rows.append(rows_of(batch, pl_module))
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        self.losses.append(float(loss) if loss is not None else float("nan"))
+        if trainer.global_step == self.step:
+            return  # gradients are being accumulated
+        self.step = trainer.global_step
+        rows, losses = self.gather(trainer)
+        counts = dict(zip(COUNTS, rows[:, COLUMNS.index("samples") :].sum(0).tolist(), strict=True))
+        line = {"step": self.step, "epoch": batch.epoch, **counts, "digest": digest(rows), "loss": (sum(losses) / len(losses)).hex()}
+        if len(losses) > 1:
+            line["rank_losses"] = [loss.hex() for loss in losses]
+        if trainer.is_global_zero:
+            with self.path.open("ab", buffering=0) as file:
+                file.write(json.dumps(line).encode() + b"\n")
+        self.totals = {name: total + counts[name] for name, total in self.totals.items()}
+        if trainer.logger is not None and self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            trainer.logger.log_metrics({f"ledger/{name}": total for name, total in self.totals.items()}, self.step)
+        self.require_samples(counts)
+
+    def gather(self, trainer: Trainer) -> tuple[Tensor, list[float]]:
+        """Rows of all ranks in the order of the epoch, and each rank's mean loss; the step's own are dropped."""
+        mean = torch.tensor([[sum(self.losses) / len(self.losses)]], dtype=torch.float64).view(torch.int64)
+        rows = torch.cat([mean.expand(1, len(COLUMNS)), *self.rows])
+        self.rows, self.losses = [], []
+        gathered = trainer.strategy.all_gather(rows.to(trainer.strategy.root_device)).cpu().reshape(-1, *rows.shape)
+        samples = gathered[:, 1:].flatten(0, 1)
+        order = sorted(range(len(samples)), key=lambda i: samples[i, :2].tolist())
+        return samples[order], gathered[:, 0, :1].contiguous().view(torch.float64).flatten().tolist()
+
+    # ---- branches
+    def require_samples(self, counts: dict[str, int]) -> None:
+        """All ranks count alike, so all stop together.
+
+        Raises:
+            ValueError: If a branch that is trained saw no sample for ``patience`` steps.
+        """
+        for branch, parameter in self.trained.items():
+            self.without[branch] = 0 if counts[f"{branch}_samples"] else self.without[branch] + 1
+            if self.without[branch] >= self.patience and branch not in self.allow_absent:
+                raise ValueError(
+                    f"the {branch} branch is being trained ({parameter} and others), but no clip of the last {self.patience} steps up to "
+                    f"step {self.step} had {branch}; check the data and data.init_args.fields, freeze the branch, or, if that is meant, "
+                    f"set callbacks.ledger.Ledger allow_absent to [{branch}]"
+                )
+
+    # ---- the whole run
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        table = Table(title=f"trained on: {self.path}", show_header=False)
+        for name, total in self.totals.items():
+            table.add_row(name.replace("_", " "), f"{total:,}")
+        Console().print(table)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"totals": self.totals, "without": self.without}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.totals, self.without = dict(state_dict["totals"]), dict(state_dict["without"])
+
+
+def trained_parameter(module: LightningModule, branch: str) -> str:
+    """Name of the first trained parameter of a branch; empty if there is none, or the module has no plan to read."""
+    if branch == "plan" and not hasattr(module, "sees_plan"):
+        return ""
+    return next((name for name, p in module.named_parameters() if p.requires_grad and BRANCHES[branch].search(name)), "")
+
+
+def rows_of(batch: Batch, module: LightningModule) -> Tensor:
+    """What the samples of a batch count for [B, len(COLUMNS)], int64.
+
+    A planner's planned tokens are its targets, of the modalities that a clip has; a generator's are those it reads.
+    """
+    everyone = torch.ones(len(batch), dtype=torch.int64)
+    video, audio = (everyone if has is None else has.cpu().long() for has in (batch.has_video, batch.has_audio))
+    clip: Any = getattr(module, "clip", None)
+    planned = (clip.num_video_planned, clip.num_audio_planned) if clip is not None else (0, 0)
+    if hasattr(module, "sees_plan"):
+        plan = module.sees_plan(batch).cpu().long()  # type: ignore[operator]
+        planned_tokens = plan * sum(planned)
+    else:
+        plan = torch.zeros_like(everyone) if batch.video_features is None else video | audio
+        planned_tokens = plan * (video * planned[0] + audio * planned[1])
+    video_tokens = 0 if batch.video_latents is None or clip is None else clip.num_video_tokens
+    audio_latents = 0 if batch.audio_latents is None else batch.audio_latents.shape[1]
+    keys = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little", signed=True) for key in batch.keys]
+    values = {
+        "epoch": everyone * batch.epoch,
+        "index": batch.index.cpu().long(),
+        "key": torch.tensor(keys, dtype=torch.int64),
+        "samples": everyone,
+        "video_samples": video,
+        "audio_samples": audio,
+        "plan_samples": plan,
+        "video_tokens": video * video_tokens,
+        "audio_latents": audio * audio_latents,
+        "planned_tokens": planned_tokens,
+    }
+    return torch.stack([values[name] for name in COLUMNS], 1)
+
+
+def digest(rows: Tensor) -> str:
+    """Short SHA-256 of epoch, place and key of samples, in their order."""
+    return hashlib.sha256(json.dumps(rows[:, :3].tolist()).encode()).hexdigest()[:16]
+
+
+def cut(path: Path, step: int) -> None:
+    """Drops the lines after a step, and one that was not written to its end."""
+    kept = 0
+    if path.exists():
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            kept += len(line)
+    with path.open("ab") as file:
+        file.truncate(kept)

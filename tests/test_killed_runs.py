@@ -1,0 +1,140 @@
+"""Real processes: what a run says when it is stopped, what it exits with, and that the same command goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MODULE = """
+import time
+import torch
+from lightning.pytorch import LightningModule
+
+class Slow(LightningModule):
+    def __init__(self, clip, seed: int = 0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(3))
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return (self.weight - batch.context.mean((0, 1))).square().sum()
+"""
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of clips with texts, a module, and a configuration of both."""
+    folder = tmp_path_factory.mktemp("killed")
+    spec = importlib.util.spec_from_file_location("text_sets", ROOT / "tests/datamodules/conftest.py")
+    sets = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sets)
+    base = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())
+    from baton_lightning.clip import ClipSpec
+
+    clip = base["clip"] | {"text_tokens": 2, "text_width": 3}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in clip.items()}
+    sets.make_text_set(folder / "set", [5, 1, 7], clip=ClipSpec(**values))
+    (folder / "slow_module.py").write_text(MODULE)
+    saver = base["trainer"]["callbacks"][0]
+    saver["init_args"] |= {"every_n_train_steps": 4}
+    trainer = {"max_steps": STEPS, "val_check_interval": STEPS, "limit_val_batches": 0, "accelerator": "cpu"}
+    config = {
+        "base": str(ROOT / "experiments/base.yaml"),
+        "clip": {"text_tokens": 2, "text_width": 3},
+        "model": {"class_path": "slow_module.Slow"},
+        "data": {"init_args": {"root": str(folder / "set"), "batch_size": 4, "fields": ["text"]}},
+        "run": {"root": str(folder / "runs"), "experiment": "e"},
+        "trainer": trainer | {"callbacks": [saver, {"class_path": "callbacks.ledger.Ledger"}]},
+    }
+    (folder / "slow.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def start(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "baton_lightning", "fit", "-c", str(folder / "slow.yaml"), f"--run.stage={name}", *more]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  a shell's `&` makes its children deaf
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,
+        start_new_session=True,
+    )
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    ledger = folder / "runs/e" / name / "ledger.jsonl"
+    return [json.loads(line) for line in ledger.read_text().splitlines() if line.endswith("}")] if ledger.exists() else []
+
+
+def stop_at(folder: Path, name: str, step: int, send: signal.Signals, *more: str) -> tuple[int, str]:
+    """Sends a signal once the ledger has a step; exit code and what was said."""
+    process = start(folder, name, *more)
+    deadline = time.monotonic() + 90
+    while not any(line["step"] >= step for line in lines(folder, name)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-3000:]
+        time.sleep(0.02)
+    process.send_signal(send)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def finish(folder: Path, name: str, *more: str) -> str:
+    process = start(folder, name, *more)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Callable[[str], bytes]:
+    """The files of a run that nothing stopped."""
+    finish(folder, "whole")
+    return lambda file: (folder / "runs/e/whole" / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_killed_interrupted_and_terminated_ends_as_one_that_was_not(folder: Path, whole: Callable[[str], bytes]) -> None:
+    code, _ = stop_at(folder, "stopped", 6, signal.SIGKILL)
+    assert code == -signal.SIGKILL and len(lines(folder, "stopped")) >= 6
+    code, said = stop_at(folder, "stopped", 15, signal.SIGINT)
+    assert code == 130 and "interrupted; the same command goes on from the last checkpoint" in said
+    code, said = stop_at(folder, "stopped", 26, signal.SIGTERM)
+    assert code == 143 and "terminated; the same command goes on from the last checkpoint" in said
+    assert len(lines(folder, "stopped")) < STEPS and not (folder / "runs/e/stopped/manifest.json").exists()
+    assert "resuming" in finish(folder, "stopped")
+    stopped = folder / "runs/e/stopped"
+    assert (stopped / "ledger.jsonl").read_bytes() == whole("ledger.jsonl")
+    assert (stopped / "weights.safetensors").read_bytes() == whole("weights.safetensors")
+
+
+@pytest.mark.slow
+def test_two_ranks_are_terminated_together_and_their_ledger_names_the_samples_of_one(folder: Path, whole: Callable[[str], bytes]) -> None:
+    ranks = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    code, said = stop_at(folder, "ranks", 6, signal.SIGTERM, *ranks)
+    assert code == 143 and said.count("baton_lightning: terminated") == 2
+    finish(folder, "ranks", *ranks)
+    one, two = [json.loads(line) for line in whole("ledger.jsonl").splitlines()], lines(folder, "ranks")
+    assert len(one) == len(two) == STEPS
+    for alone, together in zip(one, two, strict=True):
+        ranks_losses = [float.fromhex(loss) for loss in together.pop("rank_losses")]
+        assert float.fromhex(together.pop("loss")) == sum(ranks_losses) / 2 and alone.pop("loss")
+        assert alone == together
