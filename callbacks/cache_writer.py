@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,9 @@ from baton_lightning.shards.writer import write_shard
 class CacheWriter(Callback):
     """Collects a shard's predictions and writes them when its last clip has come.
 
-    Shards are written by whichever rank or array task predicts them; the last one to find all of them there writes ``cache.json``.
-    A damaged clip gets no cached tensors and is named in ``cache.json``.
+    Shards are written by whichever rank or array task predicts them; the first one to find all of them there writes ``cache.json``, once.
+    Statistics are made from the shards, in their order, so they are the same bits however many processes made these. A damaged clip gets
+    no cached tensors and is named in ``cache.json``.
     """
 
     def __init__(self) -> None:
@@ -69,27 +75,48 @@ def content(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def finish(root: Path, module: LightningModule, train_split: str) -> None:
-    """Writes statistics and ``cache.json``, if every shard has its cached tensors."""
-    splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
-    damaged: dict[str, str] = {}
-    missing = []
-    for index in splits.values():
-        for number, entry in enumerate(index.shards):
-            made = [Shard.finished(index.tar(number, kind), module.recipe) for kind in CACHES]  # type: ignore[arg-type]
-            if any(shard is None or shard.notes.get("source") != entry["sha256"] for shard in made):
-                missing.append(index.tar(number))
-            else:
-                damaged |= made[-1].notes.get("damaged", {})  # type: ignore[union-attr]
-    if missing:
-        print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
-        return
-    aside = root / f".{STATISTICS}.part"
-    save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)
-    aside.replace(root / STATISTICS)
-    record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, "clip": module.clip.to_dict(), "networks": module.networks}  # type: ignore[union-attr]
-    write_json(root / CACHE, record | {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged})
-    num_clips = sum(index.num_clips for index in splits.values()) - len(damaged)
-    print(f"cached {', '.join(CACHES)} of {num_clips} clips in {root}/, {len(damaged)} are damaged", flush=True)
+    """Writes statistics and ``cache.json``, if every shard has its cached tensors and no other process has done it."""
+    with one_at_a_time(root):
+        splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
+        damaged: dict[str, str] = {}
+        missing = []
+        for index in splits.values():
+            for number, entry in enumerate(index.shards):
+                made = [Shard.finished(index.tar(number, kind), module.recipe) for kind in CACHES]  # type: ignore[arg-type]
+                if any(shard is None or shard.notes.get("source") != entry["sha256"] for shard in made):
+                    missing.append(index.tar(number))
+                else:
+                    damaged |= made[-1].notes.get("damaged", {})  # type: ignore[union-attr]
+        if missing:
+            print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
+            return
+        record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, "clip": module.clip.to_dict(), "networks": module.networks}  # type: ignore[union-attr]
+        record |= {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged}
+        total = sum(index.num_clips for index in splits.values()) - len(damaged)
+        done = f"cached {', '.join(CACHES)} of {total} clips in {root}/, {len(damaged)} are damaged"
+        if (root / STATISTICS).exists() and (root / CACHE).exists() and (root / CACHE).read_text() == json.dumps(record, indent=1):
+            print(f"{done}; they were before", flush=True)
+            return
+        aside = root / f".{STATISTICS}.{socket.gethostname()}.{os.getpid()}.part"
+        save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)
+        aside.replace(root / STATISTICS)
+        write_json(root / CACHE, record)
+        print(done, flush=True)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder, which the system takes back from a process that dies.
+
+    Where a file system has no locks, processes may write at the same time; they write the same bytes, each whole, by rename.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def feature_statistics(index: SplitIndex) -> dict[str, Tensor]:

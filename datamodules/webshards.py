@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.shards.format import CACHE, CACHES, CLIPS, STATISTICS, read_root, tensor_differences
+from datamodules.array_task import array_task
 from datamodules.loader import Loader
 from datamodules.order import Slot, epoch_length, held_out_batches, training_batches
 from datamodules.shard_dataset import ENCODE, MEDIA, ShardDataset
@@ -36,6 +37,9 @@ class WebShards(LightningDataModule):
         val_split: Split that ``fit`` and ``validate`` score.
         test_split: Split that ``test`` scores.
         seed: Seed of the order.
+        task: In `predict`, which of ``num_tasks`` independent processes this is, from 0; each takes its own shards. ``None``: the element
+            of the Slurm array, if there is one.
+        num_tasks: How many there are; 1 works on all shards, whatever Slurm says.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class WebShards(LightningDataModule):
         val_split: str = "val",
         test_split: str = "test",
         seed: int = 0,
+        task: int | None = None,
+        num_tasks: int | None = None,
     ) -> None:
         super().__init__()
+        self.task = array_task(task, num_tasks)
         self.clip, self.root, self.batch_size, self.fields = clip, Path(root), batch_size, tuple(fields)
         self.num_workers, self.max_damaged, self.seed = num_workers, max_damaged, seed
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
@@ -111,15 +118,15 @@ class WebShards(LightningDataModule):
         return self._held_out(self.test_dataset)
 
     def predict_dataloader(self) -> list[Loader]:
-        """A loader for each split. A rank takes whole shards, of those that the module's networks have not yet cached."""
+        """A loader for each split. A rank takes whole shards, and of those the ones that the module's networks have not yet cached."""
         recipe = getattr(self.trainer.lightning_module, "recipe", "") if self.trainer is not None else ""
-        due = {s: [n for n in range(len(d.index.shards)) if not d.is_cached(n, recipe)] for s, d in self.encode_datasets.items()}
+        shards = [(split, n) for split, d in self.encode_datasets.items() for n in range(len(d.index.shards))]
+        mine = [shards[i] for i in self.task.share(len(shards), **self._ranks())]
+        due = {s: [n for split, n in mine if split == s and not d.is_cached(n, recipe)] for s, d in self.encode_datasets.items()}
         return [self._by_shard(self.encode_datasets[split], numbers) for split, numbers in due.items() if numbers]
 
     def _by_shard(self, dataset: ShardDataset, numbers: list[int]) -> Loader:
-        ranks = self._ranks()
-        mine = numbers[ranks["rank"] :: ranks["world_size"]]
-        batches = [batch for number in mine for batch in dataset.batches_of_shard(number, self.batch_size)]
+        batches = [batch for number in numbers for batch in dataset.batches_of_shard(number, self.batch_size)]
         return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     # ---- position
