@@ -1,0 +1,98 @@
+"""Settings of an experiment, read without torch or Lightning: where its run lives and what it is made of, before it is started.
+
+Merging and defaults are the parser's business; this knows just enough of its rules (later files win, lists replace, `key+:` appends) to
+find a run's folder, its devices and its parents, and to compare with what a finished run says of itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from baton_lightning.config import chain
+
+
+def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dict[str, Any]:
+    """Settings of an experiment as plain values, interpolations resolved.
+
+    Args:
+        configs: Experiment files; later ones overlay earlier ones.
+        words: Overrides of the command line, ``--key=value`` or ``--key value``.
+
+    Raises:
+        ValueError: If a file is missing, is no mapping, or refers to a key that is not there.
+    """
+    merged: dict[str, Any] = {}
+    for config in configs:
+        for path in chain(Path(config)):
+            values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            if not isinstance(values, dict):
+                raise ValueError(f"configuration: {path} must hold `key: value` lines, got a {type(values).__name__}")
+            merged = merge(merged, values)
+    for key, value in overrides(words or []).items():
+        merged = merge(merged, nested(key.split("."), value))
+    merged.pop("base", None)
+    try:
+        return OmegaConf.to_container(OmegaConf.create(merged), resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        names = " ".join(map(str, configs))
+        raise ValueError(f"configuration: {names}: {' '.join(str(error).split())}; check the spelling") from error
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two layers of settings: mappings merge, ``key+`` appends to a list, everything else replaces."""
+    merged = dict(below)
+    for key, value in above.items():
+        if key.endswith("+"):
+            key = key[:-1]
+            value = [*(merged.get(key) or []), *(value if isinstance(value, list) else [value])]
+        known = merged.get(key)
+        merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def overrides(words: list[str]) -> dict[str, Any]:
+    """Command-line words as key -> value; the last one of a key counts.
+
+    Raises:
+        ValueError: If a word is no override.
+    """
+    found: dict[str, Any] = {}
+    rest = iter(words)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not key.startswith("--"):
+            raise ValueError(f"overrides must be --key=value, got {word!r}; e.g. --trainer.max_steps=100")
+        if not equals:
+            value = next(rest, "")
+        if "${" in value:
+            found[key[2:]] = value
+        else:
+            found[key[2:]] = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))["value"]  # type: ignore[index,call-overload]
+    return found
+
+
+def nested(keys: list[str], value: Any) -> dict[str, Any]:
+    """``a.b: value`` as mappings."""
+    return {keys[0]: nested(keys[1:], value) if keys[1:] else value}
+
+
+def folder(settings: dict[str, Any]) -> Path:
+    """Where the run lives."""
+    run = settings.get("run") or {}
+    return Path(str(run.get("root", "runs"))) / str(run.get("experiment", "demo")) / str(run.get("stage", "stage"))
+
+
+def differences(now: Any, was: Any, name: str = "") -> list[str]:
+    """What settings ask for that a finished run was not made with, as ``key: was -> now``; what only one of them names is not compared."""
+    if isinstance(now, dict) and isinstance(was, dict):
+        return [d for key in now if key in was for d in differences(now[key], was[key], f"{name}.{key}" if name else str(key))]
+    if isinstance(now, list) and isinstance(was, list) and len(now) == len(was):
+        return [d for i, (a, b) in enumerate(zip(now, was, strict=True)) for d in differences(a, b, f"{name}.{i}")]
+    if now == was or str(now) == str(was):
+        return []
+    return [f"{name}: {yaml.safe_dump(was, default_flow_style=True, width=1000).splitlines()[0]} -> {now}"]

@@ -1,0 +1,111 @@
+"""Goes back into SLURM's queue before the time is up, and goes on from there: a flag in the handler, the work at a step's end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+REQUEUED = 75
+"""Exit code of a run that stopped to be started again (EX_TEMPFAIL): no job that waits for this one takes it for finished."""
+
+
+class Requeue(Callback):
+    """Saves and requeues the job on SIGUSR1, which SLURM sends ahead of the time limit (``#SBATCH --signal=SIGUSR1@300``).
+
+    The handler only sets a flag. At the end of the next optimiser step all ranks agree on it, save ``last.ckpt`` together, rank 0 calls
+    ``scontrol requeue`` for this job or this task of an array, and every rank exits with code 75. The next start goes on from the run
+    folder's own ``last.ckpt``. Lightning's handler, which saves inside the signal and shares one file between runs, is switched off.
+    Outside SLURM this does nothing. The longest step, or validation, has to fit between the signal and the time limit.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.step = 0
+        self.before: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes SIGUSR1.
+
+        Raises:
+            ValueError: If there is no ``last.ckpt`` to go on from, or Lightning has found another job's checkpoint.
+        """
+        if stage != "fit" or "SLURM_JOB_ID" not in os.environ:
+            return
+        checkpoint = trainer.checkpoint_callback
+        if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.save_last:
+            raise ValueError(
+                "Requeue: a job can go on only from a last.ckpt, and no ModelCheckpoint has save_last: true; add one to trainer.callbacks"
+            )
+        if trainer.ckpt_path is not None and Path(str(trainer.ckpt_path)).name.startswith("hpc_ckpt_"):
+            raise ValueError(
+                f"Requeue: Lightning chose {trainer.ckpt_path}, which another job left; a run goes on from its own "
+                "checkpoints/last.ckpt. Delete or move the file"
+            )
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False  # read after this hook, when Lightning would register its own handler
+        self.asked = False
+        self.before = signal.signal(signal.SIGUSR1, self.ask)
+
+    def ask(self, signum: int, frame: Any) -> None:
+        """The handler."""
+        self.asked = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Saves, requeues and exits, if any rank was asked to and a step has just been made that is not the last."""
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        if self.before is None or not stepped or trainer.global_step == trainer.max_steps:
+            return
+        if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+            return
+        checkpoint = trainer.checkpoint_callback
+        assert isinstance(checkpoint, ModelCheckpoint)
+        checkpoint._save_last_checkpoint(trainer, checkpoint._monitor_candidates(trainer))  # collective: every rank is here
+        trainer.strategy.barrier("requeue")
+        if trainer.is_global_zero:
+            requeue(trainer.global_step, checkpoint.last_model_path)
+        trainer.strategy.barrier("requeued")  # a rank that left earlier could take the others with it
+        sys.exit(REQUEUED)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.give_back()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Leaves the signal to whoever had it."""
+        if self.before is not None:
+            signal.signal(signal.SIGUSR1, self.before)
+            self.before = None
+
+
+def job() -> str:
+    """What ``scontrol`` calls this job: an id, or ``<array>_<task>``."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def requeue(step: int, checkpoint: str) -> None:
+    """Asks SLURM to start this job again; says so either way, because the log is all that is left to read."""
+    try:
+        done = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True, timeout=60)
+        failed = done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failed = str(error)
+    if failed:
+        print(f"step {step} is saved in {checkpoint}, but `scontrol requeue {job()}` failed ({failed}); submit the same script again")
+    else:
+        print(f"step {step} is saved in {checkpoint}; requeued {job()}", flush=True)
