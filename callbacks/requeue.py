@@ -35,7 +35,7 @@ class Requeue(Callback):
         """Takes SIGUSR1.
 
         Raises:
-            ValueError: If there is no ``last.ckpt`` to go on from, or Lightning has found another job's checkpoint.
+            ValueError: If there is no ``last.ckpt`` to go on from, or Lightning would take another job's.
         """
         if stage != "fit" or "SLURM_JOB_ID" not in os.environ:
             return
@@ -44,10 +44,11 @@ class Requeue(Callback):
             raise ValueError(
                 "Requeue: a job can go on only from a last.ckpt, and no ModelCheckpoint has save_last: true; add one to trainer.callbacks"
             )
-        if trainer.ckpt_path is not None and Path(str(trainer.ckpt_path)).name.startswith("hpc_ckpt_"):
+        own = Path(str(checkpoint.dirpath or trainer.default_root_dir)) / f"{checkpoint.CHECKPOINT_NAME_LAST}.ckpt"
+        if not own.exists() and (foreign := sorted(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"))):
             raise ValueError(
-                f"Requeue: Lightning chose {trainer.ckpt_path}, which another job left; a run goes on from its own "
-                "checkpoints/last.ckpt. Delete or move the file"
+                f"Requeue: Lightning would go on from {foreign[-1]}, which another job left; a run goes on from its own {own}. "
+                "Delete or move the file"
             )
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment):
@@ -78,14 +79,8 @@ class Requeue(Callback):
         trainer.strategy.barrier("requeued")  # a rank that left earlier could take the others with it
         sys.exit(REQUEUED)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.give_back()
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.give_back()
-
-    def give_back(self) -> None:
-        """Leaves the signal to whoever had it."""
+        """Leaves the signal to whoever had it. A run that failed ends as a process."""
         if self.before is not None:
             signal.signal(signal.SIGUSR1, self.before)
             self.before = None

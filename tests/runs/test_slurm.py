@@ -170,15 +170,19 @@ def base(tmp_path_factory):
     return folder
 
 
-def in_a_job(monkeypatch) -> None:
+@pytest.fixture
+def in_a_job(monkeypatch):
     """The variables that srun gives to the one process of task 3 of array 70."""
     job = {"JOB_ID": 73, "ARRAY_JOB_ID": 70, "ARRAY_TASK_ID": 3, "JOB_NAME": "demo", "NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1}
     for name, value in (job | {"PROCID": 0, "LOCALID": 0, "NODEID": 0, "NODELIST": "localhost"}).items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.slow
-def test_a_fit_that_is_signalled_within_a_step_requeues_itself_and_ends_as_if_it_had_not_been(base, monkeypatch, recorded, capsys):
+def test_a_fit_that_is_signalled_within_a_step_requeues_itself_and_ends_as_if_it_had_not_been(base, in_a_job, monkeypatch, recorded, capsys):
     from baton_lightning.stages.pretraining import PlannerPretraining
 
     assert start(base, "straight") == 0
@@ -191,14 +195,11 @@ def test_a_fit_that_is_signalled_within_a_step_requeues_itself_and_ends_as_if_it
             saved.append((base / "queued/stage1/checkpoints/last.ckpt").exists())
 
     monkeypatch.setattr(PlannerPretraining, "on_after_backward", signalled)
-    in_a_job(monkeypatch)
-    before = signal.getsignal(signal.SIGUSR1)
     assert start(base, "queued") == 75
     assert saved == [False], "the handler itself must not save"
     assert [line.split() for line in recorded.read_text().splitlines()] == [["scontrol", "requeue", "70_3"]]
     run = base / "queued/stage1"
     assert (run / "checkpoints/last.ckpt").exists() and not (run / "manifest.json").exists() and not list(run.glob("hpc_ckpt*"))
-    assert signal.getsignal(signal.SIGUSR1) == before
     assert "step 3 is saved" in capsys.readouterr().out
 
     assert start(base, "queued") == 0
@@ -209,11 +210,10 @@ def test_a_fit_that_is_signalled_within_a_step_requeues_itself_and_ends_as_if_it
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_another_job_left_is_not_taken(base, monkeypatch, recorded, capsys):
+def test_a_checkpoint_that_another_job_left_is_not_taken(base, in_a_job, recorded, capsys):
     run = base / "foreign/stage1"
     run.mkdir(parents=True)
     (run / "hpc_ckpt_1.ckpt").write_bytes(b"of another job")
-    in_a_job(monkeypatch)
     assert start(base, "foreign") == 1
     assert "hpc_ckpt_1.ckpt, which another job left" in capsys.readouterr().err
 
