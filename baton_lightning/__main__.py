@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments without the program's name; ``None`` takes the process's.
 
     Returns:
-        Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments, 130 interrupted (Ctrl+C), 143 terminated (SIGTERM).
+        Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments, 75 requeued by
+            SLURM, 130 interrupted (Ctrl+C), 143 terminated (SIGTERM).
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
