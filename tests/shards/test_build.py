@@ -235,7 +235,7 @@ def test_a_build_of_500_clips_killed_three_times_equals_an_uninterrupted_one(tmp
     assert run(tmp_path / "whole", None)
     whole = time.monotonic() - start
     draws, kills = random.Random(0), 0
-    while kills < 3:  # each survives a while longer than the last, wherever that is
+    while kills < 3:
         assert not run(tmp_path / "killed", whole * draws.uniform(0.2, 0.3)), "it ended before it was killed"
         kills += 1
     assert not json.loads((tmp_path / "killed" / BUILD).read_text())["report"]
