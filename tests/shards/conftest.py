@@ -47,7 +47,8 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return folder / name
 
     for i in range(30):
-        record(add(f"good-{i}.mp4", **({"speakers": ["Ann"], "speech": "oh"} if i % 3 == 0 else {})), i)
+        speaking = {"speakers": ["Ann"], "speech": "oh"} if i % 3 == 0 else {}
+        record(add(f"good-{i}.mp4", split="train" if i % 5 else "val", **speaking), i)
     record(add("long.mp4", split="train"), 100, 3.4)
     (add("copy.mp4")).write_bytes((folder / "good-3.mp4").read_bytes())
     record(add("short.mp4"), 101, 0.6)
