@@ -232,7 +232,9 @@ def read_root(root: Path) -> dict[str, Any]:
     file = root / "index.json"
     if not file.exists():
         state = "is not finished" if root.is_dir() else "does not exist"
-        raise ValueError(f"data: the data set {root}/ {state}; make it with `python -m baton_lightning shards world {root}`")
+        raise ValueError(
+            f"data: the data set {root}/ {state}; make it with `python -m baton_lightning shards world {root}` or `shards build`"
+        )
     return json.loads(file.read_text())
 
 

@@ -205,4 +205,4 @@ def members_of(recording: Recording, bucket: str, start: float, clip: ClipSpec, 
         "measured": {quantity: round(value, 3) for quantity, value in measured.items()},
     }
     movie = mp4_bytes(frames, clip.fps, sound, clip.sample_rate)
-    return {"mp4": movie, "json": json.dumps(metadata, ensure_ascii=False).encode()}
+    return {"mp4": movie, "json": json.dumps(metadata).encode()}

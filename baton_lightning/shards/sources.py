@@ -95,11 +95,13 @@ def read_sources(source: str | Path, fractions: Mapping[str, float]) -> list[Sou
 
 
 def digest_of(sources: list[Source], base: Path) -> str:
-    """Digest of a list: which recordings, in which order, with which captions. Where its folder lies does not matter."""
+    """Digest of a list: which recordings, of which size, in which order, with which captions. Where its folder lies does not matter."""
     digest = hashlib.sha256()
     for source in sources:
         file = source.file.relative_to(base) if source.file.is_relative_to(base) else source.file
-        digest.update(json.dumps(asdict(source) | {"file": str(file)}, sort_keys=True).encode() + b"\n")
+        digest.update(
+            json.dumps(asdict(source) | {"file": str(file), "num_bytes": source.file.stat().st_size}, sort_keys=True).encode() + b"\n"
+        )
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -19,6 +20,9 @@ def run_jobs(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], worke
         work: A function of a module.
         jobs: Its arguments, each time.
         workers: Processes; 0 works in this one.
+
+    Raises:
+        ValueError: If a worker was killed.
     """
     if not workers:
         yield from (work(*job) for job in jobs)
@@ -29,6 +33,11 @@ def run_jobs(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], worke
     try:
         for future in as_completed([pool.submit(work, *job) for job in jobs]):
             yield future.result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "shards: a worker was killed from outside, probably for want of memory; give fewer --workers, or let less lie in memory at a "
+            "time (`shards build` has --max-seconds for it); what was finished is kept, the same command goes on"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

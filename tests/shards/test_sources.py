@@ -119,9 +119,11 @@ def test_splits_by_hash_have_their_shares_and_do_not_move() -> None:
     assert [split_of(k, SHARES) for k in "abc"] == [split_of(k, {name: 10 * share for name, share in SHARES.items()}) for k in "abc"]
 
 
-def test_the_digest_knows_captions_and_order_but_not_where_the_folder_lies(folder: Path) -> None:
-    sources = read_sources(jsonl(folder, ROWS), SHARES)
+def test_the_digest_knows_captions_order_and_sizes_but_not_where_the_folder_lies(folder: Path) -> None:
+    known = digest_of(read_sources(jsonl(folder, ROWS), SHARES), folder)
     moved = folder.parent / "elsewhere"
     folder.rename(moved)
-    assert digest_of(read_sources(moved / "list.jsonl", SHARES), moved) == digest_of(sources, folder)
-    assert digest_of(sources[::-1], folder) != digest_of(sources, folder)
+    sources = read_sources(moved / "list.jsonl", SHARES)
+    assert digest_of(sources, moved) == known != digest_of(sources[::-1], moved)
+    (moved / "a.mp4").write_bytes(b"other media")
+    assert digest_of(sources, moved) != known
