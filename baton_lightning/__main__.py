@@ -18,6 +18,7 @@ OTHERS = {
     "evaluate": ("baton_lightning.world.evaluate", "score a folder of clips of the benchmark world"),
     "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards"),
     "estimate": ("baton_lightning.runs.estimate", "tokens, parameters and memory of an experiment, before anything is downloaded"),
+    "chain": ("baton_lightning.runs.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
     "slurm": ("baton_lightning.runs.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),
     "demo": ("baton_lightning.runs.demo", "the whole chain on a bare CPU machine, with a report"),
 }

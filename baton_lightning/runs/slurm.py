@@ -183,6 +183,7 @@ def script(
         "job-name": f"{experiment}-{folders[0].name}",
         "array": f"0-{len(variants) - 1}" if variants else None,
         "dependency": dependency,
+        "kill-on-invalid-dep": "yes" if dependency else None,  # else a job waits for ever for one that failed
         "nodes": asked.nodes,
         "ntasks-per-node": asked.devices,
         "gpus-per-node": asked.gpus or None,

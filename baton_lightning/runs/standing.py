@@ -1,0 +1,175 @@
+"""Where a stage stands, from what lies in its run folder: manifest, ledger, names of checkpoints. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from baton_lightning.runs import manifest, settings
+
+LEDGER, CACHE = "ledger.jsonl", "cache.json"
+BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
+"""Settings that only say how a session began."""
+WHERE = ("accelerator", "devices", "num_nodes")
+"""Settings of the trainer that say where a run was made, not what was made."""
+REFUSED = ("stale", "other settings")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a chain.
+
+    Args:
+        name: What the chain calls it.
+        config: Its experiment file.
+        verb: fit or predict.
+        after: Stages that must be finished before.
+        settings: The experiment's, with the overrides of the command line.
+    """
+
+    name: str
+    config: Path
+    verb: str
+    after: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return settings.folder(self.settings)
+
+    @property
+    def record(self) -> Path:
+        """The file that is written when the stage is finished, last of all."""
+        if self.verb == "predict":
+            return Path(str(self.settings["data"]["init_args"]["root"])) / CACHE
+        return self.folder / manifest.NAME
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a stage is.
+
+    Args:
+        state: waiting, ready, queued, running, interrupted, finished, stale or other settings.
+        why: What differs, for the last two.
+        step: Last optimiser step that was made.
+        loss: Its loss.
+        digest: Digest of the weights.
+        checkpoint: Newest checkpoint.
+        job: SLURM's name of the job, if it was submitted.
+    """
+
+    state: str
+    why: str = ""
+    step: int | None = None
+    loss: float | None = None
+    digest: str = ""
+    checkpoint: str = ""
+    job: str = ""
+
+    def __str__(self) -> str:
+        return f"interrupted at step {'?' if self.step is None else self.step}" if self.state == "interrupted" else self.state
+
+
+def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
+    """The stages of a chain file, in order.
+
+    Args:
+        path: The file: name -> ``{config: FILE, verb: fit, after: [NAMES]}``; config is relative to it.
+        words: Overrides for every stage.
+
+    Raises:
+        ValueError: If the file is missing or names what there is not.
+    """
+    if not path.is_file():
+        raise ValueError(f"chain: there is no file {path}; e.g. experiments/chain.yaml")
+    entries = yaml.safe_load(path.read_text())
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) and "config" in entry for entry in entries.values()):
+        raise ValueError(f"chain: {path} must name stages as `name: {{config: stage1.yaml, after: [names]}}`")
+    stages: dict[str, Stage] = {}
+    for name, entry in entries.items():
+        if unknown := sorted(entry.keys() - {"config", "verb", "after"}):
+            raise ValueError(f"chain: {path}: {name} has config, verb and after, got `{unknown[0]}`")
+        if (verb := entry.get("verb", "fit")) not in ("fit", "predict"):
+            raise ValueError(f"chain: {path}: the verb of {name} must be fit or predict, got {verb!r}")
+        after = tuple(entry.get("after") or ())
+        if missing := [other for other in after if other not in stages]:
+            raise ValueError(
+                f"chain: {path}: {name} comes after {missing[0]}, which must be a stage above it; there are {', '.join(stages)}"
+            )
+        config = Path(os.path.relpath(path.parent / entry["config"]))
+        stages[name] = Stage(name, config, verb, after, settings.read([config], words))
+    homes = {stage.folder.parent for stage in stages.values()}
+    if len(homes) > 1:
+        raise ValueError(f"chain: all stages must share run.root and run.experiment, got {', '.join(sorted(map(str, homes)))}")
+    return stages
+
+
+def standings(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mapping[str, str]) -> dict[str, Standing]:
+    """Where every stage stands.
+
+    Args:
+        stages: The chain.
+        busy: Stage -> ``running`` or ``queued``, of those that a process or a job works on.
+        jobs: Stage -> name of its job.
+    """
+    found: dict[str, Standing] = {}
+    for name, stage in stages.items():
+        step, loss, checkpoint = progress(stage.folder) if stage.verb == "fit" else (None, None, "")
+        state, why, digest = "waiting", "", ""
+        if stage.record.exists():
+            state = "finished"
+            if stage.verb == "fit":
+                made = manifest.read(stage.folder)
+                digest = made["weights_sha256"]
+                state, why = verdict(stage, made, found)
+        elif name in busy:
+            state = busy[name]
+        elif all(found[other].state == "finished" for other in stage.after):
+            state = "ready" if step is None and not checkpoint else "interrupted"
+        found[name] = Standing(state, why, step, loss, digest, checkpoint, jobs.get(name, ""))
+    return found
+
+
+def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Standing]) -> tuple[str, str]:
+    """Whether a finished run is the one that its chain asks for, and what differs."""
+    asked = {key: value for key, value in stage.settings.items() if key not in BEGINNING}
+    asked["trainer"] = {key: value for key, value in asked.get("trainer", {}).items() if key not in WHERE}
+    if differs := settings.differences(asked, made["config"]):
+        return "other settings", "; ".join(differs[:4]) + (" ..." if len(differs) > 4 else "")
+    for role, parent in made["parents"].items():
+        path = Path(parent["run"]) / manifest.NAME
+        now = json.loads(path.read_text())["weights_sha256"] if path.exists() else "not finished"
+        if now != parent["weights_sha256"]:
+            return "stale", f"parent changed: {role} from {parent['run']}/ was {parent['weights_sha256'][:12]}, is {now[:12]}"
+    if old := [other for other in stage.after if before[other].state in REFUSED]:
+        return "stale", f"it comes after {old[0]}, which is {before[old[0]].state}"
+    return "finished", ""
+
+
+def progress(folder: Path) -> tuple[int | None, float | None, str]:
+    """Last step, its loss and the newest checkpoint of a run."""
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    steps = [int(found[1]) for path in checkpoints if (found := re.search(r"step[-=](\d+)", path.name))]
+    newest = checkpoints[-1].name if checkpoints else ""
+    line = last_line(folder / LEDGER)
+    if line is not None:
+        return int(line["step"]), float.fromhex(line["loss"]), newest
+    return max(steps, default=None), None, newest
+
+
+def last_line(path: Path) -> dict[str, Any] | None:
+    """The last whole line of a ledger."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 65536))
+        whole = file.read().rpartition(b"\n")[0]
+    return json.loads(whole.rpartition(b"\n")[2]) if whole else None
