@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
-from baton_lightning.runs import manifest
+from baton_lightning.runs import manifest, sharding
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -136,9 +136,19 @@ class BatonCLI(LightningCLI):
         self.started = time.monotonic()
         folder = self.config_init.fit.run.folder
         last = folder / "checkpoints" / "last.ckpt"
+        strategy, ranks = self.trainer.strategy, self.trainer.world_size
         if self.chosen.resume == "auto" and self.chosen.ckpt_path is None and last.exists():
+            sharding.require_resumable(last, strategy, ranks)
             print(f"resuming {folder}/ from {last}", flush=True)
             self.config_init.fit.ckpt_path = str(last)
+        self.whole_weights = sharding.WholeWeights() if sharding.zero_stage(strategy) else None
+        if self.whole_weights is not None:
+            self.trainer.callbacks.append(self.whole_weights)
+
+    def before_validate(self) -> None:
+        sharding.refuse_shards(self.chosen.ckpt_path)
+
+    before_test = before_predict = before_validate
 
     def after_fit(self) -> None:
         """Exports the weights and, last of all, writes the manifest."""
@@ -147,8 +157,8 @@ class BatonCLI(LightningCLI):
         from safetensors.torch import save_file
 
         folder = self.config_init.fit.run.folder
-        left_out = tuple(getattr(self.model, "not_exported", ())) or ("\0",)
-        weights = {k: v.detach().cpu().contiguous().clone() for k, v in self.model.state_dict().items() if not k.startswith(left_out)}
+        left_out = tuple(getattr(self.model, "not_exported", ()))
+        weights = self.whole_weights.weights if self.whole_weights is not None else sharding.whole_weights(self.model, left_out)
         part = folder / (manifest.WEIGHTS + ".part")
         save_file(weights, part)
         part.replace(folder / manifest.WEIGHTS)

@@ -47,12 +47,14 @@ class MuonAdamW(Optimizer):
         weight_decay: Decoupled weight decay.
 
     Note:
-        Not the paper's optimiser (AdamW). ZeRO shards matrices, which this rule needs whole: use AdamW there.
+        Not the paper's optimiser (AdamW). ZeRO flattens and shards matrices, which this rule needs whole; such a run is refused.
 
     References:
         K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
         J. Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982 (the 0.2 sqrt(max(R, C)) scale).
     """
+
+    whole_matrices = True  # nothing to do with shards
 
     def __init__(
         self,

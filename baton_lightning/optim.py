@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from baton_lightning.runs import sharding
+
 OptimizerFactory = Callable[[Iterable], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
@@ -98,6 +100,11 @@ def build_optimizer(
         rates: See :func:`parameter_groups`.
     """
     built = optimizer(parameter_groups(module, rates))
+    if getattr(built, "whole_matrices", False) and sharding.zero_stage(getattr(getattr(module, "_trainer", None), "strategy", None)):
+        raise ValueError(
+            f"{type(built).__name__} needs whole matrices, and DeepSpeed hands its optimiser flat shards at every ZeRO stage; give "
+            "--model.init_args.optimizer torch.optim.AdamW"
+        )
     for group in built.param_groups:
         group["lr"] *= group["rate"]
     if scheduler is None:

@@ -32,6 +32,8 @@ class SampleLogger(Callback):
             self.batch = batch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if any(hasattr(parameter, "ds_id") for parameter in pl_module.parameters()):
+            return  # parameters are shards, and one rank alone cannot sample; `generate` does, from the finished run
         wanted = self.num_samples and not trainer.sanity_checking and trainer.is_global_zero and hasattr(pl_module, "generate")
         if not wanted or self.batch is None:
             return

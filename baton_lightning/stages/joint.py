@@ -24,6 +24,7 @@ from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
+from baton_lightning.runs.sharding import built_whole
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
 
 PROBE_TIMES = 8
@@ -87,7 +88,16 @@ class JointTraining(LightningModule):
         """Builds the networks, once, and takes over the parents' weights."""
         if hasattr(self, "dit"):
             return
-        self.build()
+        with built_whole(self):
+            self.build()
+            self.take_over()
+
+    def take_over(self) -> None:
+        """Loads the parents' weights.
+
+        Raises:
+            ValueError: If a role is unknown or the planner's is missing.
+        """
         roles = {"dit", self.plan.parent_role} - {None}
         if unknown := set(self.parents) - roles:
             raise ValueError(f"model.init_args.parents: unknown role {sorted(unknown)}; this run knows {sorted(map(str, roles))}")
@@ -119,11 +129,13 @@ class JointTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen planner out: it has a run of its own."""
-        for key in [k for k in checkpoint["state_dict"] if k.startswith(self.not_exported or ("\0",))]:
+        for key in [k for k in checkpoint.get("state_dict", {}) if k.startswith(self.not_exported or ("\0",))]:
             del checkpoint["state_dict"][key]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.configure_model()
+        if "state_dict" not in checkpoint:
+            return  # DeepSpeed restores its shards itself, the frozen planner's among them
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.not_exported or ("\0",))}
         checkpoint["state_dict"].update(own)
 

@@ -19,6 +19,7 @@ from baton_lightning.losses import plan_loss
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
+from baton_lightning.runs.sharding import built_whole
 
 DRIFT = 0.1  # of a standard deviation, mean over channels: beyond it the parent planned in another space
 
@@ -89,9 +90,10 @@ class PlanRegression(LightningModule):
         """Builds the planner, once, and takes over the parent's weights."""
         if hasattr(self, "planner"):
             return
-        self.build()
-        if "planner" in self.parents:
-            hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh)
+        with built_whole(self):
+            self.build()
+            if "planner" in self.parents:
+                hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh)
 
     def build(self) -> None:
         """Makes the planner, with the weights its factories give it."""

@@ -1,0 +1,153 @@
+"""Sharded runs: networks are built and filled whole, trained in shards, and leave as whole weights again.
+
+DeepSpeed's ZeRO keeps 1 / ranks of the optimiser states (stage 1), also of the gradients (2), also of the parameters (3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
+from torch import Tensor, nn
+
+
+def zero_stage(strategy: Strategy | None) -> int:
+    """ZeRO's stage, 1 to 3; 0 where no strategy of DeepSpeed runs."""
+    if not isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy.config, dict):
+        return 0
+    return int(strategy.config.get("zero_optimization", {}).get("stage", 0))
+
+
+@contextmanager
+def built_whole(module: LightningModule) -> Iterator[None]:
+    """Networks that are made inside are whole while they are made and filled, and shards afterwards, if the run uses ZeRO-3.
+
+    ZeRO-3 would empty every layer as soon as its constructor returns; whatever a parent then does to its children's weights (a zero
+    start, a hand-over) would be lost without a word. Ranks start from rank 0's weights.
+
+    Args:
+        module: The LightningModule in its ``configure_model``.
+
+    Note:
+        Each rank holds the network once in host memory while it is built.
+    """
+    strategy = getattr(module._trainer, "strategy", None)
+    if zero_stage(strategy) < 3:
+        yield
+        return
+    import deepspeed
+    from deepspeed.runtime.zero.partition_parameters import restore_init_context, shutdown_init_context
+
+    shutdown_init_context()
+    try:
+        yield
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        for key, dtype in low.items():
+            if strategy.config.get(key, {}).get("enabled"):
+                module.to(dtype)
+        deepspeed.zero.Init(module=module, config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
+    finally:
+        restore_init_context()
+
+
+def whole_weights(module: nn.Module, left_out: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Parameters and buffers as whole tensors on the CPU; of those that are trained in half precision the float32 masters.
+
+    Under ZeRO every rank has to call this, and rank 0 alone gets tensors; one parameter is gathered at a time.
+
+    Args:
+        module: The module that was trained.
+        left_out: Prefixes of keys that belong to another run.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    weights: dict[str, Tensor] = {}
+    for key, value in module.state_dict(keep_vars=True).items():
+        if key.startswith(left_out or ("\0",)):
+            continue
+        tensor = gathered(parameters[key]) if key in parameters else value.detach()
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            weights[key] = tensor.cpu().contiguous().clone()
+    return weights
+
+
+def gathered(parameter: nn.Parameter) -> Tensor:
+    """A parameter as a whole tensor, in full precision if the optimiser keeps it so. All ranks have to ask for the same one."""
+    if not hasattr(parameter, "ds_id") and not hasattr(parameter, "_hp_mapping"):
+        return parameter.detach()
+    import deepspeed
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    if parameter.requires_grad and (master := safe_get_full_fp32_param(parameter)) is not None:
+        return master.detach()
+    with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+        return parameter.detach().clone()
+
+
+class WholeWeights(Callback):
+    """Gathers a sharded run's weights when training ends, while the shards are still in place.
+
+    Attributes:
+        weights: Key -> tensor, on rank 0; empty until training has ended.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.weights = whole_weights(pl_module, tuple(getattr(pl_module, "not_exported", ())))
+
+
+def is_complete(checkpoint: Path, world_size: int) -> bool:
+    """Whether a checkpoint can be resumed from: a file, or a folder of DeepSpeed with every rank's shards.
+
+    Args:
+        checkpoint: File or folder; links are followed.
+        world_size: Ranks of the run.
+    """
+    if checkpoint.is_file():
+        return checkpoint.stat().st_size > 0
+    latest = checkpoint / "latest"
+    if not latest.is_file():
+        return False
+    shards = checkpoint / latest.read_text().strip()
+    states = [file for file in shards.glob("*_optim_states.pt") if file.stat().st_size]
+    return len(states) >= world_size and any(shards.glob("*model_states.pt"))
+
+
+def require_resumable(checkpoint: Path, strategy: Strategy, world_size: int) -> None:
+    """Refuses a checkpoint that the run's strategy cannot go on from.
+
+    Raises:
+        ValueError: If it is of another kind of strategy, or was written by another number of ranks.
+    """
+    sharded = checkpoint.is_dir()
+    if sharded != isinstance(strategy, DeepSpeedStrategy):
+        was, now = ("shards of DeepSpeed", "does not use it") if sharded else ("one file", "uses DeepSpeed")
+        raise ValueError(
+            f"{checkpoint} holds {was}, this run {now}; go on with the strategy it was begun with, or start the next run from a "
+            "finished run's weights.safetensors through model.init_args.parents"
+        )
+    if not is_complete(checkpoint, world_size):
+        raise ValueError(f"{checkpoint} is not complete for {world_size} ranks: `latest` or a rank's shards are missing")
+    if sharded:
+        shards = checkpoint / (checkpoint / "latest").read_text().strip()
+        ranks = len(list(shards.glob("*_optim_states.pt")))
+        if ranks != world_size:
+            raise ValueError(f"{checkpoint} was written by {ranks} ranks, this run has {world_size}; DeepSpeed resumes on the same number")
+
+
+def refuse_shards(checkpoint: str | Path | None) -> None:
+    """Refuses to score a folder of shards.
+
+    Raises:
+        ValueError: If the checkpoint is a folder.
+    """
+    if checkpoint and Path(checkpoint).is_dir():
+        raise ValueError(
+            f"--ckpt_path {checkpoint} is a folder of DeepSpeed's shards, which can only be resumed by `fit`; finish the run and give its "
+            "weights.safetensors, or drop the strategy"
+        )
