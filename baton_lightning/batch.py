@@ -39,7 +39,7 @@ class Plan:
         return replace(self, **moved)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: strategies of half precision and ZeRO convert the tensors of a copy, field by field
 class Batch:
     """A batch of clips. Fields a stage did not ask for are ``None``.
 

@@ -1,0 +1,126 @@
+"""Sharded runs on two processes with DeepSpeed's real engine: what they train, save and hand on is what whole runs do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from baton_lightning.__main__ import main
+from baton_lightning.muon import MuonAdamW
+from baton_lightning.optim import build_optimizer
+from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
+from baton_lightning.runs.sharding import is_complete, require_resumable
+
+ROOT = Path(__file__).parents[2]
+# With AdamW's own eps, 1e-8, a gradient that is nothing but rounding still moves its weight by the learning rate's size: a handful of
+# weights then differ by 1e-5 whenever sums are taken in another order. 1e-4 keeps the comparison to what is learned.
+ADAMW = ["--model.init_args.optimizer", "torch.optim.AdamW", "--model.init_args.optimizer.init_args.eps", "1e-4"]
+
+
+def arguments(base: Path, experiment: str, stage: str, steps: int, *more: str) -> list[str]:
+    paths = [f"--run.root={base}/runs", f"--run.experiment={experiment}", f"--data.init_args.root={base}/data"]
+    small = [
+        "--data.init_args.batch_size=4",
+        "--model.init_args.scheduler.init_args.warmup_steps=1",
+        "--trainer.enable_model_summary=false",
+    ]
+    curve = [f"--trainer.max_steps={steps}", "--model.init_args.scheduler.init_args.total_steps=8", "--trainer.val_check_interval=2"]
+    parents = [] if stage == "stage1" else [f"--model.init_args.parents.planner={base}/runs/whole/stage1"]
+    if stage.startswith("stage3"):
+        parents = [f"--model.init_args.parents={{'planner': '{base}/runs/whole/stage2'}}"] if stage == "stage3_joint" else []
+    return ["-c", f"experiments/{stage}.yaml", *paths, *small, *curve, *ADAMW, *parents, *more]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with its cache."""
+    folder = tmp_path_factory.mktemp("zero")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(ROOT)
+    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "4", "--workers", "0"]) == 0
+    assert main(["predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}/runs"]) == 0
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def fit(base: Path) -> Callable[..., Path]:
+    """Runs a stage, sharded on two processes or whole on this one; gives its folder."""
+
+    def run(experiment: str, stage: str, strategy: str | None, steps: int = 2, *more: str) -> Path:
+        if strategy is None:
+            assert main(["fit", *arguments(base, experiment, stage, steps, *more)]) == 0
+            return base / "runs" / experiment / stage
+        overlay = ["-c", f"experiments/strategy/{strategy}.yaml"]
+        command = [sys.executable, "-m", "baton_lightning", "fit", *arguments(base, experiment, stage, steps, *overlay, *more)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return base / "runs" / experiment / stage
+
+    return run
+
+
+def difference(one: Path, other: Path) -> float:
+    a, b = (load_file(run / "weights.safetensors") for run in (one, other))
+    assert a.keys() == b.keys() and {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
+    return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
+
+
+def test_a_zero3_run_ends_with_the_weights_of_a_whole_run(fit: Callable[..., Path]) -> None:
+    sharded, whole = fit("three", "stage1", "zero3_cpu"), fit("whole", "stage1", None)
+    assert difference(sharded, whole) <= 1e-6
+    held_out = [
+        {k: v for k, v in json.loads((run / "manifest.json").read_text())["metrics"].items() if k.startswith("val/")}
+        for run in (sharded, whole)
+    ]
+    assert len(held_out[0]) == 3 and held_out[0] == pytest.approx(held_out[1], abs=1e-5)
+    last = sharded / "checkpoints/last.ckpt"
+    assert is_complete(last, 2) and not is_complete(last, 3)
+
+
+@pytest.mark.parametrize("shape", ["file", "folder", "link"])
+def test_a_checkpoint_is_complete_only_with_every_ranks_shards(tmp_path: Path, shape: str) -> None:
+    checkpoint = tmp_path / "last.ckpt"
+    if shape == "file":
+        checkpoint.touch()
+        assert not is_complete(checkpoint, 2)
+        checkpoint.write_bytes(b"x")
+        assert is_complete(checkpoint, 2)
+        return
+    folder = tmp_path / "step.ckpt" if shape == "link" else checkpoint
+    (folder / "checkpoint").mkdir(parents=True)
+    if shape == "link":
+        checkpoint.symlink_to("step.ckpt")
+    for name in ("zero_pp_rank_0_mp_rank_00_model_states.pt", *(f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in (0, 1))):
+        assert not is_complete(checkpoint, 2)
+        (folder / "checkpoint" / name).write_bytes(b"x")
+    assert not is_complete(checkpoint, 2)
+    (folder / "latest").write_text("checkpoint")
+    assert is_complete(checkpoint, 2)
+    with pytest.raises(ValueError, match="written by 2 ranks, this run has 1"):
+        require_resumable(checkpoint, CPUDeepSpeedStrategy(stage=3), 1)
+
+
+def test_shards_are_no_checkpoint_to_score(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "last.ckpt").mkdir()
+    assert main(["validate", *arguments(base, "x", "stage1", 2), f"--ckpt_path={tmp_path}/last.ckpt"]) == 1
+    assert "weights.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_optimiser_of_whole_matrices_is_refused_under_zero(stage: int) -> None:
+    module = torch.nn.Linear(2, 2)
+    module._trainer = SimpleNamespace(strategy=CPUDeepSpeedStrategy(stage=stage))
+    with pytest.raises(ValueError, match="MuonAdamW needs whole matrices.*torch.optim.AdamW"):
+        build_optimizer(module, MuonAdamW)
+    assert build_optimizer(module, torch.optim.AdamW)["optimizer"].param_groups
