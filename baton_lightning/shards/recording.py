@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """Decoders report what they would otherwise conceal."""
+HOLE = bytes(8)
+"""Zero bytes that H.264 and HEVC cannot hold, since they escape every third one. Many decoders read over them."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class _Track:
     def __post_init__(self) -> None:
         self.stream.codec_context.thread_count = 1
         self.stream.codec_context.options = STRICT
+        codec = self.stream.codec_context
+        self.escapes = codec.name in ("h264", "hevc") and bytes(codec.extradata or b"")[:1] == b"\1"  # lengths before units, no padding
         self.layout = self.stream.codec_context.layout if self.stream.type == "audio" else None  # as promised, before decoding
 
     def take(self, packet: av.Packet) -> None:
@@ -139,6 +143,8 @@ class _Track:
             self.num_hidden += packet.is_discard
             if packet.is_corrupt:
                 self.errors.append(f"{kind} packet {self.num_packets} is marked as damaged")
+            if self.escapes and HOLE in bytes(packet):
+                self.errors.append(f"{kind} packet {self.num_packets} has a hole")
             if packet.pts is not None and not packet.is_discard:
                 end = float((packet.pts + (packet.duration or 0)) * base)
                 self.end = end if math.isnan(self.end) else max(self.end, end)
@@ -207,7 +213,7 @@ class _Sound(_Track):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.chunks: list[NDArray[np.float32]] = []
-        self.rate, self.num_samples, self.skew = 0, 0, 0.0
+        self.rate, self.num_samples, self.skew, self.heard = 0, 0, 0.0, math.nan
 
     def keep(self, frame: av.AudioFrame, time: float, packet: av.Packet) -> None:
         import av
@@ -223,12 +229,15 @@ class _Sound(_Track):
             self.errors.append(f"a piece of sound after {self.num_samples} samples has no time")
         else:
             self.skew = max(self.skew, abs(time - self.first - self.num_samples / self.rate))
+            self.heard = time + len(chunk) / self.rate
         self.chunks.append(chunk)
         self.num_samples += len(chunk)
 
     def known(self) -> dict[str, Any]:
         """Fields of a recording."""
         waveform = np.concatenate(self.chunks) if self.chunks else np.zeros((0, self.layout.nb_channels), np.float32)
+        if self.chunks and not self.stopped:  # what the decoder takes off at the end is in the packets
+            self.end = min(self.end, self.heard)
         if self.chunks and not self.stopped and not math.isnan(self.end):
             surplus = len(waveform) - round((self.end - self.first) * self.rate)
             if 0 < surplus < len(self.chunks[-1]):  # what fills the last block of the encoder
