@@ -235,7 +235,8 @@ def brightness(picture: NDArray[np.uint8]) -> float:
 def motion(frames: NDArray[np.uint8], lag: int) -> NDArray[np.float64]:
     """Largest change of the mean of any 4 x 4 pixels from each frame to the one ``lag`` later (at most T - 1), of 255.
 
-    What coding does to a still picture, it does to much of it: twice the change that a tenth of the picture exceeds, at most 12, is taken off.
+    What coding does to a still picture, it does to much of it: twice the change that a tenth of the picture exceeds, at most 12, is
+    taken off.
     """
     height, width = (side // 4 * 4 for side in frames.shape[1:3])
     means = [picture[:height, :width].mean(-1, dtype=np.float32).reshape(height // 4, 4, width // 4, 4).mean((1, 3)) for picture in frames]
@@ -268,8 +269,8 @@ def clipped_share(channel: NDArray[np.float32], sample_rate: int) -> float:
     """Share of samples in stretches above 0.85 of full scale whose ends are so steep that their arc would pass 1.1, if it were not cut.
 
     The arc is the parabola through both ends with their slopes, and reaches a quarter of slope times length above them. That holds for a
-    loud sine, which is no clipping, and survives lossy coding, which turns a flat top into ripples. The first 0.1 s are left out if there is
-    more: an encoder that starts in the middle of a sound may overshoot there.
+    loud sine, which is no clipping, and survives lossy coding, which turns a flat top into ripples. The first 0.1 s are left out if there
+    is more: an encoder that starts in the middle of a sound may overshoot there.
     """
     channel, cut = channel[sample_rate // 10 if len(channel) > sample_rate // 5 else 0 :], 0.0
     for wave in (channel.astype(np.float64), -channel.astype(np.float64)):

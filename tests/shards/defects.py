@@ -10,6 +10,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from baton_lightning.clip import ClipSpec
+from baton_lightning.world.clips import make_clip
+
 TICKS = Fraction(1, 90_000)
 Clock = Callable[[float], float]
 
@@ -98,9 +101,57 @@ def encode(
                 pts, dts, lasts = (float(ticks * packet.time_base) for ticks in (packet.pts, packet.dts, packet.duration or 0))
                 packet.duration = round((clock(pts + lasts) - clock(pts)) / TICKS)
                 packet.pts, packet.dts, packet.time_base = round(clock(pts) / TICKS), round(clock(dts) / TICKS), TICKS
-        for stream, packet in sorted(packets, key=lambda pair: float(pair[1].dts * pair[1].time_base)):
+        for packet in sorted((packet for _, packet in packets), key=lambda packet: float(packet.dts * packet.time_base)):
             container.mux(packet)
     return file
+
+
+RATES = (12, Fraction(24000, 1001), 24, 25, Fraction(30000, 1001), 30)
+SIDES = ((96, 128), (128, 96), (32, 32), (48, 48), (144, 256), (240, 320))
+TIERS = ("single", "multi", "talk")
+
+
+def clean(file: Path, index: int) -> Path:
+    """One of many kinds of recordings in which nothing is wrong."""
+    rng = np.random.default_rng(index)
+    fps, rate, channels = RATES[index % 6], (16000, 44100, 48000)[index // 6 % 3], 1 + index // 18 % 2
+    options = {"crf": str(rng.integers(16, 30)), "g": str(rng.choice([12, 48, 250])), "bf": str(rng.choice([0, 2, 3]))}
+    kind = ("world", "wander", "dark", "film", "small motion", "quiet", "loud", "tone", "pause", "cut to black")[index % 10]
+    if kind == "world":
+        found, seed = None, index
+        while found is None or not np.abs(found.waveform).max():  # a slide makes no sound
+            spec = ClipSpec(sample_rate=rate) if seed % 2 else ClipSpec(seconds=5, height=48, width=48, sample_rate=rate)
+            found, seed = make_clip(3, seed, TIERS[seed % 3], spec), seed + 1
+        sound = np.repeat(found.waveform[:, None], channels, 1)
+        return encode(file, found.frames, spec.fps, sound, rate, options=options)
+    seconds = float(rng.uniform(1.5, 3))
+    count = round(seconds * fps)
+    frames = wander(count, *SIDES[index % 6], seed=index)
+    sound = murmur(float(count / fps) + float(rng.uniform(-0.04, 0.04)), rate, channels, 0.5, index)
+    t = np.arange(len(sound)) / rate
+    if kind == "dark":
+        frames = (frames * 0.12).astype(np.uint8)
+    elif kind == "film":  # dark, grain, one small light that moves
+        grain = rng.normal(6, 2, frames.shape)
+        for i, picture in enumerate(grain):
+            x = 4 + i // 2 % (frames.shape[2] - 8)
+            picture[8:11, x : x + 3] += 40
+        frames = grain.clip(0, 255).astype(np.uint8)
+    elif kind == "small motion":
+        frames = np.repeat(frames[:1], count, 0)
+        for i in range(count // 2, count):
+            frames[i, 4:8, 4 + i % 12 : 8 + i % 12] = 255
+    elif kind == "quiet":
+        sound = sound * np.float32(10 ** (-40 / 20))
+    elif kind == "loud":
+        sound = sound * np.float32(0.97 / np.abs(sound).max())
+    elif kind == "tone":
+        sound = np.repeat(0.98 * np.sin(2 * np.pi * rng.uniform(60, 3000) * t)[:, None], channels, 1)
+    elif kind == "pause":
+        sound[len(sound) // 4 :] = 0
+    elif kind == "cut to black":
+        frames[: count // 2] = 0
+    return encode(file, frames, fps, sound, rate, options=options)
 
 
 def packets_of(file: Path, kind: str) -> list[tuple[int, int]]:
