@@ -40,8 +40,8 @@ REASONS = {
 }
 """Every reason for which a recording is refused; the first that holds, in this order, is the main one."""
 
-EDGE, REACH = 0.85, 1.1
-"""Where a stretch of loud sound begins, and how far it must want to go to count as cut off; full scale is 1."""
+EDGE, REACH, FLAT = 0.85, 1.1, 1.05
+"""Where a stretch of loud sound begins, how far it must want to go, and how much further than it goes, to count as cut off."""
 INSIDE = 4096
 """Samples at both ends of a sound in which containers may differ."""
 DARKEST = 16
@@ -69,9 +69,10 @@ class Limits:
         max_duration_mismatch: Difference between the durations of picture and sound, or of a stream and what the container
             promises, in s. A picture may end a frame after its sound.
         min_fps: Frames per second that are needed; 0.5 % less will do, so that 23.976 passes for 24.
-        min_brightness: What the brightest thousandth of a frame must reach above black, of 255, for the frame not to be black.
+        min_brightness: What the brightest 1/4000 of a frame must reach above black, of 255, for the frame not to be black.
         max_black_share: Share of black frames.
-        min_motion: Change of the mean of some 4 x 4 pixels within a quarter of a second, of 255, that counts as motion.
+        min_motion: Change of the mean of some 4 x 4 pixels within a quarter of a second that counts as motion, as a share of the
+            picture's contrast, see :func:`motion`.
         min_moving_share: Share of time in which there is motion.
         min_loudness: Level of the loudest 50 ms, RMS, in dB below full scale.
         max_clipped_share: Share of samples in stretches that are cut off at full scale, see :func:`clipped_share`: a sine of amplitude 1
@@ -89,10 +90,10 @@ class Limits:
     min_fps: float = 10.0
     min_brightness: float = 8.0
     max_black_share: float = 0.9
-    min_motion: float = 5.0
+    min_motion: float = 0.08
     min_moving_share: float = 0.02
     min_loudness: float = -60.0
-    max_clipped_share: float = 0.001
+    max_clipped_share: float = 0.003
     max_channels: int = 2
     max_imbalance: float = 40.0
     max_cancellation: float = 20.0
@@ -157,7 +158,7 @@ def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_a
         yield "no_audio", "there is no audio stream"
     if frames is not None and not len(frames):
         yield "empty", "no frame could be decoded"
-    if waveform is not None and not len(waveform):
+    if waveform is not None and not waveform.size:
         yield "empty", "no sound could be decoded"
     if recording.errors:
         yield "corrupt", "; ".join(recording.errors[:3]) + (f"; and {len(recording.errors) - 3} more" if len(recording.errors) > 3 else "")
@@ -165,20 +166,26 @@ def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_a
     if frames is not None and len(frames):
         spans["picture"] = (float(recording.frame_times[0]), recording.video_end)
         yield from _frame_clock(recording, limits)
-        yield from _picture(frames, limits, 1 / float(np.median(np.diff(recording.frame_times))) if len(frames) > 1 else 0.0)
-    if waveform is not None and len(waveform):
+        yield from _picture(frames, limits, frame_rate(recording.frame_times))
+    if waveform is not None and waveform.size:
         spans["sound"] = (recording.audio_start, recording.audio_end)
         if not recording.audio_skew <= limits.max_drift:
             yield "drift", f"sound lies up to {recording.audio_skew:.3f} s from where its samples put it"
-        yield from _loudness(recording, waveform, limits)
+        yield from _loudness(waveform, recording.sample_rate, limits)
         yield from _channels(recording, waveform, limits)
     yield from _common_clock(recording, spans, limits, min_seconds)
 
 
+def frame_rate(times: NDArray[np.float64]) -> float:
+    """Frames per second, by the median distance; 0 if it cannot be measured: one frame, no time stamps, or not in order."""
+    steps = np.diff(times)
+    return 1 / float(np.median(steps)) if len(steps) and np.isfinite(steps).all() and steps.min() > 0 else 0.0
+
+
 def _frame_clock(recording: Recording, limits: Limits) -> Iterator[Violation]:
     times = recording.frame_times
-    if len(times) < 2 or not np.isfinite(times).all() or not (np.diff(times) > 0).all():
-        yield "variable_frame_rate", f"{len(times)} frames without two increasing time stamps: their rate cannot be measured"
+    if not frame_rate(times):
+        yield "variable_frame_rate", f"{len(times)} frames, not two or not in order of time: their rate cannot be measured"
         return
     steps = np.diff(times)
     step = float(np.median(steps))
@@ -226,33 +233,32 @@ def _picture(frames: NDArray[np.uint8], limits: Limits, fps: float) -> Iterator[
 
 
 def brightness(picture: NDArray[np.uint8]) -> float:
-    """Level of the brightest thousandth above black, of 255; a darkest thousandth of up to 16 is taken for black."""
+    """Level of the brightest 1/4000 of a picture above black, of 255; a darkest 1/4000 of up to 16 is taken for black."""
     values = np.sort(picture.max(-1), axis=None)
-    edge = len(values) // 1000
+    edge = len(values) // 4000
     return float(values[-1 - edge]) - min(float(values[edge]), DARKEST)
 
 
 def motion(frames: NDArray[np.uint8], lag: int) -> NDArray[np.float64]:
-    """Largest change of the mean of any 4 x 4 pixels from each frame to the one ``lag`` later (at most T - 1), of 255.
+    """Largest change of the mean of any 4 x 4 pixels from each frame to the one ``lag`` later (at most T - 1), as a share of contrast.
 
-    What coding does to a still picture, it does to much of it: twice the change that a tenth of the picture exceeds, at most 12, is
-    taken off.
+    Contrast is the range of these means in both frames, or 40 of 255 if that is more: what coding does to a still picture grows with it.
     """
     height, width = (side // 4 * 4 for side in frames.shape[1:3])
     means = [picture[:height, :width].mean(-1, dtype=np.float32).reshape(height // 4, 4, width // 4, 4).mean((1, 3)) for picture in frames]
     lag = min(lag, len(means) - 1)
-    changes = [np.abs(after - before) for before, after in zip(means, means[lag:], strict=False)]
-    return np.array([max(0.0, float(change.max() - 2 * min(np.percentile(change, 90), 6))) for change in changes])
+    pairs = [np.stack(pair) for pair in zip(means, means[lag:], strict=False)]
+    return np.array([np.abs(pair[1] - pair[0]).max(initial=0) / max(np.ptp(pair) if pair.size else 0, 40) for pair in pairs])
 
 
-def _loudness(recording: Recording, waveform: NDArray[np.float32], limits: Limits) -> Iterator[Violation]:
+def _loudness(waveform: NDArray[np.float32], sample_rate: int, limits: Limits) -> Iterator[Violation]:
     if not np.isfinite(waveform).all():
         yield "corrupt", "the sound holds values that are not finite"
         return
-    loudest = max(loudness(channel, recording.sample_rate) for channel in waveform.T)
+    loudest = max(loudness(channel, sample_rate) for channel in waveform.T)
     if not loudest >= limits.min_loudness:
         yield "silent_audio", f"the loudest 50 ms have {loudest:.1f} dB, needs {limits.min_loudness:g}"
-    clipped = max(clipped_share(channel, recording.sample_rate) for channel in waveform.T)
+    clipped = max(clipped_share(channel) for channel in waveform.T)
     if not clipped <= limits.max_clipped_share:
         yield "clipping", f"{clipped:.2%} of the samples are cut off at full scale"
 
@@ -265,22 +271,24 @@ def loudness(channel: NDArray[np.float32], sample_rate: int) -> float:
     return decibel(float(blocks.max()))
 
 
-def clipped_share(channel: NDArray[np.float32], sample_rate: int) -> float:
-    """Share of samples in stretches above 0.85 of full scale whose ends are so steep that their arc would pass 1.1, if it were not cut.
+def clipped_share(channel: NDArray[np.float32]) -> float:
+    """Share of samples in stretches above 0.85 of full scale whose ends are so steep that their arc would pass 1.1, but which do not.
 
-    The arc is the parabola through both ends with their slopes, and reaches a quarter of slope times length above them. That holds for a
-    loud sine, which is no clipping, and survives lossy coding, which turns a flat top into ripples. The first 0.1 s are left out if there
-    is more: an encoder that starts in the middle of a sound may overshoot there.
+    The arc is the parabola through both ends with their slopes, and reaches a quarter of slope times length above them. So a loud sine is
+    no clipping, nor what an encoder overshoots; and lossy coding, which turns a flat top into ripples, hides nothing.
     """
-    channel, cut = channel[sample_rate // 10 if len(channel) > sample_rate // 5 else 0 :], 0.0
+    cut = 0.0
     for wave in (channel.astype(np.float64), -channel.astype(np.float64)):
         above = wave >= EDGE
         up, down = np.flatnonzero(~above[:-1] & above[1:]), np.flatnonzero(above[:-1] & ~above[1:])
         down = down[down > up[0]] if len(up) else down[:0]
         up = up[: len(down)]
-        rise, fall = wave[up + 1] - wave[up], wave[down] - wave[down + 1]
-        length = (down + (wave[down] - EDGE) / fall) - (up + (EDGE - wave[up]) / rise)
-        cut += float(length[EDGE + (rise + fall) / 2 * length / 4 > REACH].sum())
+        if len(up):
+            rise, fall = wave[up + 1] - wave[up], wave[down] - wave[down + 1]
+            length = (down + (wave[down] - EDGE) / fall) - (up + (EDGE - wave[up]) / rise)
+            arc = EDGE + (rise + fall) / 2 * length / 4
+            peak = np.maximum.reduceat(wave, np.stack([up + 1, down + 1], 1).ravel())[::2]
+            cut += float(length[arc > np.maximum(REACH, FLAT * peak)].sum())
     return cut / len(channel)
 
 

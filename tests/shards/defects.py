@@ -132,10 +132,10 @@ def clean(file: Path, index: int) -> Path:
     if kind == "dark":
         frames = (frames * 0.12).astype(np.uint8)
     elif kind == "film":  # dark, grain, one small light that moves
-        grain = rng.normal(6, 2, frames.shape)
+        grain, light = rng.normal(6, 2, frames.shape), max(3, frames.shape[1] // 24)
         for i, picture in enumerate(grain):
-            x = 4 + i // 2 % (frames.shape[2] - 8)
-            picture[8:11, x : x + 3] += 40
+            x = i // 2 % (frames.shape[2] - light)
+            picture[8 : 8 + light, x : x + light] += 40
         frames = grain.clip(0, 255).astype(np.uint8)
     elif kind == "small motion":
         frames = np.repeat(frames[:1], count, 0)
