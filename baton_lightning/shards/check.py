@@ -145,6 +145,10 @@ def check_cache(
     }[kind]
     for key in Shard.open(clips).members if clips.exists() else shard.members:
         if key in cache["damaged"]:
+            if kind == CACHES[0]:
+                problems.append(
+                    Problem(tar, key, f"has no cached tensors, it could not be read when they were made: {cache['damaged'][key]}")
+                )
             continue
         try:
             tensors = load_tensors(shard.read(key, cache_suffix(kind)))

@@ -95,7 +95,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     text = "kinds of clips to take: with picture and sound, picture alone, sound alone (default: av)"
     add("--modalities", nargs="+", default=["av"], choices=BUCKETS, help=text)
     add("--cut", default="all", choices=["all", "first"], help="all consecutive clips of a recording, or its first (default: all)")
-    text = "how much of a recording is read, in s; it lies in memory, 0.2 GB a second at 1080p (default: %(default)g)"
+    text = "how much of a recording is read, in s; it lies in memory, about 0.5 GB a second at 1080p and 30 fps (default: %(default)g)"
     add("--max-seconds", type=float, default=60.0, help=text)
     text = "shares of recordings that name no split, drawn by a hash of the key (default: train=0.9 val=0.05 test=0.05)"
     add("--splits", nargs="+", default=["train=0.9", "val=0.05", "test=0.05"], metavar="NAME=SHARE", help=text)

@@ -103,6 +103,15 @@ def test_check_misses_lost_statistics(copy: Path, capsys: Any) -> None:
     assert f"{STATISTICS}: is missing" in capsys.readouterr().out
 
 
+def test_check_names_clips_that_were_never_cached(copy: Path, capsys: Any) -> None:
+    cache = json.loads((copy / "cache.json").read_text())
+    key = next(iter(Shard.open(copy / "val/clips-000000.tar").members))
+    (copy / "cache.json").write_text(json.dumps(cache | {"damaged": {key: "no picture"}}))
+    assert main(["shards", "check", str(copy)]) == 1
+    out = capsys.readouterr().out
+    assert f"{key}: has no cached tensors" in out and "no picture" in out and ", 1 problems" in out
+
+
 def test_check_knows_what_a_bucket_must_hold(copy: Path, capsys: Any) -> None:
     index = json.loads((copy / "val/index.json").read_text())
     index["shards"][0]["bucket"] = "audio"
