@@ -16,7 +16,7 @@ OTHERS = {
     "shards": ("baton_lightning.shards.cli", "make, list and check data sets of webdataset tar shards"),
     "generate": ("baton_lightning.runs.generate", "write mp4s with sound from a finished stage-3 run"),
     "evaluate": ("baton_lightning.world.evaluate", "score a folder of clips of the benchmark world"),
-    "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards"),
+    "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards, speed of the data"),
     "estimate": ("baton_lightning.runs.estimate", "tokens, parameters and memory of an experiment, before anything is downloaded"),
     "chain": ("baton_lightning.runs.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
     "slurm": ("baton_lightning.runs.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),

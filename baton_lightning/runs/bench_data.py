@@ -1,0 +1,227 @@
+"""How fast clips come: samples/s of the datamodule over plain webdataset on the same shards, and the share of a step spent waiting.
+
+Both sides read the same tars, decode with the same decoder, put the same tensors into batches of the same size, and take turns, each
+first every other time. webdataset streams the shards in order, without shuffling; the datamodule seeks clips in the order of an epoch,
+checks shapes and values, and can resume anywhere.
+
+    ratio = median over repetitions of (samples/s of the datamodule) / (samples/s of webdataset)
+
+The headline is the worst of the ratios over media and cached tensors, one and two workers. Waiting is measured in a real stage-3 fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baton_lightning.runs.bench_data_baseline import KINDS
+
+if TYPE_CHECKING:
+    from baton_lightning.batch import Batch
+    from baton_lightning.clip import ClipSpec
+
+LEAST_RATIO, MOST_WAIT = 0.9, 0.02
+WORKERS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Args:
+        clips: Training clips of the set that is made.
+        shards: Training shards of it, at least one a worker.
+        repetitions: Pairs of measurements.
+        batches: Batches of a measurement, by kind.
+        steps: Optimiser steps of the fit.
+    """
+
+    clips: int
+    shards: int
+    repetitions: int
+    batches: dict[str, int]
+    steps: int
+
+
+FULL = Size(clips=1600, shards=8, repetitions=7, batches={"media": 30, "cached": 95}, steps=100)
+QUICK = Size(clips=320, shards=4, repetitions=3, batches={"media": 8, "cached": 18}, steps=40)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.epilog = (
+        "examples:\n  python -m baton_lightning bench data --quick\n  python -m baton_lightning bench data --json bench.json --strict\n"
+        "  python -m baton_lightning bench data --data data/demo"
+    )
+    add = parser.add_argument
+    add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world, made in a temporary folder")
+    add("--json", type=Path, metavar="FILE", help="write all figures; `headline` holds ratio_to_webdataset and data_wait")
+    add("--quick", action="store_true", help="a smaller set and fewer repetitions: about a minute instead of several, and noisier")
+    add("--batch-size", type=int, default=16, help="clips a batch (default: %(default)s)")
+    add("--strict", action="store_true", help=f"exit 1 if the ratio is below {LEAST_RATIO} or the wait above {MOST_WAIT}")
+    text = "class path of the datamodule that is measured (default: %(default)s)"
+    add("--datamodule", default="datamodules.webshards.WebShards", metavar="CLASS", help=text)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measures, prints a table and a verdict, and writes the figures."""
+    from tqdm import tqdm
+
+    size = QUICK if options.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="bench-data-") as scratch:
+        root = options.data or Path(scratch) / "set"
+        if options.data is None:
+            make_set(root, size)
+        clip, shards = geometry(root)
+        if len(shards) < max(WORKERS):
+            raise ValueError(
+                f"bench data: {root} must have at least {max(WORKERS)} training shards, got {len(shards)}; one for each worker"
+            )
+        cases = [(kind, workers) for kind in KINDS for workers in WORKERS]
+        with tqdm(total=len(cases) * (size.repetitions + 1) + 1, desc="bench data", unit="pair") as bar:
+            rows = []
+            for kind, workers in cases:
+                sides = {
+                    "ours": ours(options.datamodule, root, clip, kind, options.batch_size, workers),
+                    "webdataset": theirs(shards, clip, kind, options.batch_size, workers),
+                }
+                rows.append({"kind": kind, "num_workers": workers} | compare(sides, size.batches[kind], size.repetitions, bar.update))
+            bar.set_description("stage 3")
+            waits = waiting(root, Path(scratch), options.batch_size, size.steps)
+            bar.update()
+    found: dict[str, Any] = {
+        "headline": {"ratio_to_webdataset": min(row["ratio"] for row in rows), "data_wait": statistics.mean(waits)},
+        "bounds": {"ratio_to_webdataset": LEAST_RATIO, "data_wait": MOST_WAIT},
+        "loaders": rows,
+        "data_wait": {"steps": size.steps, "shares": waits, "num_workers": 1},
+        "settings": {"batch_size": options.batch_size, "quick": options.quick, "data": str(options.data or "made"), "cpus": os.cpu_count()},
+    }
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(found, indent=1))
+    return 1 - show(found) if options.strict else 0 * show(found)
+
+
+# ---- data
+def make_set(root: Path, size: Size) -> None:
+    """Clips of the benchmark world with their cache, made by the verbs that a user has."""
+    counts = ["--train", str(size.clips), "--val", "16", "--test", "2", "--shard-size", str(size.clips // size.shards)]
+    run_verb(root.parent / "shards.log", "shards", "world", str(root), *counts)
+    folders = [f"--data.init_args.root={root}", f"--run.root={root.parent}/runs", "--data.init_args.num_tasks=1"]
+    run_verb(root.parent / "encode.log", "predict", "-c", "experiments/encode.yaml", *folders)
+
+
+def run_verb(log: Path, *argv: str) -> None:
+    """Runs a verb in a process of its own, one thread.
+
+    Raises:
+        RuntimeError: If it fails; the text ends with its last words.
+    """
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "baton_lightning", *argv]
+        code = subprocess.run(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+    if code:
+        raise RuntimeError(f"`{argv[0]}` of the bench failed with exit code {code}: {log.read_text()[-1500:]}")
+
+
+def geometry(root: Path) -> tuple[ClipSpec, list[Path]]:
+    """Geometry of a cached set, and the tars of its training clips."""
+    from baton_lightning.shards.format import CACHE, SplitIndex, clip_of
+
+    index = SplitIndex.read(root / "train")
+    if not (root / CACHE).exists():
+        raise ValueError(
+            f"bench data: {root} must be cached; run `python -m baton_lightning predict -c experiments/encode.yaml` on it first"
+        )
+    return clip_of(json.loads((root / CACHE).read_text())["clip"]), [index.tar(number) for number in range(len(index.shards))]
+
+
+# ---- the two sides
+def ours(class_path: str, root: Path, clip: ClipSpec, kind: str, batch_size: int, workers: int) -> Callable[[], Iterable[Batch]]:
+    """The datamodule's training loader, shuffled."""
+    module, _, name = class_path.rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+    data = make(clip=clip, root=str(root), batch_size=batch_size, fields=KINDS[kind], num_workers=workers)
+    data.setup("fit")
+    return data.train_dataloader
+
+
+def theirs(shards: list[Path], clip: ClipSpec, kind: str, batch_size: int, workers: int) -> Callable[[], Iterable[Batch]]:
+    """webdataset's pipeline in webdataset's loader."""
+    from baton_lightning.runs.bench_data_baseline import loader
+
+    return lambda: loader(shards, clip, kind, batch_size, workers)
+
+
+def speed(loader: Iterable[Batch], batches: int) -> float:
+    """Samples/s from the first batch on, so that starting the workers does not count."""
+    source = iter(loader)
+    next(source)
+    start, count = time.perf_counter(), 0
+    for batch in islice(source, batches):
+        count += len(batch)
+    if not count:
+        raise ValueError("bench data: the training split must hold at least two batches for each worker; use a larger set or batches")
+    return count / (time.perf_counter() - start)
+
+
+def compare(sides: dict[str, Callable[[], Iterable[Batch]]], batches: int, repetitions: int, tick: Callable[[], object]) -> dict[str, Any]:
+    """Both sides in turn; the first pair warms the page cache and is not counted."""
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    for repetition in range(repetitions + 1):
+        for name in list(sides)[:: 1 if repetition % 2 else -1]:
+            speeds[name].append(speed(sides[name](), batches))
+        tick()
+    counted = {name: values[1:] for name, values in speeds.items()}
+    ratios = sorted(a / b for a, b in zip(counted["ours"], counted["webdataset"], strict=True))
+    return {"ratio": statistics.median(ratios), "ratios": ratios, "samples_per_s": counted}
+
+
+def waiting(root: Path, scratch: Path, batch_size: int, steps: int) -> list[float]:
+    """Share of wall time that a stage-3 fit waits for data, every ten steps; the first ten start the worker and are left out."""
+    folders = [f"--data.init_args.root={root}", f"--run.root={scratch}/runs", "--run.experiment=wait", "--run.stage=fit"]
+    data = [f"--data.init_args.batch_size={batch_size}", "--data.init_args.num_workers=1"]
+    trainer = [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=10"]
+    run_verb(scratch / "fit.log", "fit", "-c", "experiments/stage3_adapt.yaml", *folders, *data, *trainer)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(scratch / "runs/wait/fit"))
+    events.Reload()
+    return [event.value for event in events.Scalars("perf/data_wait_share") if event.step > 10]
+
+
+# ---- the report
+def show(found: dict[str, Any]) -> bool:
+    """Prints the table and the verdict; whether both bounds hold."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="samples/s, median of repetitions")
+    for column in ("what", "workers", "datamodule", "webdataset", "ratio", "lowest to highest"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for row in found["loaders"]:
+        medians = (f"{statistics.median(row['samples_per_s'][side]):,.0f}" for side in ("ours", "webdataset"))
+        spread = f"{row['ratios'][0]:.2f} to {row['ratios'][-1]:.2f}"
+        table.add_row(row["kind"], str(row["num_workers"]), *medians, f"{row['ratio']:.3f}", spread)
+    console, headline = Console(), found["headline"]
+    console.print(table)
+    fast, fed = headline["ratio_to_webdataset"] >= LEAST_RATIO, headline["data_wait"] <= MOST_WAIT
+    for good, text in (
+        (fast, f"worst ratio to webdataset {headline['ratio_to_webdataset']:.3f}, at least {LEAST_RATIO} is asked for"),
+        (fed, f"share of a stage-3 step spent waiting for data {headline['data_wait']:.4f}, at most {MOST_WAIT} is asked for"),
+    ):
+        console.print(f"{'met   ' if good else 'MISSED'} {text}", highlight=False)
+    return fast and fed
