@@ -1,8 +1,9 @@
-"""`estimate`: what an experiment weighs before anything is downloaded or trained: tokens, parameters, memory of the model's states."""
+"""`estimate`: what an experiment weighs before anything is downloaded or trained: tokens, parameters, memory on a GPU, days."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from baton_lightning.clip import ClipSpec
+    from baton_lightning.runs.footprint import Footprint
 
 ADAMW_BYTES = 8
 """Of two moments in float32 for a trained parameter."""
@@ -43,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-c", "--config", action="append", required=True, help="experiment file, as for `fit`; several overlay each other")
     made.add_argument("--gpus", type=int, help="GPUs the states are divided over (default: trainer.devices x trainer.num_nodes)")
     made.add_argument("--gpu-memory", type=float, default=80.0, help="memory of one, in GiB (default: %(default)s)")
+    made.add_argument("--prompt-tokens", type=int, default=256, help="tokens of both prompts, for the planner (default: %(default)s)")
+    made.add_argument("--clips", type=int, default=1_500_000, help="clips of the data set (default: %(default)s, the paper's)")
+    made.add_argument("--tflops", type=float, default=989.0, help="peak of a GPU in bf16, in TFLOP/s (default: %(default)s, an H100)")
+    made.add_argument("--mfu", type=float, default=0.4, help="share of that peak that training reaches (default: %(default)s, a guess)")
     return made
 
 
@@ -59,13 +65,50 @@ def main(argv: list[str]) -> int:
     console.print(parameter_table(type(model).__name__, parts))
     if hasattr(model, "dit"):
         console.print("Without plan attention and Latent-MLPs: {:,} parameters, of which fusion {:,}.".format(*backbone(model.dit)))
-    console.print(state_table(parts, gpus, options.gpu_memory))
-    console.print("[dim]Model states only: activations, buffers and fragmentation come on top.[/dim]")
+    console.print("[dim]Walking through a step on the meta device; at the paper's size this takes a minute.[/dim]")
+    walked = {on: walk(model, on, options.prompt_tokens) for on in (True, False)}
+    console.print(state_table(parts, walked, gpus, options.gpu_memory))
+    console.print("[dim]On top come fragmentation, communication buffers and, under ZeRO-3, the layers gathered at a time.[/dim]")
+    flops = walked[checkpoints(model)].flops
+    days = flops * options.clips / (gpus * options.tflops * 1e12 * options.mfu) / 86400
+    console.print(
+        f"One step of one clip: {flops / 1e12:,.3g} TFLOP. One pass over {options.clips:,} clips: {days:,.3g} days "
+        f"on {gpus} GPUs at {options.mfu:.0%} of {options.tflops:g} TFLOP/s."
+    )
     return 0
 
 
-def build(argv: list[str]) -> tuple[Any, Any]:
-    """The LightningModule of an experiment with networks on the meta device and no parent's weights, and its settings.
+def checkpoints(model: Any) -> bool:
+    """Whether the experiment recomputes activations in the backward pass."""
+    return (
+        model.dit.recompute
+        if hasattr(model, "dit")
+        else bool(getattr(model.planner.language.llm.model, "is_gradient_checkpointing", False))
+    )
+
+
+def walk(model: Any, recompute: bool, prompt_tokens: int) -> Footprint:
+    """One clip's step in bf16, with or without recomputation."""
+    import copy
+
+    import torch
+
+    from baton_lightning.runs.footprint import footprint, joint_step, planner_step
+
+    model = copy.deepcopy(model).to(torch.bfloat16).train()
+    if hasattr(model, "dit"):
+        model.dit.recompute = recompute
+        return footprint(model, joint_step(model, 1, torch.bfloat16, "meta", prompt_tokens))
+    llm = model.planner.language.llm.model
+    if recompute:
+        llm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    elif getattr(llm, "is_gradient_checkpointing", False):
+        llm.gradient_checkpointing_disable()
+    return footprint(model, planner_step(model, 1, torch.bfloat16, "meta", prompt_tokens))
+
+
+def build(argv: list[str], device: str = "meta") -> tuple[Any, Any]:
+    """The LightningModule of an experiment with networks as their factories make them, no parent's weights, and its settings.
 
     Raises:
         ValueError: If the experiment's module builds no networks of its own.
@@ -93,8 +136,9 @@ def build(argv: list[str]) -> tuple[Any, Any]:
     model = cli.model
     if not hasattr(model, "build"):
         raise ValueError(f"estimate needs a training stage (a planner stage or JointTraining), got {type(model).__name__}")
-    with torch.device("meta"):
+    with torch.device(device):
         model.build()
+    model.to(device)  # seeded tiny twins are made on the CPU, whatever the default
     return model, cli.config
 
 
@@ -184,17 +228,23 @@ def states(parts: list[Part], gpus: int) -> dict[str, float]:
     }
 
 
-def state_table(parts: list[Part], gpus: int, gpu_memory: float) -> Any:
-    """Memory of the model's states on each GPU, and what fits."""
+def state_table(parts: list[Part], walked: dict[bool, Footprint], gpus: int, gpu_memory: float) -> Any:
+    """Memory on each GPU with one clip a step, by strategy, with and without recomputation; and what would fit."""
     from rich.table import Table
 
-    table = Table(title=f"model states in bf16 with float32 masters and AdamW, on each of {gpus} x {gpu_memory:g} GiB")
-    for column in ("strategy", "GiB", "verdict"):
-        table.add_column(column, justify="right" if column == "GiB" else "left")
+    table = Table(title=f"GiB on each of {gpus} x {gpu_memory:g} GiB, one clip a GPU: states in bf16 with float32 masters, AdamW")
+    for column in ("strategy", "states", "+ activations", "+ recomputed instead", "verdict"):
+        table.add_column(column, justify="left" if column in ("strategy", "verdict") else "right")
     for name, num_bytes in states(parts, gpus).items():
-        gib = num_bytes / 2**30
-        verdict = f"leaves {gpu_memory - gib:.1f} GiB for activations" if gib < gpu_memory else "does not fit"
-        if name == "ZeRO-3" and gib >= gpu_memory:
-            verdict += f"; {-(-int(num_bytes * gpus) // int(0.8 * gpu_memory * 2**30))} GPUs would do, a fifth of each left for activations"
-        table.add_row(name, f"{gib:.2f}", verdict)
+        whole, recomputed = (num_bytes + walked[on].activations for on in (False, True))
+        limit = gpu_memory * 2**30
+        if whole < limit:
+            verdict = "fits"
+        elif recomputed < limit:
+            verdict = "fits if activations are recomputed"
+        else:
+            verdict = "does not fit"
+            if name == "ZeRO-3" and (room := 0.9 * limit - walked[True].activations) > 0:
+                verdict += f"; {math.ceil(num_bytes * gpus / room)} GPUs would do"
+        table.add_row(name, *(f"{b / 2**30:.3g}" for b in (num_bytes, whole, recomputed)), verdict)
     return table

@@ -65,10 +65,12 @@ def test_states_shrink_with_the_zero_stage_and_frozen_weights_cost_two_bytes():
     assert shared["DDP"] > shared["ZeRO-1"] > shared["ZeRO-2"] > shared["ZeRO-3"] == alone["DDP"] / 4
 
 
-def test_the_verb_prints_counts_and_says_what_does_not_fit(capsys):
-    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1"]) == 0
-    out = capsys.readouterr().out
-    assert "11,660,753,108" in out and "1,133,383,680" in out and "does not fit; 4 GPUs would do" in out
+def test_the_verb_says_what_does_not_fit_and_how_long_it_takes(capsys):
+    shallow = "--model.init_args.dit.init_args.depth=2"
+    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1", "--gpu-memory", "20", "--clips", "1000", shallow]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Without plan attention and Latent-MLPs" in out and "does not fit" in out and "GPUs would do" in out
+    assert "One pass over 1,000 clips" in out
 
 
 def test_an_experiment_that_trains_nothing_is_refused(capsys):

@@ -1,0 +1,184 @@
+"""What one training step takes, found by walking through it on the meta device: the peak of live tensors, and floating-point operations.
+
+Every tensor that the step makes is counted while it lives, at its true size, without memory or arithmetic. The same walk on real tensors
+of a tiny model gives the same peak (tests/runs/test_footprint.py).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import scaled_dot_product_attention as attention
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from baton_lightning.batch import Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.models import towers
+from baton_lightning.models.planner import VAPlanner, timed_plan
+
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+CALLERS = (functional, towers)
+"""Modules that call attention by this name; transformers does by the first."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One training step on one device.
+
+    Args:
+        activations: Bytes that live at the peak besides parameters, gradients and optimiser states.
+        flops: Floating-point operations of forward and backward.
+    """
+
+    activations: int
+    flops: int
+
+
+class LiveTensors(TorchDispatchMode):
+    """Bytes of the tensors that are made while it is on, and the most that lived at once. Views cost nothing.
+
+    Attributes:
+        now: Bytes that live.
+        peak: The most so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self.known:
+            self.known.add(key)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, num_bytes: int) -> None:
+        self.known.discard(key)
+        self.now -= num_bytes
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention that never holds its scores, as on every device but the meta device, whose own would."""
+    if not query.is_meta:
+        return attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    if enable_gqa:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros(attn_mask.shape, dtype=query.dtype, device=query.device)
+    return ATTENTION(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+
+
+def attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **options: Any) -> int:
+    """Two products a head: scores, and their sum of values. Shapes [B, H, L, D]."""
+    batch, heads, queries, width = query
+    return 4 * batch * heads * queries * key[2] * width
+
+
+def attention_backward_flops(gradient: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **options: Any) -> int:
+    """Five products: the scores again, and the gradients of scores, queries, keys and values."""
+    return attention_flops(query, key, value) * 5 // 2
+
+
+def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
+    """Walks through forward and backward of ``step``.
+
+    Args:
+        model: The module; gradients are dropped before and after.
+        step: Gives the loss.
+    """
+    mapping = {ATTENTION: attention_flops, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
+    counter, live = FlopCounterMode(display=False, custom_mapping=mapping), LiveTensors()
+    hooks = [p.register_post_accumulate_grad_hook(drop) for p in model.parameters() if p.requires_grad]
+    live.known.update(tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers()))
+    with ExitStack() as stack:
+        for module in CALLERS:
+            stack.enter_context(patch.object(module, "scaled_dot_product_attention", flash_attention))
+        with live:
+            step().backward()
+        with counter:  # apart: it keeps tensors alive
+            step().backward()
+    for hook in hooks:
+        hook.remove()
+    return Footprint(live.peak, counter.get_total_flops())
+
+
+def drop(parameter: Tensor) -> None:
+    """Gradients are counted with the model's states, which ZeRO divides; here each goes as soon as it is there."""
+    parameter.grad = None
+
+
+def joint_step(model: Any, num_clips: int, dtype: torch.dtype, device: str, prompt: int = 0) -> Callable[[], Tensor]:
+    """A step of a :class:`~baton_lightning.stages.joint.JointTraining` on blank clips; its planner plans, if it has one."""
+    clip: ClipSpec = model.clip
+
+    def blank(*shape: int) -> Tensor:
+        return torch.zeros(num_clips, *shape, dtype=dtype, device=device)
+
+    def step() -> Tensor:
+        video = blank(clip.video_channels, *clip.latent_grid)
+        audio, context = blank(clip.num_audio_latents, clip.audio_channels), blank(clip.text_tokens, clip.text_width)
+        planner = getattr(model.plan, "planner", None)
+        with torch.no_grad():
+            plan = blank_plan(clip, blank) if planner is None else planner_tokens(planner, num_clips, prompt, device)
+        velocities = model.dit(video, audio, torch.zeros(num_clips, device=device), context, context, plan)
+        return sum((v - clean).square().mean() for v, clean in zip(velocities, (video, audio), strict=True))
+
+    return step
+
+
+def planner_step(model: Any, num_clips: int, dtype: torch.dtype, device: str, prompt: int) -> Callable[[], Tensor]:
+    """A step of a planner stage on blank features and prompts of ``prompt`` tokens."""
+
+    def step() -> Tensor:
+        target = blank_plan(model.clip, lambda *shape: torch.zeros(num_clips, *shape, dtype=dtype, device=device))
+        plan = planner_tokens(model.planner, num_clips, prompt, device)
+        return (plan.video - target.video).square().mean() + (plan.audio - target.audio).square().mean()
+
+    return step
+
+
+def blank_plan(clip: ClipSpec, blank: Callable[..., Tensor]) -> Plan:
+    """A plan of zeros."""
+    return timed_plan(clip, blank(clip.num_video_planned, clip.video_plan_width), blank(clip.num_audio_planned, clip.audio_plan_width))
+
+
+def planner_tokens(planner: VAPlanner, num_clips: int, prompt: int, device: str) -> Plan:
+    """The plan for prompts of a given number of tokens, whatever their words."""
+    from transformers import masking_utils
+
+    ids = torch.zeros(num_clips, prompt, dtype=torch.long, device=device)
+    given = (ids, torch.ones(num_clips, prompt, dtype=torch.bool))
+    with (
+        patch.object(planner.language, "prompt_ids", lambda *texts: given),
+        patch.object(masking_utils, "find_packed_sequence_indices", lambda positions: None),  # it would look at values, which are none
+    ):
+        return planner([""] * num_clips, [""] * num_clips)
