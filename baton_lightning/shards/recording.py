@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """Decoders report what they would otherwise conceal."""
+ESTIMATES = ("mp3", "aac", "ac3", "mpeg", "mpegts")
+"""Formats that state no duration: what is given for it is guessed from the size."""
 HOLE = bytes(8)
 """Zero bytes that H.264 and HEVC cannot hold, since they escape every third one. Many decoders read over them."""
 
@@ -169,7 +171,9 @@ class _Track:
         raise NotImplementedError
 
     def declared_seconds(self) -> float | None:
-        return None if self.stream.duration is None else float(self.stream.duration * self.stream.time_base)
+        if self.stream.duration is None or self.stream.container.format.name in ESTIMATES:
+            return None
+        return float(self.stream.duration * self.stream.time_base)
 
 
 class _Picture(_Track):

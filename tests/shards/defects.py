@@ -50,6 +50,7 @@ def encode(
     video_clock: Clock | None = None,
     audio_clock: Clock | None = None,
     options: dict[str, str] | None = None,
+    rotation: int = 0,
 ) -> Path:
     """Writes a file, its container by its suffix.
 
@@ -63,6 +64,7 @@ def encode(
         video_clock: What time stamps, in s, are turned into after coding; increasing.
         audio_clock: The same for sound.
         options: For libx264, e.g. ``crf`` and ``g``.
+        rotation: How far players are to turn the picture, in degrees, counter-clockwise.
     """
     with av.open(str(file), "w", options={"movie_timescale": str(rate)} if file.suffix == ".mp4" else {}) as container:
         if frames is not None:
@@ -71,6 +73,8 @@ def encode(
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt, video.options = "yuv420p", {"preset": "veryfast", "crf": "20", **(options or {})}
             video.codec_context.thread_count = 1
+            if rotation:
+                video.set_display_rotation(rotation)
         if sound is not None:
             codec = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame", ".ogg": "libopus"}.get(file.suffix, "aac")
             layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[sound.shape[1]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baton_lightning.media import MediaError, read_mp4
+from baton_lightning.media import MediaError, read_mp4, write_mp4
 from baton_lightning.shards.contract import (
     REASONS,
     Limits,
@@ -127,6 +127,13 @@ def test_damage_is_found_wherever_it_is(kind: str, how: str, tmp_path: Path) -> 
         if "corrupt" not in reasons(read_recording(damage(file, kind, number, how, number))):
             missed.append(number)
     assert len(missed) <= (1 if (kind, how) == ("video", "noise") else 0)  # of 23: nineteen bytes that happen to be valid
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
+def test_a_file_with_its_index_in_front_that_was_cut_is_corrupt(share: float, tmp_path: Path) -> None:
+    write_mp4(tmp_path / "clip.mp4", FRAMES, FPS, SOUND.mean(1), RATE)
+    content = (tmp_path / "clip.mp4").read_bytes()
+    assert reasons(read_recording(_bytes(tmp_path / "clip.mp4", content[: round(share * len(content))])))[0] == "corrupt"
 
 
 # ---- just inside and just outside of each limit
@@ -266,6 +273,13 @@ def test_a_recording_is_what_read_mp4_reads(tmp_path: Path) -> None:
     assert (recording.declared_num_frames, recording.declared_layout, recording.declared_channels) == (48, "stereo", 2)
     assert recording.num_bytes == (tmp_path / "a.mp4").stat().st_size
     assert recording.frame_times == pytest.approx(np.arange(48) / 24)
+
+
+@pytest.mark.parametrize(("degrees", "quarter_turns"), [(90, 1), (-90, -1), (180, 2)])
+def test_pictures_are_turned_upright(degrees: int, quarter_turns: int, tmp_path: Path) -> None:
+    turned = read_recording(made(tmp_path / "turned.mp4", rotation=degrees)).frames
+    stored = read_recording(made(tmp_path / "stored.mp4")).frames
+    assert turned is not None and stored is not None and np.array_equal(turned, np.rot90(stored, quarter_turns, (1, 2)))
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "m4a", "mp3", "ogg"])
