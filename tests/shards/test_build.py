@@ -148,7 +148,7 @@ def test_a_finished_build_is_left_alone(recordings: Path, copy: Path) -> None:
     ("more", "named"),
     [
         (["--fps", "8"], "clips.fps: 12.0 -> 8.0"),
-        (["--limit", "min_motion=9"], "limits.min_motion: 5.0 -> 9.0"),
+        (["--limit", "min_motion=9"], "limits.min_motion: 0.08 -> 9.0"),
         (["--cut", "first"], "cut:"),
     ],
 )
