@@ -17,6 +17,8 @@ OTHERS = {
     "generate": ("baton_lightning.runs.generate", "write mp4s with sound from a finished stage-3 run"),
     "evaluate": ("baton_lightning.world.evaluate", "score a folder of clips of the benchmark world"),
     "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards, speed of the data"),
+    "convert": ("baton_lightning.runs.convert", "a released checkpoint (Ovi's) as a parent to start from"),
+    "export": ("baton_lightning.runs.export", "a run's weights as sharded safetensors with configuration and model card"),
     "estimate": ("baton_lightning.runs.estimate", "tokens, parameters and memory of an experiment, before anything is downloaded"),
     "chain": ("baton_lightning.runs.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
     "slurm": ("baton_lightning.runs.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import nn
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.runs.manifest import WEIGHTS, require
+from baton_lightning.runs import weights as stored
+from baton_lightning.runs.manifest import require
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def hand_over(
 
     Args:
         target: Module to fill.
-        run: Folder of a finished run.
+        run: Folder of a finished run, of an export or of a converted checkpoint, whose manifest may say which layers it lacks.
         source: Prefix of the parent's keys, without the dot, e.g. ``planner``.
         clip: Geometry that the parent must share.
         fresh: Prefixes of target keys that the parent may lack.
@@ -58,16 +58,15 @@ def hand_over(
         ValueError: If the parent is unfinished, changed or of another geometry, or keys or shapes do not match; the message names them.
     """
     run = Path(run)
-    require(run, clip)
-    prefix = f"{source}."
-    weights = {k.removeprefix(prefix): v for k, v in load_file(run / WEIGHTS).items() if k.startswith(prefix)}
+    lacks = require(run, clip).get("lacks", [])
+    weights = stored.read(run, source)
     if not weights:
         raise ValueError(
-            f"hand-over: the run {run}/ must hold weights below `{prefix}`, it has none; it is not the kind of parent this stage needs"
+            f"hand-over: the run {run}/ must hold weights below `{source}.`, it has none; it is not the kind of parent this stage needs"
         )
     own = target.state_dict()
     common = {k for k in own.keys() & weights.keys() if not k.startswith(fresh or ("\0",))}
-    missing = sorted(k for k in own.keys() - common if not k.startswith(fresh or ("\0",)))
+    missing = sorted(k for k in own.keys() - common if not k.startswith(fresh or ("\0",)) and not any(part in k for part in lacks))
     unexpected = sorted(k for k in weights.keys() - common if not k.startswith(dropped or ("\0",)))
     shapes = [f"{k}: {list(own[k].shape)} here, {list(weights[k].shape)} there" for k in sorted(common) if own[k].shape != weights[k].shape]
     if missing or unexpected or shapes:

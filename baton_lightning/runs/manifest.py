@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from importlib.metadata import version
@@ -10,19 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.runs.weights import WEIGHTS, digest
+from baton_lightning.shards.format import file_digest
 
 NAME = "manifest.json"
-WEIGHTS = "weights.safetensors"
 PACKAGES = ("torch", "lightning", "transformers", "diffusers", "webdataset", "safetensors", "numpy")
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -62,16 +53,18 @@ def require(run: Path, clip: ClipSpec | None = None) -> dict[str, Any]:
         ValueError: If weights were changed after the run, or the geometry differs; the message names the fields.
     """
     manifest = read(run)
-    if clip is not None and (differs := clip.differences(manifest["clip"])):
+    known = manifest["clip"]  # a converted checkpoint knows only the fields that its layers depend on
+    differs = [line for line in clip.differences(known) if line.partition(":")[0] in known] if clip is not None else []
+    if differs:
         raise ValueError(
             f"the parent run {run}/ was trained on another clip geometry (here != there): {'; '.join(differs)}; "
             "use the parent's clip section"
         )
-    weights = run / WEIGHTS
-    got = sha256(weights) if weights.exists() else "no file"
+    got = digest(run)
     if got != manifest["weights_sha256"]:
+        where = run / WEIGHTS if (run / WEIGHTS).exists() else f"{run}/"
         raise ValueError(
-            f"{weights} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; "
+            f"the weights {where} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; "
             "it was changed after the run"
         )
     return manifest
@@ -116,7 +109,7 @@ def describe(
         "stage": stage,
         "clip": clip.to_dict(),
         "parents": {role: {"run": str(run), "weights_sha256": read(Path(run))["weights_sha256"]} for role, run in parents.items()},
-        "weights_sha256": sha256(weights),
+        "weights_sha256": file_digest(weights),
         "data": data,
         "seed": seed,
         "metrics": metrics,

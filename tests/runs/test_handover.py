@@ -23,7 +23,7 @@ def parent(tmp_path):
     torch.manual_seed(0)
     body = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     save_file({f"planner.{k}": v for k, v in body.state_dict().items()}, run / manifest.WEIGHTS)
-    described = {"clip": CLIP.to_dict(), "weights_sha256": manifest.sha256(run / manifest.WEIGHTS)}
+    described = {"clip": CLIP.to_dict(), "weights_sha256": manifest.file_digest(run / manifest.WEIGHTS)}
     (run / manifest.NAME).write_text(json.dumps(described))
     return run, body
 

@@ -1,0 +1,180 @@
+"""`convert`: a released checkpoint as a parent that a stage can start from. Every tensor is accounted for, or nothing is written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LACKS = [".plan_attn.", "latent_mlp."]
+"""Parts of the keys that a plain Ovi does not have; they start fresh."""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m baton_lightning convert", description=__doc__)
+    sources = made.add_subparsers(dest="source", required=True)
+    ovi = sources.add_parser(
+        "ovi",
+        help="Ovi's transformer (2073 tensors as released)",
+        description="Writes OUT/dit/ (safetensors with an index, config.json), a model card and a manifest. Start a stage from it with "
+        "`model.init_args.parents: {dit: OUT}`; plan layers, which Ovi does not have, start fresh. `export --format ovi` is the way back.",
+    )
+    ovi.add_argument("--config", type=Path, nargs="+", required=True, help="JSON with sections `video` and `audio`, or one file a branch")
+    ovi.add_argument("--weights", type=Path, required=True, help="safetensors file, folder of safetensors files, or .pth")
+    ovi.add_argument("--out", type=Path, required=True, help="folder to write")
+    ovi.add_argument("--shard-size", type=float, default=5.0, help="largest file, in GB (default: %(default)s)")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
+    from rich.console import Console
+
+    from baton_lightning.runs import manifest, weights
+    from baton_lightning.runs.model_card import model_card
+
+    config = read_config(options.config)
+    tensors = read_tensors(options.weights)
+    require_fit(config, tensors, options.weights)
+    source = source_digest(options.weights)
+    if options.out.exists():
+        existing = manifest.read(options.out) if (options.out / manifest.NAME).exists() else {}
+        if existing.get("source_sha256") == source:
+            print(f"{options.out}/ holds this conversion already; nothing to do")
+            return 0
+        raise ValueError(f"convert: {options.out}/ exists and is not a conversion of these weights; give another --out, or delete it")
+    part = options.out.with_name(options.out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        num_bytes = weights.write(part / "dit", tensors, options.shard_size)
+        facts = {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors.values()), "bytes": num_bytes}
+        described = {"class_path": "baton_lightning.models.dit.FusedBranches", "ovi": {k: config[k] for k in ("video", "audio")}}
+        (part / "dit" / "config.json").write_text(json.dumps(described, indent=1))
+        provenance = {"converted from": options.weights, "sha256 of the source": source, "git commit": manifest.git_commit()}
+        use = f"model.init_args.parents: {{dit: {options.out}}}"
+        card = model_card("Ovi's transformer, converted", {"dit": facts}, provenance, use, ["Ovi", "MMAudio", "Wan2.2 VAE"])
+        (part / "README.md").write_text(card)
+        text = json.dumps(
+            {
+                "stage": "Ovi",
+                "clip": geometry(config),
+                "lacks": LACKS,
+                "parents": {},
+                "weights_sha256": weights.digest(part),
+                "source_sha256": source,
+                "git_commit": manifest.git_commit(),
+                "components": {"dit": facts},
+            },
+            indent=1,
+        )
+        manifest.write_atomically(part / manifest.NAME, text)
+        part.rename(options.out)
+    except OSError as error:
+        raise ValueError(f"convert: {options.out}/ could not be written ({error}); nothing is left behind") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    Console().print(f"{facts['tensors']:,} tensors, {facts['parameters']:,} parameters, all accounted for: [bold]{options.out}/[/bold]")
+    print(f"start from it with `{use}`; plan attention and Latent-MLPs start fresh")
+    return 0
+
+
+def read_config(paths: list[Path]) -> dict[str, Any]:
+    """Settings of both branches.
+
+    Raises:
+        ValueError: If a file is missing or no JSON, or a branch is not there.
+    """
+    config: dict[str, Any] = {}
+    for path in paths:
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"convert: --config {path} must be a JSON file ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"convert: --config {path} must hold an object, got {type(content).__name__}")
+        if "patch_size" in content:  # one branch: pictures have patches in three axes
+            content = {"video" if len(content["patch_size"]) == 3 else "audio": content}
+        config |= content
+    if missing := [name for name in ("video", "audio") if not isinstance(config.get(name), dict)]:
+        raise ValueError(f"convert: --config must describe both branches, `{'` and `'.join(missing)}` is missing; give both files")
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint; a pickle is read with ``weights_only``.
+
+    Raises:
+        ValueError: If there is none, or it cannot be read.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    parts = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not parts or not all(part.is_file() for part in parts):
+        raise ValueError(f"convert: --weights {path} must be a safetensors file, a folder of them or a .pth; found nothing")
+    try:
+        if parts[0].suffix == ".safetensors":
+            return {key: tensor for part in parts for key, tensor in load_file(part).items()}
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"convert: {path} cannot be read as weights ({str(error).splitlines()[0]})") from error
+    return loaded.get("model", loaded) if isinstance(loaded, dict) else {}
+
+
+def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuses a checkpoint that is not exactly the model of the configuration.
+
+    Raises:
+        ValueError: Naming keys that are missing, unexpected or of another shape.
+    """
+    import torch
+
+    from baton_lightning.models.dit import FusedBranches
+
+    with torch.device("meta"):
+        own = FusedBranches.from_ovi_config(config).state_dict()
+    shapes = [
+        f"{k} {list(tensors[k].shape)}, not {list(own[k].shape)}" for k in own.keys() & tensors.keys() if tensors[k].shape != own[k].shape
+    ]
+    said = [
+        f"{name} ({len(keys)}): {', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}"
+        for name, keys in (
+            ("missing", own.keys() - tensors.keys()),
+            ("unexpected", tensors.keys() - own.keys()),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if said:
+        raise ValueError(f"convert: {path} must hold the {len(own)} tensors that --config describes; {'; '.join(said)}")
+
+
+def geometry(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a clip's geometry that the layers depend on."""
+    video, audio = config["video"], config["audio"]
+    return {
+        "video_channels": video["in_dim"],
+        "video_patch": list(video["patch_size"]),
+        "audio_channels": audio["in_dim"],
+        "text_tokens": video["text_len"],
+        "text_width": video["text_dim"],
+        "audio_position_scale": audio.get("temporal_rope_scaling_factor", 1.0),
+    }
+
+
+def source_digest(path: Path) -> str:
+    """Digest of the files of a checkpoint."""
+    import hashlib
+
+    from baton_lightning.shards.format import file_digest
+
+    parts = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    return hashlib.sha256("".join(file_digest(part) for part in parts).encode()).hexdigest()

@@ -1,0 +1,169 @@
+"""`export`: the weights of a finished run as the hub keeps them: a folder a component, a model card, a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LLM = "language.llm.model."
+ADAPTER = ("lora_A.default.", "lora_B.default.")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m baton_lightning export",
+        description=__doc__,
+        epilog="The folder is a parent like the run itself: `model.init_args.parents: {dit: OUT}`. LoRA adapters are written a second time in "
+        "PEFT's own names, for `peft.PeftModel.from_pretrained(model, 'OUT/adapter')`.",
+    )
+    made.add_argument("run", type=Path, help="folder of a finished run, or of a conversion")
+    made.add_argument("--out", type=Path, required=True, help="folder to write")
+    made.add_argument(
+        "--format",
+        choices=["baton", "ovi"],
+        default="baton",
+        help="ovi: the transformer alone, under Ovi's names and without plan layers, as `convert ovi` reads it (default: %(default)s)",
+    )
+    made.add_argument("--shard-size", type=float, default=5.0, help="largest file, in GB (default: %(default)s)")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
+    from rich.console import Console
+    from rich.table import Table
+
+    from baton_lightning.runs import manifest
+
+    described = manifest.require(options.run)
+    components = components_of(options.run)
+    if options.out.exists():
+        raise ValueError(f"export: {options.out}/ exists; give another --out, or delete it")
+    part = options.out.with_name(options.out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        ovi = options.format == "ovi"
+        facts = write_ovi(part, components, options) if ovi else write_components(part, components, described, options)
+        part.rename(options.out)
+    except OSError as error:
+        raise ValueError(f"export: {options.out}/ could not be written ({error}); nothing is left behind") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    table = Table(title=f"{options.out}/")
+    for column in ("component", "tensors", "parameters", "bytes"):
+        table.add_column(column, justify="left" if column == "component" else "right")
+    for name, fact in facts.items():
+        table.add_row(name, *(f"{fact[k]:,}" for k in ("tensors", "parameters", "bytes")))
+    Console().print(table)
+    return 0
+
+
+def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
+    """Weights of a run by component: the first part of each key, or each folder of an export."""
+    from baton_lightning.runs import weights
+
+    if not (run / weights.WEIGHTS).exists():
+        return {path.parent.name: weights.read(run, path.parent.name) for path in weights.files(run)}
+    from safetensors import safe_open
+
+    with safe_open(run / weights.WEIGHTS, "pt") as file:
+        names = sorted({key.partition(".")[0] for key in list(file.keys())})
+    return {name: weights.read(run, name) for name in names}
+
+
+def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
+    """Every component with its settings, the model card and, last, the manifest."""
+    from baton_lightning.runs import manifest, weights
+    from baton_lightning.runs.model_card import model_card
+
+    settings = described.get("config", {}).get("model", {}).get("init_args", {})
+    facts = {}
+    for name, tensors in components.items():
+        facts[name] = write_one(part / name, tensors, options.shard_size)
+        config = settings.get(name) or {"class_path": described["stage"]}
+        (part / name / "config.json").write_text(json.dumps(config | {"clip": described["clip"]}, indent=1))
+    if adapter := adapter_of(components.get("planner", {})):
+        write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])
+    provenance = {
+        "stage": described["stage"],
+        "run": options.run,
+        "weights of the run": described["weights_sha256"],
+        "data": described.get("data"),
+        "seed": described.get("seed"),
+        "git commit": described.get("git_commit"),
+        **{f"parent {role}": f"{p['run']} {p['weights_sha256'][:12]}" for role, p in described.get("parents", {}).items()},
+        **{name: f"{value:.6g}" for name, value in described.get("metrics", {}).items() if name.startswith("val/")},
+    }
+    networks = ["Ovi", "MMAudio", "Wan2.2 VAE"] * ("dit" in components) + ["Qwen3", "SigLIP2", "WavTokenizer"] * ("planner" in components)
+    roles = ", ".join(f"{name}: {options.out}" for name in components if name in ("dit", "planner"))
+    card = model_card(f"Baton: {described['stage']}", facts, provenance, f"model.init_args.parents: {{{roles}}}", networks)
+    (part / "README.md").write_text(card)
+    content = {k: v for k, v in described.items() if k != "weights_sha256"} | {
+        "weights_sha256": weights.digest(part),
+        "exported_from": described["weights_sha256"],
+        "components": facts,
+    }
+    manifest.write_atomically(part / manifest.NAME, json.dumps(content, indent=1))
+    return facts
+
+
+def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], options: Any) -> dict[str, Any]:
+    """The transformer as a checkpoint of Ovi.
+
+    Raises:
+        ValueError: If the run has no transformer.
+    """
+    from baton_lightning.runs.convert import LACKS
+
+    if "dit" not in components:
+        raise ValueError(f"export --format ovi needs a run with a transformer, {options.run}/ has {', '.join(components)}")
+    plain = {k: v for k, v in components["dit"].items() if not any(lacking in k for lacking in LACKS)}
+    if left_out := len(components["dit"]) - len(plain):
+        print(f"export: {left_out} tensors of plan attention and Latent-MLPs are left out; without them the model no longer reads a plan")
+    return {"ovi": write_one(part, plain, options.shard_size)}
+
+
+def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> dict[str, int]:
+    """Writes a component and says what it is."""
+    from baton_lightning.runs import weights
+
+    num_bytes = weights.write(folder, tensors, shard_size)
+    return {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors.values()), "bytes": num_bytes}
+
+
+def adapter_of(planner: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LoRA adapters of the language model, in PEFT's names."""
+    return {
+        "base_model.model." + key.removeprefix(LLM).replace(".default.", "."): tensor
+        for key, tensor in planner.items()
+        if key.startswith(LLM) and any(part in key for part in ADAPTER)
+    }
+
+
+def write_adapter(folder: Path, tensors: dict[str, Tensor], llm: dict[str, Any]) -> None:
+    """An adapter that PEFT loads by itself.
+
+    Args:
+        folder: Where to.
+        tensors: In PEFT's names.
+        llm: Settings of :class:`~baton_lightning.frozen.llm.PretrainedLLM`.
+    """
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    rank = llm["lora_rank"]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=llm.get("lora_alpha") or 2 * rank,
+        target_modules=sorted({k.split(".")[-3] for k in tensors}),
+        base_model_name_or_path=llm.get("name_or_path"),
+    )
+    config.save_pretrained(str(folder))

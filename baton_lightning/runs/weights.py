@@ -1,0 +1,67 @@
+"""Weights on disk: one file of a run, or a folder a component in safetensors shards with an index, as the hub keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baton_lightning.shards.format import file_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = "weights.safetensors"
+SHARD, INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
+
+
+def files(run: Path) -> list[Path]:
+    """Files that hold the weights of a run, or of an exported or converted folder."""
+    return [run / WEIGHTS] if (run / WEIGHTS).exists() else sorted(run.glob("*/model*.safetensors"))
+
+
+def digest(run: Path) -> str:
+    """Digest of all weights; ``no file`` if there are none."""
+    found = files(run)
+    if not found:
+        return "no file"
+    single = [file_digest(path) for path in found]
+    if found == [run / WEIGHTS]:
+        return single[0]
+    named = "\n".join(f"{path.relative_to(run)} {one}" for path, one in zip(found, single, strict=True))
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+def read(run: Path, component: str) -> dict[str, Tensor]:
+    """Weights of a component, by its own keys.
+
+    Args:
+        run: Folder of a run, of an export or of a conversion.
+        component: E.g. ``dit`` or ``planner``.
+    """
+    from safetensors.torch import load_file
+
+    if (run / WEIGHTS).exists():
+        prefix = f"{component}."
+        return {k.removeprefix(prefix): v for k, v in load_file(run / WEIGHTS).items() if k.startswith(prefix)}
+    return {k: v for path in sorted((run / component).glob("model*.safetensors")) for k, v in load_file(path).items()}
+
+
+def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> int:
+    """Writes a component as ``model.safetensors``, or in shards with ``model.safetensors.index.json``.
+
+    Returns:
+        Bytes of the tensors.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=SHARD, max_shard_size=int(shard_gigabytes * 1e9))
+    for name, keys in split.filename_to_tensors.items():
+        save_file({key: tensors[key].contiguous() for key in keys}, folder / name, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=1))
+    return sum(t.numel() * t.element_size() for t in tensors.values())
