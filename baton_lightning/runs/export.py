@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m baton_lightning export",
         description=__doc__,
-        epilog="The folder is a parent like the run itself: `model.init_args.parents: {dit: OUT}`. LoRA adapters are written a second time in "
-        "PEFT's own names, for `peft.PeftModel.from_pretrained(model, 'OUT/adapter')`.",
+        epilog="The folder is a parent like the run itself: `model.init_args.parents: {dit: OUT}`. LoRA adapters are written a second "
+        "time in PEFT's own names, for `peft.PeftModel.from_pretrained(model, 'OUT/adapter')`.",
     )
     made.add_argument("run", type=Path, help="folder of a finished run, or of a conversion")
     made.add_argument("--out", type=Path, required=True, help="folder to write")
