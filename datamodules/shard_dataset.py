@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,9 @@ class ShardDataset(Dataset):
         numbers = range(len(self.index.shards))
         self.shards = {kind: [self._open(number, kind) for number in numbers] for kind in (CLIPS, *self.caches)}
         self.places = [(number, key) for number, shard in enumerate(self.shards[CLIPS]) for key in shard.members]
+        if twice := [key for key, count in Counter(key for _, key in self.places).items() if count > 1]:
+            tars = [self.shards[CLIPS][number].tar.name for number, key in self.places if key == twice[0]]
+            raise ValueError(f"data: a key must name one clip of {folder}/, {twice[0]} is in {' and in '.join(tars)}; build the data again")
         self.damaged: dict[str, Damage] = {}
         self.report([damage for number, key in self.places if (damage := self._incomplete(number, key))])
 

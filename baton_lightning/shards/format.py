@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import tarfile
+import warnings
+import zlib
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +68,7 @@ class Shard:
         made_by: Digest of what decided its content: a recipe, or networks.
         members: Byte offsets.
         notes: What its writer wants to be remembered.
+        checksums: CRC-32 of every member, key -> suffix -> number; empty if its record was lost.
     """
 
     tar: Path
@@ -74,19 +77,23 @@ class Shard:
     made_by: str
     members: Members
     notes: dict[str, Any] = field(default_factory=dict)
+    checksums: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, tar: Path) -> Shard:
-        """Reads the record beside a tar, or, if there is none, the tar's own headers.
+        """Reads the record beside a tar, or, if there is none or it is damaged, the tar's own headers.
 
         Raises:
             ValueError: If there is no tar.
         """
         record = record_of(tar)
         if record.exists():
-            return cls(tar, **json.loads(record.read_text()))
+            try:
+                return cls(tar, **json.loads(record.read_text()))
+            except (ValueError, TypeError) as error:
+                warnings.warn(f"data: {record} is damaged ({error}); the headers of {tar.name} are read instead", stacklevel=2)
         if not tar.exists():
-            raise ValueError(f"shard {tar} does not exist")
+            raise ValueError(f"data: the shard {tar} does not exist")
         return cls(tar, tar.stat().st_size, "", "", scan(tar))
 
     @classmethod
@@ -119,7 +126,7 @@ class Shard:
         """Content of a member.
 
         Raises:
-            DamagedMember: If the shard has no such member, or ends before it does.
+            DamagedMember: If the shard has no such member, ends before it does, or holds other bytes than were written.
         """
         if reason := self.lacks(key, suffix):
             raise DamagedMember(reason)
@@ -131,6 +138,9 @@ class Shard:
             raise DamagedMember(f"{self.tar.name} cannot be read ({error.strerror})") from error
         if len(content) < size:
             raise DamagedMember(f"{self.tar.name} ended while {key}.{suffix} was read")
+        written = self.checksums.get(key, {}).get(suffix)
+        if written is not None and zlib.crc32(content) != written:
+            raise DamagedMember(f"{self.tar.name} holds other bytes of {key}.{suffix} than were written (CRC-32)")
         return content
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,20 +31,20 @@ def write_shard(
         ValueError: If a key is empty, holds a dot or occurs twice.
     """
     aside = tar.with_name(f".{tar.name}.{os.getpid()}.part")
-    seen: set[str] = set()
+    checksums: dict[str, dict[str, int]] = {}
     try:
         with tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as archive:
             for key, members in clips:
-                if not key or "." in key.rpartition("/")[2] or key in seen:
+                if not key or "." in key.rpartition("/")[2] or key in checksums:
                     raise ValueError(f"{tar.name}: a key must be unique in its shard and hold no dot, got {key!r}")
-                seen.add(key)
+                checksums[key] = {suffix: zlib.crc32(content) for suffix, content in members.items()}
                 for suffix, content in members.items():
                     entry = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and mode are tarfile's constants
                     entry.size = len(content)
                     archive.addfile(entry, io.BytesIO(content))
         with aside.open("rb") as file:
             os.fsync(file.fileno())
-        shard = Shard(tar, aside.stat().st_size, file_digest(aside), made_by, scan(aside), notes or {})
+        shard = Shard(tar, aside.stat().st_size, file_digest(aside), made_by, scan(aside), notes or {}, checksums)
         aside.replace(tar)
         shard.save_record()
     finally:

@@ -22,7 +22,7 @@ from baton_lightning.models.codes import DiscreteTowers
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.models.sem_mlp import SemHeads
 from baton_lightning.models.towers import DualTowers
-from baton_lightning.runs.manifest import NAME, WEIGHTS, sha256
+from baton_lightning.runs.manifest import NAME, WEIGHTS, file_digest
 from baton_lightning.stages.alignment import TowerAlignment
 from baton_lightning.stages.plan_regression import RSquared
 from baton_lightning.stages.pretraining import PlannerPretraining
@@ -90,7 +90,7 @@ def parent(tmp_path: Path) -> tuple[str, dict[str, Tensor]]:
     run = tmp_path / "stage1"
     run.mkdir()
     save_file(stage.state_dict(), run / WEIGHTS)
-    manifest = {"clip": CLIP.to_dict(), "weights_sha256": sha256(run / WEIGHTS)}
+    manifest = {"clip": CLIP.to_dict(), "weights_sha256": file_digest(run / WEIGHTS)}
     (run / NAME).write_text(json.dumps(manifest))
     return str(run), weights(stage.planner)
 
