@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib
 import inspect
+import os
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
@@ -64,6 +66,8 @@ class BatonCLI(LightningCLI):
     """LightningCLI with sections ``clip`` and ``run``, both linked to wherever they are needed."""
 
     def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
+        if not torch.cuda.is_available():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, writes a warning into --print_config
         super().__init__(
             LightningModule,
             LightningDataModule,
