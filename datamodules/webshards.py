@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from safetensors.torch import load_file
@@ -22,8 +23,7 @@ from datamodules.shard_dataset import ENCODE, MEDIA, ShardDataset
 class WebShards(LightningDataModule):
     """Clips in tar shards, each read by a seek.
 
-    Training sees, in every epoch, each clip once, in an order that depends on the seed and the epoch alone, up to a last part of less
-    than a batch. A checkpoint holds the epoch and how many clips of it all ranks together have consumed; a resumed run goes on with
+    Training sees each clip once, then each once again in another order, and so on; the order depends on the seed alone. A checkpoint holds the epoch and how many clips of it all ranks together have consumed; a resumed run goes on with
     the next clip, on any number of ranks that divides the batch, with any number of workers. Held-out clips come in their own order.
 
     Args:
@@ -31,6 +31,8 @@ class WebShards(LightningDataModule):
         root: Folder of the data set.
         batch_size: Clips of a step, over all ranks together.
         fields: What a batch holds: ``latents``, ``features`` and ``text`` of the cache, ``media`` for frames and waveform.
+        epoch_clips: Clips of an epoch, a multiple of ``batch_size``; ``None`` takes the whole batches that the split holds. Clips that are
+            left over open the next epoch.
         num_workers: Processes a rank reads ahead with; 0 reads in the training process.
         max_damaged: Damaged clips that a split may have before the run stops. Another clip stands in for a damaged one.
         train_split: Split that ``fit`` trains on.
@@ -48,6 +50,7 @@ class WebShards(LightningDataModule):
         root: str,
         batch_size: int = 32,
         fields: Sequence[str] = CACHES,
+        epoch_clips: int | None = None,
         num_workers: int = 0,
         max_damaged: int = 10,
         train_split: str = "train",
@@ -61,9 +64,10 @@ class WebShards(LightningDataModule):
         self.task = array_task(task, num_tasks)
         self.clip, self.root, self.batch_size, self.fields = clip, Path(root), batch_size, tuple(fields)
         self.num_workers, self.max_damaged, self.seed = num_workers, max_damaged, seed
+        self.epoch = {"batch_size": batch_size, "epoch_clips": epoch_clips}
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in `predict` a rank may find nothing left to do
-        self.restored: dict[str, int] | None = None
+        self.restored: dict[str, Any] | None = None
         self.iterating: int | None = None
         """Epoch that the training loader is in; ``None`` before its first batch."""
 
@@ -98,14 +102,12 @@ class WebShards(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """One epoch, from where the run stands."""
         dataset, ranks = self.train_dataset, self._ranks()
-        length = epoch_length(len(dataset), batch_size=self.batch_size, world_size=ranks["world_size"])
+        length = epoch_length(len(dataset), **self.epoch, world_size=ranks["world_size"])
         return Loader(dataset, self._rest_of_epoch, length, self.num_workers)
 
     def _rest_of_epoch(self) -> Iterator[list[Slot]]:
         epoch, consumed = self._begin()
-        return training_batches(
-            len(self.train_dataset), batch_size=self.batch_size, seed=self.seed, epoch=epoch, consumed=consumed, **self._ranks()
-        )
+        return training_batches(len(self.train_dataset), **self.epoch, seed=self.seed, epoch=epoch, consumed=consumed, **self._ranks())
 
     def _held_out(self, dataset: ShardDataset) -> Loader:
         batches = held_out_batches(len(dataset), batch_size=self.batch_size, **self._ranks())
@@ -134,21 +136,26 @@ class WebShards(LightningDataModule):
         """Epoch and clips consumed at which the training loader starts; Lightning's own count is the witness.
 
         Raises:
-            ValueError: If a run is resumed amid an epoch with another batch size.
+            ValueError: If a run is resumed amid an epoch with another batch size, or with epochs of another length.
         """
         if self.trainer is None:
             state = self.state_dict()
             return state["epoch"], state["consumed"]
         epoch = self.trainer.current_epoch
         consumed = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
-        if consumed >= self.trainer.num_training_batches * self.batch_size:
-            return epoch, len(self.train_dataset)  # saved at an epoch's end: Lightning asks for that epoch once more; it has nothing left
+        if consumed >= (whole := self.trainer.num_training_batches * self.batch_size):
+            return epoch, whole  # saved at an epoch's end: Lightning asks for that epoch once more; it has nothing left
         if (state := self.restored) is not None:
             size = state["batch_size"]
             if state["consumed"] and size != self.batch_size:
                 raise ValueError(
                     f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {size}, and cannot "
                     f"go on amid the epoch in batches of {self.batch_size}; set data.init_args.batch_size to {size}"
+                )
+            if (given := state.get("epoch_clips")) != self.epoch["epoch_clips"]:
+                raise ValueError(
+                    f"data: this run's epochs have data.init_args.epoch_clips={given}, and it cannot go on with "
+                    f"{self.epoch['epoch_clips']}: clips would come twice or never; set it back"
                 )
             if (state["epoch"], state["consumed"]) != (epoch, consumed):
                 raise ValueError(
@@ -158,16 +165,16 @@ class WebShards(LightningDataModule):
         self.restored, self.iterating = None, epoch
         return epoch, consumed
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Epoch, and how many clips of it all ranks together have consumed: what has been trained on, not what was read ahead."""
         if self.iterating is None or self.trainer is None:
-            return self.restored or {"epoch": 0, "consumed": 0, "batch_size": self.batch_size}
+            return self.restored or {"epoch": 0, "consumed": 0, **self.epoch}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
-            return {"epoch": self.iterating + 1, "consumed": 0, "batch_size": self.batch_size}
-        return {"epoch": self.iterating, "consumed": done * self.batch_size, "batch_size": self.batch_size}
+            return {"epoch": self.iterating + 1, "consumed": 0, **self.epoch}
+        return {"epoch": self.iterating, "consumed": done * self.batch_size, **self.epoch}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.restored, self.iterating = dict(state_dict), None
 
     # ---- cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,19 +15,21 @@ worlds = st.sampled_from([1, 2, 3, 4])
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> dict[str, int]:
+def runs(draw: st.DrawFn) -> dict[str, Any]:
     world_size = draw(worlds)
     batch_size = world_size * draw(st.integers(1, 5))
+    batches = draw(st.none() | st.integers(1, 7))
     return {
         "num_clips": draw(st.integers(batch_size, 60)),
         "batch_size": batch_size,
         "world_size": world_size,
         "seed": draw(st.integers(0, 99)),
         "epoch": draw(st.integers(0, 9)),
+        "epoch_clips": None if batches is None else batches * batch_size,
     }
 
 
-def all_ranks(world_size: int, **run: int) -> list[list[tuple[int, int, int]]]:
+def all_ranks(world_size: int, **run: Any) -> list[list[tuple[int, int, int]]]:
     """Global batches, each sorted by place."""
     by_rank = [list(training_batches(rank=rank, world_size=world_size, **run)) for rank in range(world_size)]
     assert len({len(batches) for batches in by_rank}) == 1
@@ -34,19 +37,25 @@ def all_ranks(world_size: int, **run: int) -> list[list[tuple[int, int, int]]]:
 
 
 @given(runs())
-def test_an_epoch_shows_every_clip_once_up_to_the_dropped_tail(run: dict[str, int]) -> None:
-    batches = all_ranks(**run)
-    length = epoch_length(run["num_clips"], batch_size=run["batch_size"], world_size=run["world_size"])
-    assert len(batches) == length and all(len(batch) == run["batch_size"] for batch in batches)
-    slots = [slot for batch in batches for slot in batch]
-    assert [place for _, place, _ in slots] == list(range(length * run["batch_size"]))
-    seen = [position for _, _, position in slots]
-    assert len(set(seen)) == len(seen) > run["num_clips"] - run["batch_size"]
-    assert seen == permutation(run["num_clips"], seed=run["seed"], epoch=run["epoch"])[: len(seen)]
+def test_every_pass_over_the_clips_shows_each_exactly_once_whatever_the_epochs(run: dict[str, Any]) -> None:
+    run.pop("epoch")
+    seen: list[int] = []
+    epoch = 0
+    while len(seen) < 3 * run["num_clips"]:
+        batches = all_ranks(epoch=epoch, **run)
+        assert len(batches) == epoch_length(**{k: v for k, v in run.items() if k != "seed"})
+        slots = [slot for batch in batches for slot in batch]
+        assert [slot[:2] for slot in slots] == [(epoch, place) for place in range(len(batches) * run["batch_size"])]
+        seen += [position for _, _, position in slots]
+        epoch += 1
+    for number in range(3):
+        one = seen[number * run["num_clips"] : (number + 1) * run["num_clips"]]
+        assert sorted(one) == list(range(run["num_clips"]))
+        assert tuple(one) == permutation(run["num_clips"], seed=run["seed"], number=number)
 
 
 @given(runs(), st.lists(st.integers(0, 20), max_size=3), st.lists(worlds, min_size=4, max_size=4))
-def test_stops_and_other_ranks_leave_the_global_order_as_it_is(run: dict[str, int], kills: list[int], later: list[int]) -> None:
+def test_stops_and_other_ranks_leave_the_global_order_as_it_is(run: dict[str, Any], kills: list[int], later: list[int]) -> None:
     whole, world_size = all_ranks(**run), run.pop("world_size")
     pieces: list[list[tuple[int, int, int]]] = []
     for steps, next_world in zip([*kills, len(whole)], later, strict=False):
@@ -69,8 +78,8 @@ def test_held_out_clips_come_once_and_ranks_keep_step(num_clips: int, batch_size
     assert max(len(batch) for batches in by_rank for batch in batches) <= most
 
 
-def test_orders_differ_between_epochs_and_seeds() -> None:
-    orders = {tuple(permutation(20, seed=seed, epoch=epoch)) for seed in range(4) for epoch in range(4)}
+def test_orders_differ_between_passes_and_seeds() -> None:
+    orders = {tuple(permutation(20, seed=seed, number=number)) for seed in range(4) for number in range(4)}
     assert len(orders) == 16
 
 
@@ -85,3 +94,8 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
 def test_arithmetic_that_cannot_work_is_shown(num_clips: int, batch_size: int, world_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         epoch_length(num_clips, batch_size=batch_size, world_size=world_size)
+
+
+def test_an_epoch_that_is_no_whole_number_of_batches_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of the batch of 4 clips, got 10; the nearest is 8 or 12"):
+        epoch_length(100, batch_size=4, epoch_clips=10)

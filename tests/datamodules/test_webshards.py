@@ -120,11 +120,18 @@ def test_every_epoch_shows_every_clip_once_but_for_the_last_one_of_thirteen(whol
 
 def test_another_batch_size_amid_an_epoch_is_refused_by_number(root: Path, whole: tuple[Recorder, Path], tmp_path: Path) -> None:
     checkpoint = torch.load(whole[1] / "2.ckpt", weights_only=True)
-    assert checkpoint["WebShards"] == {"epoch": 0, "consumed": 8, "batch_size": 4}
+    assert checkpoint["WebShards"] == {"epoch": 0, "consumed": 8, "batch_size": 4, "epoch_clips": None}
     datamodule = data(root, batch_size=6)
     trainer = Trainer(accelerator="cpu", max_steps=4, logger=False, enable_progress_bar=False, enable_model_summary=False)
     with pytest.raises(ValueError, match="after 8 clips in batches of 4.*set data.init_args.batch_size to 4"):
         trainer.fit(Recorder(), datamodule, ckpt_path=str(whole[1] / "2.ckpt"))
+
+
+def test_epochs_of_another_length_are_refused(make_set: SetMaker, tmp_path: Path) -> None:
+    made = make_set(tmp_path / "set", [9])
+    _, state = Machine(made, 1, None, 4).run(1)
+    with pytest.raises(ValueError, match="epoch_clips=8, and it cannot go on with None"):
+        Machine(made, 1, state | {"epoch_clips": 8}, 4).run(1)
 
 
 class Machine:
@@ -185,10 +192,10 @@ def test_ranks_that_change_between_runs_keep_the_global_order(
             piece, state = Machine(made, world_size, state, batch_size).run(steps)
             pieces += piece
     assert pieces == whole
-    length = sum(sizes) // batch_size
-    for start in range(0, len(whole) - length + 1, length):
-        keys = [key for _, batch in whole[start : start + length] for key in batch]
-        assert len(set(keys)) == len(keys) == length * batch_size
+    keys, num_clips = [key for _, batch in whole for key in batch], sum(sizes)
+    for start in range(0, len(keys), num_clips):
+        one = keys[start : start + num_clips]  # a pass, the last perhaps cut short
+        assert len(set(one)) == len(one)
 
 
 # ---- what is refused
