@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     from rich.console import Console
+    from safetensors import SafetensorError
 
     from baton_lightning.runs import manifest, weights
     from baton_lightning.runs.model_card import model_card
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> int:
     if options.out.exists():
         existing = manifest.read(options.out) if (options.out / manifest.NAME).exists() else {}
         if existing.get("source_sha256") == source:
+            manifest.require(options.out)
             print(f"{options.out}/ holds this conversion already; nothing to do")
             return 0
         raise ValueError(f"convert: {options.out}/ exists and is not a conversion of these weights; give another --out, or delete it")
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> int:
         )
         manifest.write_atomically(part / manifest.NAME, text)
         part.rename(options.out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"convert: {options.out}/ could not be written ({error}); nothing is left behind") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -93,10 +95,13 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
     for path in paths:
         try:
             content = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"convert: --config {path} must be a JSON file ({error})") from error
         if not isinstance(content, dict):
             raise ValueError(f"convert: --config {path} must hold an object, got {type(content).__name__}")
+        for branch in (content, content.get("video"), content.get("audio")):
+            if isinstance(branch, dict) and not isinstance(branch.get("patch_size", []), list):
+                raise ValueError(f"convert: {path} must give patch_size as a list, one number an axis; got {branch['patch_size']!r}")
         if "patch_size" in content:  # one branch: pictures have patches in three axes
             content = {"video" if len(content["patch_size"]) == 3 else "audio": content}
         config |= content
@@ -126,7 +131,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"convert: {path} cannot be read as weights ({str(error).splitlines()[0]})") from error
-    return loaded.get("model", loaded) if isinstance(loaded, dict) else {}
+    loaded = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise ValueError(f"convert: {path} must hold a dictionary of tensors by name, it holds something else")
+    return loaded
 
 
 def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:

@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     from rich.console import Console
     from rich.table import Table
+    from safetensors import SafetensorError
 
     from baton_lightning.runs import manifest
 
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
         ovi = options.format == "ovi"
         facts = write_ovi(part, components, options) if ovi else write_components(part, components, described, options)
         part.rename(options.out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"export: {options.out}/ could not be written ({error}); nothing is left behind") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -69,7 +70,7 @@ def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
     from baton_lightning.runs import weights
 
     if not (run / weights.WEIGHTS).exists():
-        return {path.parent.name: weights.read(run, path.parent.name) for path in weights.files(run)}
+        return {name: weights.read(run, name) for name in sorted({path.parent.name for path in weights.files(run)})}
     from safetensors import safe_open
 
     with safe_open(run / weights.WEIGHTS, "pt") as file:

@@ -53,10 +53,15 @@ def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> i
 
     Returns:
         Bytes of the tensors.
+
+    Raises:
+        ValueError: If a shard may hold nothing.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
+    if not shard_gigabytes > 0:
+        raise ValueError(f"--shard-size must be positive, in GB, got {shard_gigabytes:g}")
     folder.mkdir(parents=True, exist_ok=True)
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=SHARD, max_shard_size=int(shard_gigabytes * 1e9))
     for name, keys in split.filename_to_tensors.items():
