@@ -23,8 +23,9 @@ from datamodules.shard_dataset import ENCODE, MEDIA, ShardDataset
 class WebShards(LightningDataModule):
     """Clips in tar shards, each read by a seek.
 
-    Training sees each clip once, then each once again in another order, and so on; the order depends on the seed alone. A checkpoint holds the epoch and how many clips of it all ranks together have consumed; a resumed run goes on with
-    the next clip, on any number of ranks that divides the batch, with any number of workers. Held-out clips come in their own order.
+    Training sees each clip once, then each once again in another order, and so on; the order depends on the seed alone. A checkpoint
+    holds the epoch and how many clips of it all ranks together have consumed; a resumed run goes on with the next clip, on any number
+    of ranks that divides the batch, with any number of workers. Held-out clips come in their own order.
 
     Args:
         clip: Geometry of the clips.
