@@ -62,7 +62,7 @@ def fit(base: Path) -> Callable[..., Path]:
             return base / "runs" / experiment / stage
         overlay = ["-c", f"experiments/strategy/{strategy}.yaml"]
         command = [sys.executable, "-m", "baton_lightning", "fit", *arguments(base, experiment, stage, steps, *overlay, *more)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{base}"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
         return base / "runs" / experiment / stage
@@ -124,3 +124,61 @@ def test_an_optimiser_of_whole_matrices_is_refused_under_zero(stage: int) -> Non
     with pytest.raises(ValueError, match="MuonAdamW needs whole matrices.*torch.optim.AdamW"):
         build_optimizer(module, MuonAdamW)
     assert build_optimizer(module, torch.optim.AdamW)["optimizer"].param_groups
+
+
+# ---- every stage, stopped and gone on with
+@pytest.fixture(scope="module")
+def parents(fit: Callable[..., Path]) -> None:
+    """Finished whole runs of the planner's stages, to start from."""
+    for stage in ("stage1", "stage2"):
+        fit("whole", stage, None)
+
+
+def steps_of(run: Path) -> list[str]:
+    """Every step's line of the ledger: samples by digest, losses bit for bit."""
+    return (run / "ledger.jsonl").read_text().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "strategy"),
+    [("stage3_joint", "zero3_cpu"), ("stage3_adapt", "zero2_cpu"), ("stage2", "zero3_cpu"), ("stage1", "zero1_cpu")],
+)
+def test_a_sharded_run_that_stopped_goes_on_bit_for_bit_and_equals_a_whole_one(
+    fit: Callable[..., Path], parents: None, stage: str, strategy: str
+) -> None:
+    more = ["--model.init_args.dit.init_args.recompute=true"] if stage == "stage3_joint" else []  # which alters no number
+    through, whole = fit(f"through-{strategy}", stage, strategy, 4, *more), fit("reference", stage, None, 4)
+    stopped = fit(f"stopped-{strategy}", stage, strategy, 2, *more)
+    (stopped / "manifest.json").unlink()
+    (stopped / "weights.safetensors").unlink()
+    assert fit(f"stopped-{strategy}", stage, strategy, 4, *more) == stopped
+    assert steps_of(stopped) == steps_of(through) and len(steps_of(through)) == 4
+    assert difference(stopped, through) == 0
+    assert difference(through, whole) <= 1e-6
+    assert not any("planner" in key for key in load_file(through / "weights.safetensors")) or not stage.startswith("stage3")
+
+
+MIXED = """
+import torch
+from lightning.pytorch import Callback
+
+class SoundAlone(Callback):
+    def on_fit_start(self, trainer, module):
+        for part in module.modules():
+            if hasattr(part, "gradient_checkpointing_enable"):
+                part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                self.recomputes = True
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        batch.has_video = torch.full((len(batch),), trainer.global_rank != 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage1", "stage3_adapt"])
+def test_a_rank_with_sound_alone_keeps_no_other_rank_waiting_under_zero3(base: Path, fit: Callable[..., Path], stage: str) -> None:
+    (base / "mixed.py").write_text(MIXED)
+    run = fit("mixed", stage, "zero3_cpu", 2, "--trainer.callbacks+=mixed.SoundAlone")
+    steps = [json.loads(line) for line in steps_of(run)]
+    assert [(step["video_samples"], step["audio_samples"]) for step in steps] == [(2, 4), (2, 4)]
