@@ -56,7 +56,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(base: Path) -> Callable[..., Path]:
     """Runs a stage, sharded on two processes or whole on this one; gives its folder."""
 
-    def run(experiment: str, stage: str, strategy: str | None, steps: int = 2, *more: str) -> Path:
+    def run(experiment: str, stage: str, strategy: str | None, steps: int = 2, *more: str, code: int = 0) -> Path:
         if strategy is None:
             assert main(["fit", *arguments(base, experiment, stage, steps, *more)]) == 0
             return base / "runs" / experiment / stage
@@ -64,7 +64,7 @@ def fit(base: Path) -> Callable[..., Path]:
         command = [sys.executable, "-m", "baton_lightning", "fit", *arguments(base, experiment, stage, steps, *overlay, *more)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{base}"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == code, done.stderr[-3000:]
         return base / "runs" / experiment / stage
 
     return run
@@ -139,20 +139,32 @@ def steps_of(run: Path) -> list[str]:
     return (run / "ledger.jsonl").read_text().splitlines()
 
 
+POWER_CUT = """
+import os
+from lightning.pytorch import Callback
+
+class PowerCut(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 2:
+            trainer.save_checkpoint(f"{trainer.default_root_dir}/checkpoints/last.ckpt")
+            os._exit(9)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "strategy"),
     [("stage3_joint", "zero3_cpu"), ("stage3_adapt", "zero2_cpu"), ("stage2", "zero3_cpu"), ("stage1", "zero1_cpu")],
 )
 def test_a_sharded_run_that_stopped_goes_on_bit_for_bit_and_equals_a_whole_one(
-    fit: Callable[..., Path], parents: None, stage: str, strategy: str
+    base: Path, fit: Callable[..., Path], parents: None, stage: str, strategy: str
 ) -> None:
     more = ["--model.init_args.dit.init_args.recompute=true"] if stage == "stage3_joint" else []  # which alters no number
     through, whole = fit(f"through-{strategy}", stage, strategy, 4, *more), fit("reference", stage, None, 4)
-    stopped = fit(f"stopped-{strategy}", stage, strategy, 2, *more)
-    (stopped / "manifest.json").unlink()
-    (stopped / "weights.safetensors").unlink()
-    assert fit(f"stopped-{strategy}", stage, strategy, 4, *more) == stopped
+    (base / "power_cut.py").write_text(POWER_CUT)
+    stopped = fit(f"stopped-{strategy}", stage, strategy, 4, *more, "--trainer.callbacks+=power_cut.PowerCut", code=9)
+    assert len(steps_of(stopped)) == 2 and not (stopped / "manifest.json").exists()
+    fit(f"stopped-{strategy}", stage, strategy, 4, *more)
     assert steps_of(stopped) == steps_of(through) and len(steps_of(through)) == 4
     assert difference(stopped, through) == 0
     assert difference(through, whole) <= 1e-6
