@@ -32,7 +32,7 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
-    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "4", "--workers", "0"]) == 0
+    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
     paths = [f"--data.init_args.root={folder}/data", f"--run.root={folder}/runs"]
     assert main(["predict", "-c", "experiments/encode.yaml", *paths]) == 0
     for stage in SMALL:

@@ -126,7 +126,7 @@ def main(options: argparse.Namespace) -> int:
 # ---- data
 def make_set(root: Path, size: Size) -> None:
     """Clips of the benchmark world with their cache, made by the verbs that a user has."""
-    counts = ["--train", str(size.clips), "--val", "16", "--test", "2", "--shard-size", str(size.clips // size.shards)]
+    counts = ["--train", str(size.clips), "--val", "16", "--test", "1", "--shard-size", str(size.clips // size.shards)]
     run_verb(root.parent / "shards.log", "shards", "world", str(root), *counts)
     folders = [f"--data.init_args.root={root}", f"--run.root={root.parent}/runs", "--data.init_args.num_tasks=1"]
     run_verb(root.parent / "encode.log", "predict", "-c", "experiments/encode.yaml", *folders)

@@ -35,10 +35,14 @@ def main(argv: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     world = verbs.add_parser("world", help="make a data set of the benchmark world")
     world.add_argument("root", type=Path, help="folder of the data set")
-    world.add_argument("--train", type=int, default=2400, help="training clips (default: %(default)s)")
-    world.add_argument("--val", type=int, default=128, help="validation clips (default: %(default)s)")
-    world.add_argument("--test", type=int, default=256, help="test clips (default: %(default)s)")
+    world.add_argument("--train", type=int, default=2400, help="training clips, all tiers together (default: %(default)s)")
+    world.add_argument("--val", type=int, default=128, help="validation clips, all tiers together (default: %(default)s)")
+    world.add_argument("--test", type=int, default=128, help="test clips of each tier (default: %(default)s)")
+    text = "out-of-distribution clips of each tier: held-out colours of shapes and pairs of events (default: %(default)s)"
+    world.add_argument("--ood", type=int, default=0, help=text)
     world.add_argument("--tiers", nargs="+", default=["single", "multi"], choices=["single", "multi", "talk"], help="default: single multi")
+    text = "scenes and prompts in which most later events refer to earlier ones: the other one, the one that was hit, the same words"
+    world.add_argument("--references", action="store_true", help=text)
     world.add_argument("--seconds", type=float, default=2.0, help="duration of a clip, in s (default: %(default)s)")
     world.add_argument("--size", type=int, default=32, help="pixels a side (default: %(default)s)")
     world.add_argument("--channels", type=int, default=96, help="channels of the patch codec (default: %(default)s)")
@@ -72,8 +76,9 @@ def main(argv: list[str]) -> int:
         from baton_lightning.shards.world import build_world
 
         clip = ClipSpec(seconds=options.seconds, height=options.size, width=options.size, video_channels=options.channels)
-        splits = {"train": options.train, "val": options.val, "test": options.test}
-        build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size)
+        count = len(options.tiers)
+        splits = {"train": options.train, "val": options.val, "test": options.test * count, "ood": options.ood * count}
+        build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size, options.references)
         return stat(options.root)
     return stat(options.root) if options.verb == "stat" else check(options.root, options.previews, options.config)
 

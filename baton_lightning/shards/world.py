@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPLITS = {"train": 2000, "val": 100, "test": 100}
+BENCHMARK = ("test", "ood")
+"""Splits whose scenes are counted within their tier: clip i of a tier is the same, whichever tiers a set has beside it."""
 TIERS = ("single", "multi")
 CODEC = "codec.safetensors"
 CODEC_CLIPS = 256
@@ -41,6 +43,7 @@ class Recipe:
         tiers: Kinds of scenes; clip i is of tier i modulo their number.
         seed: Seed of the scenes.
         shard_clips: Clips in a shard, but for the last.
+        references: Whether scenes invite, and prompts use, references to what came before.
     """
 
     clip: ClipSpec
@@ -48,10 +51,12 @@ class Recipe:
     tiers: tuple[str, ...]
     seed: int
     shard_clips: int
+    references: bool = False
 
     @property
     def digest(self) -> str:
         content = [VERSION, self.clip.to_dict(), self.split, self.tiers, self.seed, self.shard_clips, QUANTISER]
+        content += ["counted by tier"] * (self.split in BENCHMARK) + ["references"] * self.references
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -63,17 +68,19 @@ def build_world(
     seed: int = 0,
     workers: int = 2,
     shard_clips: int = 100,
+    references: bool = False,
 ) -> Path:
     """Builds every split, fits the patch codec to training clips, and writes the set's index.
 
     Args:
         out: Folder of the set. Shards that are already there and of the same recipe are kept.
         clip: Geometry.
-        splits: Clips of each split.
+        splits: Clips of each split, all tiers together.
         tiers: Kinds of scenes, in turn.
         seed: Seed of the scenes.
         workers: Processes, one thread each; 0 builds in this one.
         shard_clips: Clips in a shard.
+        references: Whether most prompts of several events name actors and words by what came before.
 
     Returns:
         The set's ``index.json``.
@@ -88,9 +95,10 @@ def build_world(
         raise ValueError(f"shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0, got splits={splits}, tiers={tiers}, "
                          f"shard_clips={shard_clips}, workers={workers}")  # fmt: skip
     index = {"version": VERSION, "kind": "world", "seed": seed, "tiers": list(tiers), "shard_clips": shard_clips, "clip": clip.to_dict()}
+    index |= {"references": True} if references else {}
     jobs: list[tuple[Path, Recipe, int, int]] = []
     for split, count in splits.items():
-        recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips)
+        recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips, references)
         (out / split).mkdir(parents=True, exist_ok=True)
         refuse_other_recipe(out / split, recipe)
         jobs += [(out / split, recipe, first, min(first + shard_clips, count)) for first in range(0, count, shard_clips)]
@@ -120,7 +128,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
         if made_by and made_by != recipe.digest:
             raise ValueError(
                 f"shards world: {tar} was made with another clip geometry, seed ({recipe.seed} was asked for), tiers "
-                f"({', '.join(recipe.tiers)}) or shard size; build into another folder, or delete {folder.parent}/"
+                f"({', '.join(recipe.tiers)}), references or shard size; build into another folder, or delete {folder.parent}/"
             )
 
 
@@ -139,7 +147,8 @@ def clip_members(recipe: Recipe, index: int) -> tuple[str, dict[str, bytes]]:
     from baton_lightning.world.clips import make_clip
 
     clip, tier = recipe.clip, recipe.tiers[index % len(recipe.tiers)]
-    made = make_clip(recipe.seed, index, tier, clip, recipe.split)
+    number = index // len(recipe.tiers) if recipe.split in BENCHMARK else index
+    made = make_clip(recipe.seed, number, tier, clip, recipe.split, references=recipe.references)
     speakers = dict.fromkeys(event.actor for event in made.scene.events if event.kind == "says")
     metadata: dict[str, Any] = {
         "video_prompt": made.video_prompt,

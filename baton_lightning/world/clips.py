@@ -36,10 +36,10 @@ class WorldClip:
 
 
 def make_clip(
-    seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0, compound: bool = False
+    seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0, references: bool = False
 ) -> WorldClip:
     """Draws, words, renders and synthesises a clip (see :func:`~baton_lightning.world.scene.sample_scene` for the arguments)."""
-    scene = sample_scene(seed, index, tier, clip, split, jitter=jitter)
-    video_prompt, audio_prompt = prompts(scene, compound=compound)
+    scene = sample_scene(seed, index, tier, clip, split, jitter=jitter, references=references)
+    video_prompt, audio_prompt = prompts(scene, references=references)
     key = f"{split}-{tier}-{seed}-{index:06d}"
     return WorldClip(key, scene, video_prompt, audio_prompt, render(scene, clip), synthesise(scene, clip))

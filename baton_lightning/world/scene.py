@@ -16,6 +16,7 @@ import numpy as np
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world import vocabulary as v
+from baton_lightning.world.references import echoed, referable
 
 TIERS = ("single", "multi", "talk")
 SPLITS = ("train", "val", "test", "ood")
@@ -24,6 +25,8 @@ HELD_OUT_BIGRAMS = frozenset({("jumps", "flashes"), ("hits", "says")})
 """A scene that shows one of these looks, or one of these pairs of consecutive events, is out of distribution."""
 SHORT_SECONDS = 4.0
 """Below this duration the tiers with several events have exactly two."""
+REFERRING = 0.75
+"""Share of later events, where references are asked for, that are drawn among those a reference can name."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ class Scene:
             raise ValueError(f"scene: expected tier, seconds, objects and events as Scene.to_dict writes them, got {error}") from error
 
 
-def sample_scene(seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0) -> Scene:
+def sample_scene(
+    seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0, references: bool = False
+) -> Scene:
     """Draws the scene with this index.
 
     Scenes are drawn until one fits the clip and belongs to the split. Without jitter the schedule follows from the prompt: the first
@@ -132,6 +137,8 @@ def sample_scene(seed: int, index: int, tier: str, clip: ClipSpec, split: str = 
         clip: Its duration counts.
         split: ``train``, ``val``, ``test`` or ``ood``.
         jitter: Largest random delay before each event, in s; no prompt tells it, so no planner can know it.
+        references: Whether most later events shall be such that a prompt can refer to earlier ones (see
+            :mod:`~baton_lightning.world.references`): other scenes than those without, of the same splits.
 
     Raises:
         ValueError: If tier or split are unknown, or no scene of this tier fits the duration.
@@ -139,10 +146,10 @@ def sample_scene(seed: int, index: int, tier: str, clip: ClipSpec, split: str = 
     for name, value, legal in (("tier", tier, TIERS), ("split", split, SPLITS)):
         if value not in legal:
             raise ValueError(f"world: {name} must be one of {', '.join(legal)}, got {value!r}")
-    stream = np.random.SeedSequence([seed, index, TIERS.index(tier), SPLITS.index(split)])
+    stream = np.random.SeedSequence([seed, index, TIERS.index(tier), SPLITS.index(split), *[1] * references])
     rng = np.random.Generator(np.random.Philox(stream))
     for _ in range(20_000):
-        scene = _draw(rng, tier, clip.seconds, jitter)
+        scene = _draw(rng, tier, clip.seconds, jitter, references)
         if scene.events[-1].start + scene.events[-1].seconds + v.AFTER_LAST_EVENT > clip.seconds + 1e-9:
             continue
         if scene.split == split:
@@ -150,7 +157,7 @@ def sample_scene(seed: int, index: int, tier: str, clip: ClipSpec, split: str = 
     raise ValueError(f"world: no scene of tier {tier!r} and split {split!r} fits {clip.seconds} s; `multi` and `talk` need 2 s")
 
 
-def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float) -> Scene:
+def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float, references: bool) -> Scene:
     """One candidate, which need not fit."""
     low, high = {"single": (1, 1), "multi": (3, 5), "talk": (3, 4)}[tier]
     if seconds < SHORT_SECONDS:
@@ -166,7 +173,7 @@ def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float) ->
     start = v.FIRST_EVENT
     for _ in range(num_events):
         start += jitter * float(rng.random())
-        event = _draw_event(rng, tier, where, events[-1].actor if events else None, start)
+        event = _draw_event(rng, tier, where, events, start, references)
         if event.column is not None:
             where[event.actor] = event.column
         pause = v.PAUSE_SECONDS if event.kind == "says" else 0.0
@@ -175,11 +182,11 @@ def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float) ->
     return Scene(tier, seconds, objects, tuple(events))
 
 
-def _draw_event(rng: np.random.Generator, tier: str, where: dict[str, int], last: str | None, start: float) -> Event:
+def _draw_event(rng: np.random.Generator, tier: str, where: dict[str, int], before: list[Event], start: float, references: bool) -> Event:
     """One of the events that are possible now: the kind first, speech twice as likely, then who. In a talk the speaker changes."""
     options: list[dict[str, Any]] = []
     for actor, column in where.items():
-        if tier != "talk" or actor != last:
+        if tier != "talk" or not before or actor != before[-1].actor:
             options.append({"kind": "says", "actor": actor})
         if tier == "talk":
             continue
@@ -188,11 +195,18 @@ def _draw_event(rng: np.random.Generator, tier: str, where: dict[str, int], last
         taken = {k: colour for colour, k in where.items()}
         options += [{"kind": "hits", "actor": actor, "target": taken[k]} for k in near if k in taken]
         options += [{"kind": "slides", "actor": actor, "column": k} for k in near if k not in taken]
-    kinds = [kind for kind in v.KINDS if any(o["kind"] == kind for o in options)] + ["says"]
+    if references and before:
+        named = referable(list(where), before).values()
+        telling = [o for o in options if o["actor"] in named]
+        telling += [o | {"words": echo} for o in options if o["kind"] == "says" and (echo := echoed(before, o["actor"]))]
+        if telling and rng.random() < REFERRING:
+            options = telling
+    kinds = [kind for kind in v.KINDS if any(o["kind"] == kind for o in options)]
+    kinds += ["says"] * ("says" in kinds)
     kind = kinds[int(rng.integers(len(kinds)))]
     options = [o for o in options if o["kind"] == kind]
     option = options[int(rng.integers(len(options)))]
-    if option["kind"] == "says":
+    if option["kind"] == "says" and "words" not in option:
         most = 2 if tier == "talk" else 3
         words = list(v.WORDS)
         option = option | {"words": tuple(words[int(k)] for k in rng.integers(0, len(words), int(rng.integers(1, most + 1))))}

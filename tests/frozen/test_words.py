@@ -11,6 +11,6 @@ def test_the_default_vocabulary_holds_every_prompt_of_the_world_token_for_token(
     llm = TinyLLM(width=32, depth=1)
     for index in range(50):
         scene = sample_scene(0, index, "single", ClipSpec())
-        for text in (*prompts(scene), *prompts(scene, compound=True)):
+        for text in (*prompts(scene), *prompts(scene, references=True)):
             (ids,) = llm.tokenize([text])
             assert llm.tokenizer.convert_ids_to_tokens(ids) == tokenise(text)

@@ -224,7 +224,7 @@ def test_a_real_chain_is_finished_by_its_own_manifests(tmp_path, capsys):
         own = small if name != "encode" else ""
         (tmp_path / f"{name}.yaml").write_text(f"base: {ROOT}/experiments/{name}.yaml\n{own}")
     chain.write_text("\n".join(line for line in Path(CHAIN).read_text().splitlines() if line.startswith(("encode", "stage1", "stage2"))))
-    assert main(["shards", "world", f"{tmp_path}/data", "--train", "16", "--val", "4", "--test", "4", "--workers", "0"]) == 0
+    assert main(["shards", "world", f"{tmp_path}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
     words = [f"--run.root={tmp_path}/runs", f"--data.init_args.root={tmp_path}/data", "--data.init_args.batch_size=4"]
     words += ["--trainer.accelerator=cpu"]
     assert main(["chain", "run", str(chain), *words]) == 0

@@ -46,7 +46,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zero")
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
-    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "4", "--workers", "0"]) == 0
+    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
     assert main(["predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}/runs"]) == 0
     yield folder
     patch.undo()

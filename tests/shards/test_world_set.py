@@ -70,6 +70,27 @@ def test_a_clip_on_disk_is_the_clip_of_its_scene(built: Path) -> None:
     assert np.abs(media.waveform - made.waveform).mean() < 0.003
 
 
+def test_a_tiers_test_set_does_not_depend_on_the_tiers_beside_it(built: Path, tmp_path: Path) -> None:
+    build_world(tmp_path / "set", CLIP, {"test": 6, "ood": 3}, ("single", "multi", "talk"), seed=1, workers=0)
+    shard, before = (Shard.open(root / "test" / "clips-000000.tar") for root in (tmp_path / "set", built))
+    assert set(shard.members) == {f"test-{tier}-1-{i:06d}" for tier in ("single", "multi", "talk") for i in range(2)}
+    for key in before.members:
+        assert shard.read(key, "mp4") == before.read(key, "mp4")
+    assert json.loads(shard.read("test-talk-1-000001", "json"))["scene"] == make_clip(1, 1, "talk", CLIP, "test").scene.to_dict()
+    assert len(Shard.open(tmp_path / "set" / "ood" / "clips-000000.tar").members) == 3
+
+
+def test_a_set_with_references_says_so_and_is_another_recipe(built: Path, copy: Path, tmp_path: Path) -> None:
+    assert "references" not in read_root(built)
+    build_world(tmp_path / "set", CLIP, {"train": 9}, ("talk",), seed=1, workers=0, references=True)
+    assert read_root(tmp_path / "set")["references"] is True
+    shard = Shard.open(tmp_path / "set" / "train" / "clips-000000.tar")
+    texts = [json.loads(shard.read(key, "json")) for key in shard.members]
+    assert any("the same words as the first speaker" in t["audio_prompt"] for t in texts)
+    with pytest.raises(ValueError, match="references or shard size"):
+        build(copy, references=True)
+
+
 def test_processes_and_one_process_build_the_same_set(built: Path, tmp_path: Path) -> None:
     assert digests(build(tmp_path / "again", workers=2)) == digests(built)
 
@@ -127,7 +148,7 @@ def test_the_verb_builds_counts_and_checks(tmp_path: Path, capsys: pytest.Captur
     assert main(["world", root, "--train", "3", "--val", "1", "--test", "1", "--workers", "0"]) == 0
     assert main(["stat", root]) == 0
     assert main(["check", root]) == 0
-    assert "5 clips checked, 0 problems" in capsys.readouterr().out
+    assert "6 clips checked, 0 problems" in capsys.readouterr().out
 
 
 def replace_first_clip(tar: Path, movie: bytes) -> None:

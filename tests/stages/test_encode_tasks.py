@@ -34,7 +34,7 @@ class Killer(CacheWriter):
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """14 clips in 7 shards of 2."""
     root = tmp_path_factory.mktemp("tasks") / "set"
-    sizes = ["--train", "8", "--val", "4", "--test", "2", "--shard-size", "2", "--workers", "0"]
+    sizes = ["--train", "8", "--val", "4", "--test", "1", "--shard-size", "2", "--workers", "0"]
     assert main(["shards", "world", str(root), *sizes]) == 0
     return root
 

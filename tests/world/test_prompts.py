@@ -25,24 +25,24 @@ def test_slides_and_hits_name_their_goal():
     assert audio == "first a clack. then silence."
 
 
-def test_compound_prompts_refer_only_where_it_is_unambiguous():
+def test_references_stand_only_where_it_is_unambiguous():
     hit = scene(Event("hits", "blue", target="cyan"), Event("jumps", "cyan"))
-    assert "then the one that was hit jumps" in prompts(hit, compound=True)[0]
+    assert "then the one that was hit jumps" in prompts(hit, references=True)[0]
     echo = scene(Event("says", "blue", words=("ku",)), Event("says", "cyan", words=("ku",)))
-    video, audio = prompts(echo, compound=True)
+    video, audio = prompts(echo, references=True)
     assert "then the other one talks" in video
     assert audio.endswith("then [cyan] says the same words as the first speaker.")
     alone = scene(Event("jumps", "blue"), Event("jumps", "blue"))
-    assert prompts(alone, compound=True) == prompts(alone)
+    assert prompts(alone, references=True) == prompts(alone)
 
 
-@pytest.mark.parametrize("compound", [False, True])
-def test_every_token_is_in_the_vocabulary(compound):
+@pytest.mark.parametrize("references", [False, True])
+def test_every_token_is_in_the_vocabulary(references):
     for clip in (ClipSpec(), ClipSpec(seconds=5)):
         for tier in ("single", "multi", "talk"):
             for split in ("train", "ood"):
                 for i in range(25):
-                    texts = prompts(sample_scene(0, i, tier, clip, split), compound=compound)
+                    texts = prompts(sample_scene(0, i, tier, clip, split), references=references)
                     assert set(tokenise(" ".join(texts))) <= set(VOCABULARY)
 
 
@@ -54,3 +54,12 @@ def test_the_vocabulary_has_no_doubles_and_holds_single_tokens():
 def test_different_scenes_have_different_texts():
     scenes = {sample_scene(0, i, "multi", ClipSpec()).content: prompts(sample_scene(0, i, "multi", ClipSpec())) for i in range(200)}
     assert len(set(scenes.values())) == len(scenes)
+
+
+@pytest.mark.parametrize("tier", ["multi", "talk"])
+def test_scenes_drawn_for_references_mostly_use_them(tier):
+    phrases = ("the other one", "the one that was hit" if tier == "multi" else "the same words as the first speaker")
+    texts = [" ".join(prompts(sample_scene(0, i, tier, ClipSpec(), references=True), references=True)) for i in range(60)]
+    assert all(sum(phrase in text for text in texts) > 6 for phrase in phrases)
+    assert sum(any(phrase in text for phrase in phrases) for text in texts) > 30
+    assert all(sample_scene(0, i, tier, ClipSpec(), split, references=True).split == split for split in ("train", "ood") for i in range(9))
