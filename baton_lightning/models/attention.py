@@ -96,7 +96,7 @@ class FusionAttention(nn.Module):
     Args:
         width: Channels C.
         num_heads: Heads H.
-        eps: Epsilon of the norms.
+        eps: Epsilon of the norms of text and queries; those of the other modality always have Ovi's 1e-6.
     """
 
     def __init__(self, width: int, num_heads: int, eps: float = EPS) -> None:
@@ -105,8 +105,8 @@ class FusionAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(width, eps=eps), RMSNorm(width, eps=eps)
         self.k_fusion, self.v_fusion = nn.Linear(width, width), nn.Linear(width, width)
-        self.pre_attn_norm_fusion = nn.LayerNorm(width, eps=eps)
-        self.norm_k_fusion = RMSNorm(width, eps=eps)
+        self.pre_attn_norm_fusion = nn.LayerNorm(width, eps=EPS)
+        self.norm_k_fusion = RMSNorm(width, eps=EPS)
 
     def forward(
         self,

@@ -91,7 +91,7 @@ class Branch(nn.Module):
             raise ValueError(f"width must split into num_heads heads of an even number of dims, got width={width}, num_heads={num_heads}")
         if frequency_width % 2:
             raise ValueError(f"frequency_width must be even (cosines and sines), got {frequency_width}")
-        self.head_dim, self.frequency_width = width // num_heads, frequency_width
+        self.num_heads, self.head_dim, self.frequency_width, self.eps = num_heads, width // num_heads, frequency_width, eps
         self.text_tokens, self.text_width = text_tokens, text_width
         self.patch_embedding = patches
         self.text_embedding = mlp(text_width, width, width)

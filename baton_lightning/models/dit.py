@@ -80,36 +80,10 @@ class FusedBranches(nn.Module):
             if isinstance(module, PlanAttention):
                 nn.init.zeros_(module.o.weight)
 
-    @staticmethod
-    def from_ovi_config(
-        config: dict[str, Any], plan_attention: PlanOptions | None = None, plan_widths: tuple[int, int] = (0, 0)
-    ) -> FusedBranches:
-        """The transformer that Ovi's own configuration describes, freshly initialised.
-
-        Args:
-            config: ``{"video": {...}, "audio": {...}}`` with Ovi's field names (dim, ffn_dim, freq_dim, num_heads, num_layers, text_len,
-                text_dim, patch_size, in_dim, eps and for audio temporal_rope_scaling_factor).
-            plan_attention: How the plan is read.
-            plan_widths: Channels of planned video and audio tokens.
-
-        Raises:
-            ValueError: If a field is missing.
-        """
-
-        def branch(name: str) -> Branch:
-            try:
-                c = config[name]
-                if name == "video":
-                    patches = VideoPatches(c["in_dim"], c["dim"], tuple(c["patch_size"]))
-                else:
-                    patches = AudioPatches(c["in_dim"], c["dim"], unit=float(c.get("temporal_rope_scaling_factor", 1.0)))
-                sizes = {"width": c["dim"], "depth": c["num_layers"], "num_heads": c["num_heads"], "ffn_width": c["ffn_dim"]}
-                text = {"text_tokens": c["text_len"], "text_width": c["text_dim"]}
-                return Branch(patches, **sizes, **text, frequency_width=c["freq_dim"], eps=c.get("eps", 1e-6), plan=plan_attention)
-            except KeyError as missing:
-                raise ValueError(f"Ovi's configuration of the {name} branch must have the field {missing}") from missing
-
-        return FusedBranches(branch("video"), branch("audio"), plan_attention=plan_attention, plan_widths=plan_widths)
+    @property
+    def beyond_shapes(self) -> dict[str, int | float]:
+        """Settings that no tensor's shape shows, so that weights of another model would load and mean something else."""
+        return {"num_heads": self.video_model.num_heads, "video_eps": self.video_model.eps, "audio_eps": self.audio_model.eps}
 
     def forward(
         self,

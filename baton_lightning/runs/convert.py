@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-LACKS = [".plan_attn.", "latent_mlp."]
-"""Parts of the keys that a plain Ovi does not have; they start fresh."""
-
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m baton_lightning convert", description=__doc__)
@@ -36,12 +33,13 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from safetensors import SafetensorError
 
+    from baton_lightning.models.ovi import BRANCHES, LACKS
     from baton_lightning.runs import manifest, weights
     from baton_lightning.runs.model_card import model_card
 
     config = read_config(options.config)
     tensors = read_tensors(options.weights)
-    require_fit(config, tensors, options.weights)
+    beyond = require_fit(config, tensors, options.weights)
     source = source_digest(options.weights)
     if options.out.exists():
         existing = manifest.read(options.out) if (options.out / manifest.NAME).exists() else {}
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> int:
     try:
         num_bytes = weights.write(part / "dit", tensors, options.shard_size)
         facts = {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors.values()), "bytes": num_bytes}
-        described = {"class_path": "baton_lightning.models.dit.FusedBranches", "ovi": {k: config[k] for k in ("video", "audio")}}
+        described = {"class_path": "baton_lightning.models.dit.FusedBranches", "ovi": {k: config[k] for k in BRANCHES}}
         (part / "dit" / "config.json").write_text(json.dumps(described, indent=1))
         provenance = {"converted from": options.weights, "sha256 of the source": source, "git commit": manifest.git_commit()}
         use = f"model.init_args.parents: {{dit: {options.out}}}"
@@ -66,6 +64,7 @@ def main(argv: list[str]) -> int:
                 "stage": "Ovi",
                 "clip": geometry(config),
                 "lacks": LACKS,
+                "beyond_shapes": {"dit": beyond},
                 "parents": {},
                 "weights_sha256": weights.digest(part),
                 "source_sha256": source,
@@ -99,11 +98,8 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
             raise ValueError(f"convert: --config {path} must be a JSON file ({error})") from error
         if not isinstance(content, dict):
             raise ValueError(f"convert: --config {path} must hold an object, got {type(content).__name__}")
-        for branch in (content, content.get("video"), content.get("audio")):
-            if isinstance(branch, dict) and not isinstance(branch.get("patch_size", []), list):
-                raise ValueError(f"convert: {path} must give patch_size as a list, one number an axis; got {branch['patch_size']!r}")
         if "patch_size" in content:  # one branch: pictures have patches in three axes
-            content = {"video" if len(content["patch_size"]) == 3 else "audio": content}
+            content = {"audio" if content["patch_size"] == [1] else "video": content}
         config |= content
     if missing := [name for name in ("video", "audio") if not isinstance(config.get(name), dict)]:
         raise ValueError(f"convert: --config must describe both branches, `{'` and `'.join(missing)}` is missing; give both files")
@@ -116,10 +112,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If there is none, or it cannot be read.
     """
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     parts = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
@@ -129,40 +122,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if parts[0].suffix == ".safetensors":
             return {key: tensor for part in parts for key, tensor in load_file(part).items()}
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"convert: {path} cannot be read as weights ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(f"convert: {path} cannot be read as weights ({' '.join(str(error).split())[:120] or 'it is cut off'})") from error
     loaded = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()):
         raise ValueError(f"convert: {path} must hold a dictionary of tensors by name, it holds something else")
     return loaded
 
 
-def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
+def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> dict[str, int | float]:
     """Refuses a checkpoint that is not exactly the model of the configuration.
 
+    Returns:
+        What of the configuration no tensor's shape shows.
+
     Raises:
-        ValueError: Naming keys that are missing, unexpected or of another shape.
+        ValueError: Naming fields without sense, or keys that are missing, unexpected, of another shape or type.
     """
     import torch
 
-    from baton_lightning.models.dit import FusedBranches
+    from baton_lightning.models.ovi import ovi_model
+    from baton_lightning.runs.weights import mismatch
 
     with torch.device("meta"):
-        own = FusedBranches.from_ovi_config(config).state_dict()
-    shapes = [
-        f"{k} {list(tensors[k].shape)}, not {list(own[k].shape)}" for k in own.keys() & tensors.keys() if tensors[k].shape != own[k].shape
-    ]
-    said = [
-        f"{name} ({len(keys)}): {', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}"
-        for name, keys in (
-            ("missing", own.keys() - tensors.keys()),
-            ("unexpected", tensors.keys() - own.keys()),
-            ("of another shape", shapes),
-        )
-        if keys
-    ]
-    if said:
-        raise ValueError(f"convert: {path} must hold the {len(own)} tensors that --config describes; {'; '.join(said)}")
+        model = ovi_model(config)
+    own = model.state_dict()
+    if said := mismatch(own, tensors):
+        raise ValueError(f"convert: {path} must hold the {len(own)} tensors that --config describes; {said}")
+    return model.beyond_shapes
 
 
 def geometry(config: dict[str, Any]) -> dict[str, Any]:

@@ -180,7 +180,9 @@ def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 def backbone(dit: nn.Module) -> tuple[int, int]:
     """Parameters of a dual-branch transformer without its plan layers, and how many of them let the branches read each other."""
-    plain = {name: p.numel() for name, p in dit.named_parameters() if "plan_attn." not in name and not name.startswith("latent_mlp.")}
+    from baton_lightning.models.ovi import LACKS
+
+    plain = {name: p.numel() for name, p in dit.named_parameters() if not any(lacking in name for lacking in LACKS)}
     return sum(plain.values()), sum(count for name, count in plain.items() if "fusion" in name)
 
 

@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
     part = options.out.with_name(options.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        ovi = options.format == "ovi"
-        facts = write_ovi(part, components, options) if ovi else write_components(part, components, described, options)
+        write = write_ovi if options.format == "ovi" else write_components
+        facts = write(part, components, described, options)
         part.rename(options.out)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"export: {options.out}/ could not be written ({error}); nothing is left behind") from error
@@ -83,28 +83,17 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     from baton_lightning.runs import manifest, weights
     from baton_lightning.runs.model_card import model_card
 
-    settings = described.get("config", {}).get("model", {}).get("init_args", {})
     facts = {}
+    settings = {name: settings_of(options.run, described, name) for name in components}
     for name, tensors in components.items():
         facts[name] = write_one(part / name, tensors, options.shard_size)
-        config = settings.get(name) or {"class_path": described["stage"]}
-        (part / name / "config.json").write_text(json.dumps(config | {"clip": described["clip"]}, indent=1))
+        (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described["clip"]}, indent=1))
     if adapter := adapter_of(components.get("planner", {})):
         write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])
-    provenance = {
-        "stage": described["stage"],
-        "run": options.run,
-        "weights of the run": described["weights_sha256"],
-        "data": described.get("data"),
-        "seed": described.get("seed"),
-        "git commit": described.get("git_commit"),
-        **{f"parent {role}": f"{p['run']} {p['weights_sha256'][:12]}" for role, p in described.get("parents", {}).items()},
-        **{name: f"{value:.6g}" for name, value in described.get("metrics", {}).items() if name.startswith("val/")},
-    }
     networks = ["Ovi", "MMAudio", "Wan2.2 VAE"] * ("dit" in components) + ["Qwen3", "SigLIP2", "WavTokenizer"] * ("planner" in components)
     roles = ", ".join(f"{name}: {options.out}" for name in components if name in ("dit", "planner"))
-    card = model_card(f"Baton: {described['stage']}", facts, provenance, f"model.init_args.parents: {{{roles}}}", networks)
-    (part / "README.md").write_text(card)
+    use = f"model.init_args.parents: {{{roles}}}"
+    (part / "README.md").write_text(model_card(f"Baton: {described['stage']}", facts, provenance(options.run, described), use, networks))
     content = {k: v for k, v in described.items() if k != "weights_sha256"} | {
         "weights_sha256": weights.digest(part),
         "exported_from": described["weights_sha256"],
@@ -114,20 +103,52 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     return facts
 
 
-def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], options: Any) -> dict[str, Any]:
-    """The transformer as a checkpoint of Ovi.
+def settings_of(run: Path, described: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a component is made of: as a conversion or an export keeps it beside the weights, or as a run's configuration says."""
+    kept = run / name / "config.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    settings = described.get("config", {}).get("model", {}).get("init_args", {})
+    return settings.get(name) or {"class_path": described["stage"]}
+
+
+def provenance(run: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Where weights come from, for the model card."""
+    return {
+        "stage": described["stage"],
+        "run": run,
+        "weights of the run": described["weights_sha256"],
+        "data": described.get("data"),
+        "seed": described.get("seed"),
+        "git commit": described.get("git_commit"),
+        **{f"parent {role}": f"{p['run']} {p['weights_sha256'][:12]}" for role, p in described.get("parents", {}).items()},
+        **{name: f"{value:.6g}" for name, value in described.get("metrics", {}).items() if name.startswith("val/")},
+    }
+
+
+def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
+    """The transformer as a checkpoint of Ovi, with the configuration that ``convert ovi`` and Ovi's own code read.
 
     Raises:
         ValueError: If the run has no transformer.
     """
-    from baton_lightning.runs.convert import LACKS
+    from baton_lightning.models.ovi import LACKS, ovi_config
+    from baton_lightning.runs.model_card import model_card
+    from baton_lightning.shards.format import clip_of
 
     if "dit" not in components:
         raise ValueError(f"export --format ovi needs a run with a transformer, {options.run}/ has {', '.join(components)}")
     plain = {k: v for k, v in components["dit"].items() if not any(lacking in k for lacking in LACKS)}
     if left_out := len(components["dit"]) - len(plain):
         print(f"export: {left_out} tensors of plan attention and Latent-MLPs are left out; without them the model no longer reads a plan")
-    return {"ovi": write_one(part, plain, options.shard_size)}
+    facts = {"ovi": write_one(part, plain, options.shard_size)}
+    settings = settings_of(options.run, described, "dit")
+    config = settings.get("ovi") or ovi_config(plain, clip_of(described["clip"]), settings["init_args"]["num_heads"])
+    (part / "config.json").write_text(json.dumps(config, indent=1))
+    use = f"python -m baton_lightning convert ovi --config {options.out}/config.json --weights {options.out} --out weights/ovi"
+    card = model_card("Ovi's transformer", facts, provenance(options.run, described), use, ["Ovi", "MMAudio", "Wan2.2 VAE"])
+    (part / "README.md").write_text(card)
+    return facts
 
 
 def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> dict[str, int]:

@@ -55,10 +55,18 @@ def hand_over(
         dropped: Prefixes of parent keys that the target may lack.
 
     Raises:
-        ValueError: If the parent is unfinished, changed or of another geometry, or keys or shapes do not match; the message names them.
+        ValueError: If the parent is unfinished, changed or of another geometry, or keys, shapes or what the manifest says beyond them
+            do not match; the message names them.
     """
     run = Path(run)
-    lacks = require(run, clip).get("lacks", [])
+    manifest = require(run, clip)
+    lacks = manifest.get("lacks", [])
+    there, here = manifest.get("beyond_shapes", {}).get(source, {}), getattr(target, "beyond_shapes", {})
+    if differs := [f"{name}: {here[name]:g} here, {there[name]:g} there" for name in here if there.get(name, here[name]) != here[name]]:
+        raise ValueError(
+            f"hand-over from {run}/ to `{source}` must be between the same network settings, also those that no tensor's shape shows: "
+            f"{'; '.join(differs)}; give `{source}` the parent's"
+        )
     weights = stored.read(run, source)
     if not weights:
         raise ValueError(

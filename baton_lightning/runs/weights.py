@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,24 @@ def read(run: Path, component: str) -> dict[str, Tensor]:
     return {k: v for path in sorted((run / component).glob("model*.safetensors")) for k, v in load_file(path).items()}
 
 
+def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps weights from being exactly those of a model, in a few words; empty if nothing does.
+
+    Args:
+        own: The model's, on any device.
+        given: The weights.
+    """
+    common = own.keys() & given.keys()
+    found = {
+        "missing": own.keys() - given.keys(),
+        "unexpected": given.keys() - own.keys(),
+        "of another shape": {f"{k} {list(given[k].shape)}, not {list(own[k].shape)}" for k in common if given[k].shape != own[k].shape},
+        "not of floating point": {f"{k} {given[k].dtype}" for k in common if own[k].is_floating_point() > given[k].is_floating_point()},
+    }
+    said = [f"{name} ({len(keys)}): {', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in found.items() if keys]
+    return "; ".join(said)
+
+
 def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> int:
     """Writes a component as ``model.safetensors``, or in shards with ``model.safetensors.index.json``.
 
@@ -60,8 +79,8 @@ def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> i
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
-    if not shard_gigabytes > 0:
-        raise ValueError(f"--shard-size must be positive, in GB, got {shard_gigabytes:g}")
+    if not 0 < shard_gigabytes < float("inf"):
+        raise ValueError(f"--shard-size must be positive and finite, in GB, got {shard_gigabytes:g}")
     folder.mkdir(parents=True, exist_ok=True)
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=SHARD, max_shard_size=int(shard_gigabytes * 1e9))
     for name, keys in split.filename_to_tensors.items():

@@ -10,7 +10,7 @@ from torch import nn
 
 from baton_lightning.models import attention, branch, conditions, dit, layers, patches, rope
 from baton_lightning.models.attention import Located, attend, turn
-from baton_lightning.runs import parity
+from baton_lightning.runs import parity, recording
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
 CAUGHT = 10 * parity.BARS["float32"]
@@ -267,11 +267,11 @@ MUTATIONS = [
 
 
 def worst_output():
-    config = parity.read_config(FIXTURE)
-    model = parity.load_model(FIXTURE, config).double()
+    config = recording.read_config(FIXTURE)
+    model = recording.load_model(FIXTURE, config).double()
     errors = []
     for case, flags in config["cases"].items():
-        recorded = parity.read_tensors(FIXTURE / f"{case}.safetensors")
+        recorded = recording.read_tensors(FIXTURE / f"{case}.safetensors")
         with torch.no_grad():
             computed = parity.replay(model, case, flags, recorded)
         errors += [parity.relative_error(computed[k], recorded[k]) for k in recorded if k.startswith("out.")]

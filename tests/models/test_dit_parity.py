@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.dit import DualBranchDiT, FusedBranches
+from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.ovi import ovi_model
 from baton_lightning.models.plan_attention import PlanOptions
-from baton_lightning.runs import parity
+from baton_lightning.runs import parity, recording
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
 
@@ -28,7 +29,7 @@ def test_every_recorded_output_block_and_gradient_is_reproduced(dtype, config):
 
 
 def test_bfloat16_is_as_near_as_ovi_itself(config):
-    model = parity.load_model(FIXTURE, config).bfloat16()
+    model = recording.load_model(FIXTURE, config).bfloat16()
     recorded = load_file(FIXTURE / "t2av.safetensors")
     computed = parity.replay(model, "t2av", {}, recorded)
     assert computed["out.vid.0"].dtype == torch.bfloat16
@@ -40,7 +41,7 @@ def test_a_fresh_plan_attention_leaves_ovi_as_it_is(placement, config):
     from baton_lightning.batch import Plan
 
     weights, recorded = load_file(FIXTURE / "weights.safetensors"), load_file(FIXTURE / "t2av.safetensors")
-    model = FusedBranches.from_ovi_config(config, PlanOptions(placement), plan_widths=(5, 7))
+    model = ovi_model(config, PlanOptions(placement), plan_widths=(5, 7))
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected
     assert all("plan_attn" in key or key.startswith("latent_mlp") for key in missing)
@@ -52,7 +53,7 @@ def test_a_fresh_plan_attention_leaves_ovi_as_it_is(placement, config):
 
 
 def test_parameter_names_are_ovis(config):
-    assert FusedBranches.from_ovi_config(config).state_dict().keys() == load_file(FIXTURE / "weights.safetensors").keys()
+    assert ovi_model(config).state_dict().keys() == load_file(FIXTURE / "weights.safetensors").keys()
 
 
 def test_at_ovis_size_every_count_is_ovis():
@@ -72,9 +73,9 @@ def test_at_ovis_size_every_count_is_ovis():
 
 def test_a_missing_field_of_the_configuration_is_named(config):
     with pytest.raises(ValueError, match="audio branch must have the field 'dim'"):
-        FusedBranches.from_ovi_config(config | {"audio": {k: v for k, v in config["audio"].items() if k != "dim"}})
+        ovi_model(config | {"audio": {k: v for k, v in config["audio"].items() if k != "dim"}})
 
 
 def test_branches_that_do_not_fit_are_refused(config):
     with pytest.raises(ValueError, match="same depth"):
-        FusedBranches.from_ovi_config(config | {"audio": config["audio"] | {"num_layers": 3}})
+        ovi_model(config | {"audio": config["audio"] | {"num_layers": 3}})

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.dit import DualBranchDiT, FusedBranches
+from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.ovi import ovi_model
 from baton_lightning.runs import manifest
-from baton_lightning.runs.parity import read_config, read_tensors, relative_error, replay
+from baton_lightning.runs.parity import relative_error, replay
+from baton_lightning.runs.recording import read_config, read_tensors
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
 
@@ -27,8 +29,8 @@ def convert(out: Path, *options: str) -> int:
     return main(["convert", "ovi", *files, "--out", str(out), *options])
 
 
-def stage(parent: Path, clip: ClipSpec = CLIP) -> JointTraining:
-    dit = partial(DualBranchDiT, width=48, depth=2, num_heads=2, ffn_width=64, frequency_width=16)
+def stage(parent: Path, clip: ClipSpec = CLIP, num_heads: int = 2) -> JointTraining:
+    dit = partial(DualBranchDiT, width=48, depth=2, num_heads=num_heads, ffn_width=64, frequency_width=16)
     return JointTraining(clip, dit, GroundTruthPlan, torch.optim.AdamW, parents={"dit": str(parent)})
 
 
@@ -54,10 +56,32 @@ def test_there_and_back_is_bit_equal(tmp_path):
     assert was.keys() == now.keys() and all(torch.equal(was[k], now[k]) and was[k].dtype == now[k].dtype for k in was)
 
 
+def test_what_is_exported_for_ovi_is_converted_again_by_its_own_configuration(tmp_path):
+    convert(tmp_path / "ovi")
+    main(["export", str(tmp_path / "ovi"), "--out", str(tmp_path / "back"), "--format", "ovi"])
+    files = ["--config", str(tmp_path / "back/config.json"), "--weights", str(tmp_path / "back")]
+    assert main(["convert", "ovi", *files, "--out", str(tmp_path / "again")]) == 0
+    assert manifest.read(tmp_path / "ovi")["weights_sha256"] == manifest.read(tmp_path / "again")["weights_sha256"]
+    assert "CC BY-NC 4.0" in (tmp_path / "back/README.md").read_text()
+
+
+def test_an_export_of_a_conversion_is_the_same_parent(tmp_path):
+    convert(tmp_path / "ovi")
+    assert main(["export", str(tmp_path / "ovi"), "--out", str(tmp_path / "out"), "--shard-size", "0.0003"]) == 0
+    assert json.loads((tmp_path / "out/dit/config.json").read_text())["ovi"] == {k: read_config(FIXTURE)[k] for k in ("video", "audio")}
+    first, second = stage(tmp_path / "ovi"), stage(tmp_path / "out")
+    for model in (first, second):
+        torch.manual_seed(0)
+        model.configure_model()
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    with pytest.raises(ValueError, match="num_heads: 4 here, 2 there"):
+        stage(tmp_path / "out", num_heads=4).configure_model()
+
+
 def test_converted_weights_give_the_recorded_velocities(tmp_path):
     convert(tmp_path / "ovi", "--shard-size", "0.0003")
     settings = json.loads((tmp_path / "ovi/dit/config.json").read_text())["ovi"]
-    model = FusedBranches.from_ovi_config(settings).double()
+    model = ovi_model(settings).double()
     model.load_state_dict({k: v for f in (tmp_path / "ovi/dit").glob("model*.safetensors") for k, v in load_file(f).items()})
     recorded = read_tensors(FIXTURE / "t2av.safetensors")
     computed = replay(model.eval(), "t2av", read_config(FIXTURE)["cases"]["t2av"], recorded)
