@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.align import align
-from baton_lightning.world.detect_audio import Heard
+from baton_lightning.world.detect_audio import Effect, Heard, Word
 from baton_lightning.world.detect_video import Seen, Sighting
 from baton_lightning.world.scene import Event, Scene
 
@@ -21,11 +21,13 @@ class Match:
         seen: Anchors in the picture, in s, or ``None``.
         heard: Anchors in the sound, in s, or ``None``; an utterance is heard if each word has a partner, right or wrong.
         said_right: Whether the sound is the right one, by the right voice. True for events without sound.
+        said: Of an utterance, what was heard for each word in the actor's voice; ``None`` where nothing was.
     """
 
     seen: tuple[float, ...] | None
     heard: tuple[float, ...] | None
     said_right: bool
+    said: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,14 @@ class Matching:
 
     Args:
         matches: One for each event of the scene.
-        extra_seen: Number of events seen that nothing expected.
-        extra_heard: Number of words and effects heard that nothing expected.
+        extra_seen: Events seen that nothing expected.
+        extra_heard: Words and effects heard that nothing expected, in order of time.
         word_errors: Edits of the words, each voice by itself.
     """
 
     matches: tuple[Match, ...]
-    extra_seen: int
-    extra_heard: int
+    extra_seen: tuple[Sighting, ...]
+    extra_heard: tuple[Word | Effect, ...]
     word_errors: int
 
 
@@ -54,16 +56,16 @@ def match(scene: Scene, seen: Seen, heard: Heard) -> Matching:
     words, extra_words, errors = _words(scene, heard)
     matches = []
     for k, (event, sighting) in enumerate(zip(scene.events, sightings, strict=True)):
-        times, right = None, event.kind == "slides"
+        times, right, said = None, event.kind == "slides", ()
         if event.kind == "says":
-            times, right = words[k]
+            times, right, said = words[k]
         elif event.kind in v.EFFECTS and heard_of[id(event)] is not None:
             times, right = (heard_of[id(event)].time,), True
-        matches.append(Match(sighting.anchors if sighting else None, times, right))
-    return Matching(tuple(matches), extra_seen, extra_effects + extra_words, errors)
+        matches.append(Match(sighting.anchors if sighting else None, times, right, said))
+    return Matching(tuple(matches), tuple(extra_seen), tuple(sorted(extra_effects + extra_words, key=_start)), errors)
 
 
-def _start(event: Event | Sighting) -> float:
+def _start(event: Event | Sighting | Word | Effect) -> float:
     return event.anchors[0] if hasattr(event, "anchors") else event.time
 
 
@@ -71,36 +73,38 @@ def _pulses(event: Event | Sighting) -> tuple[float, ...]:
     return event.anchors if event.kind == "says" else ()
 
 
-def _pair(expected: Sequence, found: Sequence, key: Callable[..., Hashable], time: Callable[..., float]) -> tuple[list, int]:
-    """Partner of each expected item among the found ones of equal key, and the number of found items left over."""
+def _pair(expected: Sequence, found: Sequence, key: Callable[..., Hashable], time: Callable[..., float]) -> tuple[list, list]:
+    """Partner of each expected item among the found ones of equal key, and the found items left over."""
     pools: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, items in enumerate((expected, found)):
         for k, item in enumerate(items):
             pools[key(item)][side].append(k)
     partner: list = [None] * len(expected)
-    left = 0
+    left: list = []
     for ours, theirs in pools.values():
         same = align([""] * len(ours), [""] * len(theirs), [time(expected[k]) for k in ours], [time(found[k]) for k in theirs])
-        left += len(same.extra)
+        left += [found[theirs[j]] for j in same.extra]
         for k, j in zip(ours, same.partner, strict=True):
             partner[k] = None if j is None else found[theirs[j]]
     return partner, left
 
 
-def _words(scene: Scene, heard: Heard) -> tuple[dict[int, tuple[tuple[float, ...] | None, bool]], int, int]:
-    """For each utterance its moments and whether it is right; the number of surplus words; the edits. Voice by voice."""
-    result: dict[int, tuple[tuple[float, ...] | None, bool]] = {}
-    surplus = errors = 0
+def _words(scene: Scene, heard: Heard) -> tuple[dict[int, tuple], list[Word | Effect], int]:
+    """For each utterance its moments, whether it is right, and what was heard; the surplus words; the edits. Voice by voice."""
+    result: dict[int, tuple] = {}
+    surplus: list[Word | Effect] = []
+    errors = 0
     for colour in v.COLOURS:
         turns = [(k, e) for k, e in enumerate(scene.events) if e.kind == "says" and e.actor == colour]
         spoken = [(word, time) for _, e in turns for word, time in zip(e.words, e.anchors, strict=True)]
         found = [w for w in heard.words if w.voice == colour]
         same = align([w for w, _ in spoken], [w.word for w in found], [t for _, t in spoken], [w.time for w in found])
-        surplus, errors = surplus + len(same.extra), errors + same.errors
+        surplus, errors = surplus + [found[j] for j in same.extra], errors + same.errors
         partners = iter(same.partner)
         for k, event in turns:
             pairs = [(word, next(partners)) for word in event.words]
             whole = all(j is not None for _, j in pairs)
             times = tuple(found[j].time for _, j in pairs) if whole else None
-            result[k] = times, whole and all(found[j].word == word for word, j in pairs)
+            said = tuple(None if j is None else found[j].word for _, j in pairs)
+            result[k] = times, said == event.words, said
     return result, surplus, errors

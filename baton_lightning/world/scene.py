@@ -77,6 +77,12 @@ class Event:
         after = {"jumps": v.JUMP_SECONDS, "hits": v.DASH_SECONDS, "flashes": v.FLASH_SECONDS / 2, "slides": v.SLIDE_SECONDS / 2}
         return (self.start + after[self.kind],)
 
+    @property
+    def following(self) -> float:
+        """When the next event starts, in s, unless it is delayed: the schedule follows from the prompt."""
+        pause = v.PAUSE_SECONDS if self.kind == "says" else 0.0
+        return round(self.start + self.seconds + pause + v.BETWEEN_EVENTS, 6)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -176,8 +182,7 @@ def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float, re
         event = _draw_event(rng, tier, where, events, start, references)
         if event.column is not None:
             where[event.actor] = event.column
-        pause = v.PAUSE_SECONDS if event.kind == "says" else 0.0
-        start = round(start + event.seconds + pause + v.BETWEEN_EVENTS, 6)
+        start = event.following
         events.append(event)
     return Scene(tier, seconds, objects, tuple(events))
 

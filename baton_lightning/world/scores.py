@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 
 from baton_lightning.world.align import best_permutation_errors
 from baton_lightning.world.detect_audio import detect_audio
-from baton_lightning.world.detect_video import Seen, detect_video
-from baton_lightning.world.matching import Matching, match
+from baton_lightning.world.detect_video import detect_video
+from baton_lightning.world.facts import checklist, facts, p_acc
+from baton_lightning.world.matching import match
 from baton_lightning.world.quality import free_sync, identity, psnr
 from baton_lightning.world.scene import Scene
 from baton_lightning.world.vocabulary import COLOURS
@@ -65,7 +65,20 @@ class ClipScores:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """A clip's scores, and the facts behind them (see :func:`~baton_lightning.world.facts.facts`)."""
+
+    scores: ClipScores
+    facts: dict[str, Any]
+
+
 def score(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float, sample_rate: int = 16000) -> ClipScores:
+    """Scores of a clip; see :func:`judge`."""
+    return judge(scene, frames, waveform, fps, sample_rate).scores
+
+
+def judge(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float, sample_rate: int = 16000) -> Judgement:
     """Scores a clip.
 
     Args:
@@ -82,7 +95,7 @@ def score(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float
         raise ValueError(f"score: sample_rate must be at least 14000 Hz to hear the 6 kHz ding, got {sample_rate}")
     seen, heard = detect_video(frames, fps), detect_audio(waveform, sample_rate)
     found = match(scene, seen, heard)
-    checks = _checklist(scene, seen, found)
+    checks = checklist(scene, seen, found)
     order = [passed for name, passed in checks if name == "order"]
     apart = [a - p for m in found.matches if m.seen and m.heard for p, a in zip(m.seen, m.heard, strict=True)]
     num_unmatched = sum(e.kind != "slides" and not (m.seen and m.heard) for e, m in zip(scene.events, found.matches, strict=True))
@@ -91,8 +104,8 @@ def score(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float
     num_words, errors_cp = sum(map(len, words.values())), best_permutation_errors(words, spoken)
     penalty = float(np.minimum(np.abs(apart), UNMATCHED_SECONDS).sum()) + UNMATCHED_SECONDS * num_unmatched
     desync21, sync_c = free_sync(seen, heard)
-    return ClipScores(
-        p_acc=_chain(scene, seen, found),
+    scores = ClipScores(
+        p_acc=p_acc(scene, seen, found),
         p_check=float(np.mean([passed for _, passed in checks])),
         p_strict=float(all(passed for _, passed in checks)),
         order=float(np.mean(order)) if order else None,
@@ -115,6 +128,7 @@ def score(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float
         sum_desync_signed=float(np.sum(apart)),
         sum_desync_p=penalty,
     )
+    return Judgement(scores, facts(scene, seen, found))
 
 
 _PLAIN = ("p_acc", "p_check", "p_strict", "order", "desync21", "sync_c", "id", "psnr", "in_bank")
@@ -161,44 +175,3 @@ def _interval(top: NDArray, bottom: NDArray, draws: NDArray) -> dict[str, float 
     tops, bottoms = top[draws].sum(1), bottom[draws].sum(1)
     low, high = np.percentile(tops[bottoms > 0] / bottoms[bottoms > 0], [2.5, 97.5])
     return {"mean": float(top.sum() / n), "low": float(low), "high": float(high), "n": n}
-
-
-def _objects_right(scene: Scene, seen: Seen) -> dict[str, bool]:
-    """Which objects are there, in the right shape and column."""
-    looks = {colour: (track.shape, track.column) for colour, track in seen.tracks.items()}
-    return {o.colour: looks.get(o.colour) == (o.shape, o.column) for o in scene.objects}
-
-
-def _spurious(scene: Scene, seen: Seen) -> int:
-    """Number of colours that nothing expected."""
-    return len({*seen.tracks, *seen.passing} - {o.colour for o in scene.objects})
-
-
-def _chain(scene: Scene, seen: Seen, found: Matching) -> float:
-    """P-Acc."""
-    right = _objects_right(scene, seen)
-    longest: list[int] = []
-    times: list[tuple[float, float] | None] = []
-    for event, m in zip(scene.events, found.matches, strict=True):
-        good = m.seen and m.said_right and right[event.actor] and (event.target is None or right[event.target])
-        times.append((m.seen[0], m.heard[0] if m.heard else m.seen[0]) if good else None)
-        before = [n for n, t in zip(longest, times, strict=False) if t and good and t[0] < times[-1][0] and t[1] < times[-1][1]]
-        longest.append(1 + max(before, default=0) if good else 0)
-    spurious = max(found.extra_seen, found.extra_heard) + _spurious(scene, seen)
-    return max(longest) / (len(scene.events) + spurious)
-
-
-def _checklist(scene: Scene, seen: Seen, found: Matching) -> list[tuple[str, bool]]:
-    """Every single claim of the prompt, and whether it holds."""
-    checks = []
-    for o in scene.objects:
-        track = seen.tracks.get(o.colour)
-        checks += [("present", track is not None), ("shape", bool(track and track.shape == o.shape))]
-        checks.append(("column", bool(track and track.column == o.column)))
-    checks.append(("nothing else", _spurious(scene, seen) == 0))
-    checks += [("seen", m.seen is not None) for m in found.matches] + [("nothing else seen", found.extra_seen == 0)]
-    sounding = [m for e, m in zip(scene.events, found.matches, strict=True) if e.kind != "slides"]
-    checks += [("heard", m.said_right) for m in sounding] + [("nothing else heard", found.extra_heard == 0)]
-    for times in ([m.seen for m in found.matches], [m.heard for m in sounding]):
-        checks += [("order", bool(a and b and a[0] < b[0])) for a, b in itertools.pairwise(times)]
-    return checks

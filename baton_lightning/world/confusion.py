@@ -1,0 +1,83 @@
+"""What the detectors take an event for when picture and sound are damaged: confusion tables, true against found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from baton_lightning.world import vocabulary as v
+from baton_lightning.world.detect_audio import detect_audio
+from baton_lightning.world.detect_video import detect_video
+from baton_lightning.world.scene import Scene
+
+NEAR_SECONDS = 0.25
+NOTHING = "nothing"
+Confusion = Counter[tuple[str, str]]
+"""How often a true thing was taken for a found thing."""
+
+
+def _pixel_noise(deviation: float) -> Callable:
+    def damage(frames: NDArray, rng: np.random.Generator) -> NDArray:
+        return np.clip(frames + rng.normal(0, deviation, frames.shape), 0, 255).astype(np.uint8)
+
+    return damage
+
+
+def _blur(pixels: float) -> Callable:
+    return lambda frames, rng: gaussian_filter(frames.astype(np.float32), (0, pixels, pixels, 0)).astype(np.uint8)
+
+
+def _hiss(decibels: float) -> Callable:
+    def damage(waveform: NDArray, rng: np.random.Generator) -> NDArray:
+        loud = np.abs(waveform) > 1e-3
+        level = float(np.sqrt(np.mean(waveform[loud] ** 2))) if loud.any() else 0.1
+        return waveform + rng.normal(0, level * 10 ** (-decibels / 20), waveform.shape).astype(np.float32)
+
+    return damage
+
+
+PICTURE: dict[str, Callable] = {
+    "none": lambda frames, rng: frames,
+    **{f"pixel noise {d}": _pixel_noise(d) for d in (20, 40, 60)},
+    **{f"blur {b:g} px": _blur(b) for b in (1.0, 1.5, 2.0)},
+}
+SOUND: dict[str, Callable] = {"none": lambda waveform, rng: waveform, **{f"noise at {d:+d} dB": _hiss(d) for d in (6, 0, -6, -12)}}
+"""Decibels of the tones, where there are any, over the noise."""
+
+
+def seen_confusion(scene: Scene, frames: NDArray[np.uint8], fps: float) -> Confusion:
+    """Kinds of events, true against seen: each true event with what the same object is seen to do nearest to it."""
+    truth = [(e.kind, e.actor, t) for e in scene.events for t in e.anchors]
+    found = [(e.kind, e.actor, t) for e in detect_video(frames, fps).events for t in e.anchors]
+    return _confusion(truth, found)
+
+
+def heard_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confusion:
+    """Words and effects, true against heard; a word in another voice, or another word, is `another word`."""
+    truth = [("word", "", t, (e.actor, w)) for e in scene.events if e.kind == "says" for w, t in zip(e.words, e.anchors, strict=True)]
+    truth += [(v.EFFECTS[e.kind], "", e.anchors[0], None) for e in scene.events if e.kind in v.EFFECTS]
+    heard = detect_audio(waveform, sample_rate)
+    found = [("word", "", w.time, (w.voice, w.word)) for w in heard.words] + [(e.sound, "", e.time, None) for e in heard.effects]
+    return _confusion(truth, found)
+
+
+def _confusion(truth: Iterable[tuple], found: Iterable[tuple]) -> Confusion:
+    """Pairs true things with found ones of the same actor, nearest first; what is left is paired with nothing."""
+    truth, left = list(truth), list(found)
+    counts: Confusion = Counter()
+    pairs = sorted((abs(a[2] - b[2]), a[0] != b[0], i, j) for i, a in enumerate(truth) for j, b in enumerate(left) if a[1] == b[1])
+    taken: set[int] = set()
+    given: set[int] = set()
+    for apart, _, i, j in pairs:
+        if apart < NEAR_SECONDS and i not in taken and j not in given:
+            taken.add(i)
+            given.add(j)
+            same = truth[i][3:] == left[j][3:]
+            counts[truth[i][0], left[j][0] if same or truth[i][0] != left[j][0] else f"another {left[j][0]}"] += 1
+    counts.update((thing[0], NOTHING) for i, thing in enumerate(truth) if i not in taken)
+    counts.update((NOTHING, thing[0]) for j, thing in enumerate(left) if j not in given)
+    return counts

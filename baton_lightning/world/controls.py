@@ -1,0 +1,83 @@
+"""Controls: clips that are wrong in one known way. What each score says of them is what the score is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.world import vocabulary as v
+from baton_lightning.world.clips import WorldClip
+from baton_lightning.world.render import render
+from baton_lightning.world.scene import Event, Scene
+from baton_lightning.world.sound import synthesise
+
+Clip = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""Frames and waveform."""
+SHIFTS = (0.1, -0.3, 0.7)
+"""By how much later the sound is, in s."""
+
+
+def first_event_only(scene: Scene) -> Scene | None:
+    """Only the first event happens; ``None`` where that is all anyway."""
+    return replace(scene, events=scene.events[:1]) if len(scene.events) > 1 else None
+
+
+def in_reverse(scene: Scene) -> Scene | None:
+    """The events in reverse order, on the schedule of that order; ``None`` for a single event.
+
+    An object may then slide to where it is, or dash past a column.
+    """
+    if len(scene.events) < 2:
+        return None
+    events: list[Event] = []
+    for event in reversed(scene.events):
+        events.append(replace(event, start=events[-1].following if events else scene.events[0].start))
+    return replace(scene, events=tuple(events))
+
+
+def wrong_speakers(scene: Scene) -> Scene | None:
+    """Every utterance in the voice of another: of the scene's next object, or of a colour that is not there. ``None`` without speech."""
+    colours = [o.colour for o in scene.objects]
+    if len(colours) == 1:
+        colours.append(next(c for c in v.COLOURS if c not in colours))
+    if not any(e.kind == "says" for e in scene.events):
+        return None
+    other = dict(zip(colours, colours[1:] + colours[:1], strict=True))
+    return replace(scene, events=tuple(replace(e, actor=other[e.actor]) if e.kind == "says" else e for e in scene.events))
+
+
+def shifted(waveform: NDArray[np.float32], seconds: float, sample_rate: int) -> NDArray[np.float32]:
+    """The sound so much later, the clip so much longer at both ends that none is lost."""
+    samples = round(seconds * sample_rate)
+    return np.pad(waveform[max(0, -samples) :], (max(0, samples), 0))
+
+
+def controls(made: WorldClip, other: WorldClip, clip: ClipSpec, seed: int) -> Iterator[tuple[str, Clip]]:
+    """Every control that applies to a clip.
+
+    Args:
+        made: The true clip.
+        other: The clip of another prompt of the tier.
+        clip: Geometry.
+        seed: Of the noise.
+    """
+    scene, frames, waveform = made.scene, made.frames, made.waveform
+    rng = np.random.default_rng(seed)
+    yield "truth", (frames, waveform)
+    yield "another prompt's clip", (other.frames, other.waveform)
+    yield "another prompt's sound", (frames, other.waveform)
+    changed: dict[str, Callable[[Scene], Scene | None]] = {"first event only": first_event_only, "reversed": in_reverse}
+    for name, change in changed.items():
+        if (shown := change(scene)) is not None:
+            yield name, (render(shown, clip), synthesise(shown, clip))
+    if (heard := wrong_speakers(scene)) is not None:
+        yield "wrong speaker", (frames, synthesise(heard, clip))
+    for seconds in SHIFTS:
+        yield f"sound {1000 * seconds:+.0f} ms", (frames, shifted(waveform, seconds, clip.sample_rate))
+    yield "static", (np.repeat(frames[:1], len(frames), 0), np.zeros_like(waveform))
+    noise = rng.integers(0, 256, frames.shape, dtype=np.uint8)
+    yield "noise", (noise, rng.normal(0, 0.1, waveform.shape).astype(np.float32))

@@ -1,0 +1,58 @@
+import pytest
+
+from baton_lightning.clip import ClipSpec
+from baton_lightning.world.parse import parse_prompts
+from baton_lightning.world.prompts import prompts
+from baton_lightning.world.scene import TIERS, sample_scene
+
+SCENE = "a red circle on the left and a blue square in the middle. "
+
+
+@pytest.mark.parametrize("clip", [ClipSpec(), ClipSpec(seconds=5, height=48, width=48)], ids=["nano", "toy"])
+@pytest.mark.parametrize("references", [False, True])
+def test_prompts_tell_the_whole_scene_and_its_schedule(clip, references):
+    for tier in TIERS:
+        for split in ("train", "ood"):
+            for i in range(30):
+                scene = sample_scene(0, i, tier, clip, split, references=references)
+                assert parse_prompts(*prompts(scene, references=references), clip.seconds, tier) == scene
+
+
+def test_other_spellings_mean_the_same():
+    scene = parse_prompts(
+        SCENE + "first the red circle talks. then the other one hits the red circle.", "first [red] says 'ba'. then a clack.", 2.0
+    )
+    shouted = parse_prompts(
+        "A blue square in the middle, and a red circle on the left.  First, the red circle talks.\nThen the other one hits the red circle",
+        "First [RED] says “ba”; then a clack.",
+        2.0,
+    )
+    assert shouted == scene and scene.tier == "multi"
+
+
+def test_the_tier_is_inferred():
+    one = parse_prompts(SCENE + "first the red circle jumps.", "first a thump.", 2.0)
+    talk = SCENE + "first the red circle talks. then the blue square talks."
+    assert one.tier == "single"
+    assert parse_prompts(talk, "first [red] says 'ba'. then [blue] says the same words as the first speaker.", 2.0).tier == "talk"
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "message"),
+    [
+        ("a man walks his dog.", "first a bark.", "first sentence must name objects"),
+        (SCENE, "", "at least one"),
+        (SCENE + "first the red circle jumps.", "first a thump. then a ding.", "1 seen .* 2 heard"),
+        (SCENE + "first the red circle dances.", "first a thump.", "'first the red circle dances' is not of the world's language"),
+        (SCENE + "first the green circle jumps.", "first a thump.", "names none of the red circle, the blue square"),
+        (SCENE + "first the other one jumps.", "first a thump.", "names none of"),
+        (SCENE + "first the red circle jumps.", "first a ding.", "not picture and sound of one event"),
+        (SCENE + "first the red circle talks.", "first [blue] says 'ba'.", "not picture and sound of one event"),
+        (SCENE + "first the red circle talks.", "first [red] says 'hello'.", "must quote words of ba, bo"),
+        (SCENE + "first the red circle talks.", "first [red] says the same words as the first speaker.", "must quote words"),
+        (SCENE + "first the red circle slides to the right.", "first a thump.", "not picture and sound"),
+    ],
+)
+def test_texts_outside_the_language_are_refused_by_sentence(video, audio, message):
+    with pytest.raises(ValueError, match=message):
+        parse_prompts(video, audio, 2.0)
