@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments, 75 requeued by
-            SLURM, 130 interrupted (Ctrl+C), 143 terminated (SIGTERM).
+            SLURM, 124 stalled, 130 interrupted (Ctrl+C), 143 terminated (SIGTERM).
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.runs import manifest, sharding
+from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -73,6 +74,7 @@ class BatonCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=SavedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": list(callbacks)},
             parser_kwargs=SETTINGS | {verb: SETTINGS for verb in self.subcommands()},
@@ -162,7 +164,11 @@ class BatonCLI(LightningCLI):
 
         folder = self.config_init.fit.run.folder
         left_out = tuple(getattr(self.model, "not_exported", ()))
-        weights = self.whole_weights.weights if self.whole_weights is not None else sharding.whole_weights(self.model, left_out)
+        if self.whole_weights is not None:
+            weights = self.whole_weights.weights
+        else:
+            with sharding.final_weights(self.trainer):
+                weights = sharding.whole_weights(self.model, left_out)
         part = folder / (manifest.WEIGHTS + ".part")
         save_file(weights, part)
         part.replace(folder / manifest.WEIGHTS)
@@ -178,6 +184,8 @@ class BatonCLI(LightningCLI):
             seconds=time.monotonic() - self.started,
             weights=folder / manifest.WEIGHTS,
         )
+        for callback in self.trainer.callbacks:
+            described |= getattr(callback, "described", {})
         manifest.write_atomically(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
 

@@ -109,4 +109,4 @@ def build_optimizer(
         group["lr"] *= group["rate"]
     if scheduler is None:
         return {"optimizer": built}
-    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step", "name": "lr"}}
+    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step", "name": "opt/lr"}}

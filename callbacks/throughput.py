@@ -1,50 +1,139 @@
-"""How fast training runs, and how much of it is waiting for data."""
+"""How fast training runs, how much of it is waiting for data, how much of the device it uses."""
 
 from __future__ import annotations
 
+import resource
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from baton_lightning.batch import Batch
 
+PEAKS = {"B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0}
+"""Part of a GPU's name -> its peak in TFLOP/s, bfloat16, dense, from NVIDIA's data sheets; the first that fits counts."""
 
-class Throughput(Callback):
-    """Logs ``perf/samples_per_s``, ``perf/tokens_per_s`` and ``perf/data_wait_share`` every ``log_every_n_steps`` steps.
 
-    Tokens are latents and planned tokens of both modalities that the batch carries. Waiting is the time between the end of a step
-    and the start of the next one.
+class Flops(TorchDispatchMode):
+    """Counts floating-point operations as ``torch.utils.flop_counter`` does, but keeps no tensor alive.
+
+    Attributes:
+        forward: Those before :meth:`turn`.
+        backward: Those after it.
     """
 
     def __init__(self) -> None:
-        self.samples = self.tokens = 0
+        super().__init__()
+        self.forward = self.backward = self.now = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.now += formula(*args, **(kwargs or {}), out_val=made)
+        return made
+
+    def turn(self) -> None:
+        """The backward pass begins."""
+        self.forward, self.now = self.now, 0
+
+    def end(self) -> None:
+        self.backward = self.now
+
+    @property
+    def work(self) -> int:
+        """What the model asks for: forward and backward, without a forward that is repeated to save memory."""
+        return self.forward + min(self.backward, 2 * self.forward)
+
+
+class Throughput(Callback):
+    """Logs ``perf/samples_per_s``, ``perf/tokens_per_s``, ``perf/data_wait_share``, ``perf/memory_gib`` and ``perf/mfu`` every
+    ``log_every_n_steps`` steps.
+
+    Tokens are latents and planned tokens of both modalities that the batch carries. Waiting is the time between the end of a step
+    and the start of the next one. Memory is the most that rank 0 has held so far: allocated on its GPU, or resident without one.
+
+        MFU = (F + min(B, 2 F)) * batches / (seconds * peak)
+
+    F and B are floating-point operations of matrix products, convolutions and attention in the forward and the backward pass of rank 0's
+    first batch, frozen networks included. A backward pass costs at most twice its forward pass; what is beyond repeats the forward to save
+    memory (activation checkpointing) and is no progress.
+
+    Args:
+        peak_tflops: Peak of one device in TFLOP/s; ``None`` knows common GPUs by their names and logs no MFU for others.
+    """
+
+    def __init__(self, peak_tflops: float | None = None) -> None:
+        self.peak_tflops = peak_tflops
+        self.flops: Flops | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Nothing has been done yet."""
+        self.samples = self.tokens = self.batches = 0
         self.waited = 0.0
         self.since = self.ended = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.samples, self.tokens, self.waited = 0, 0, 0.0
-        self.since = self.ended = time.monotonic()
+        if self.peak_tflops is None and torch.cuda.is_available():
+            name = torch.cuda.get_device_name()
+            self.peak_tflops = next((peak for part, peak in PEAKS.items() if part in name), None)
+        self.flops = None
+        self.restart()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_start(trainer, pl_module)  # validation is neither training nor waiting
+        self.restart()  # validation is neither training nor waiting
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self.waited += time.monotonic() - self.ended
+        if self.peak_tflops is not None and self.flops is None:
+            self.flops = Flops()
+            self.flops.__enter__()
+            self.counting = True
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self.flops is not None and self.counting:
+            self.flops.turn()
+
+    def on_after_backward(self, *_: Any) -> None:
+        if self.flops is not None and self.counting:
+            self.flops.end()
+            self.flops.__exit__(None, None, None)
+            self.counting = False
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_after_backward()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.samples += len(batch)
         self.tokens += num_tokens(batch)
+        self.batches += 1
         self.ended = time.monotonic()
         if (trainer.global_step % trainer.log_every_n_steps) or trainer.logger is None:  # type: ignore[attr-defined]
             return
         seconds = max(self.ended - self.since, 1e-9)
-        values = {"samples_per_s": self.samples, "tokens_per_s": self.tokens, "data_wait_share": self.waited}
-        trainer.logger.log_metrics(
-            {f"perf/{name}": value * trainer.world_size ** (name != "data_wait_share") / seconds for name, value in values.items()},
-            trainer.global_step,
-        )
-        self.samples, self.tokens, self.waited, self.since = 0, 0, 0.0, self.ended
+        values = {
+            "samples_per_s": self.samples * trainer.world_size / seconds,
+            "tokens_per_s": self.tokens * trainer.world_size / seconds,
+            "data_wait_share": self.waited / seconds,
+            "memory_gib": peak_memory(),
+        }
+        if self.flops is not None and self.peak_tflops is not None:
+            values["mfu"] = self.flops.work * self.batches / (seconds * self.peak_tflops * 1e12)
+        trainer.logger.log_metrics({f"perf/{name}": value for name, value in values.items()}, trainer.global_step)
+        ended = self.ended
+        self.restart()
+        self.since = self.ended = ended
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def num_tokens(batch: Batch) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baton_lightning.__main__ import main
 from baton_lightning.media import read_mp4
@@ -22,6 +24,7 @@ SMALL = {
 
 def fit(base: Path, stage: str, *more: str) -> int:
     paths = [f"--run.root={base}/runs", "--run.experiment=e", f"--data.init_args.root={base}/data", "--data.init_args.batch_size=4"]
+    paths.append("--trainer.log_every_n_steps=1")
     steps = ["--model.init_args.sampler.init_args.steps=2"] if stage.startswith("stage3") else []
     return main(["fit", "-c", f"experiments/{stage}.yaml", *paths, *SMALL[stage], *steps, *more])
 
@@ -58,14 +61,39 @@ def test_manifests_name_their_parents_by_digest(base):
         assert joint["parents"][role]["weights_sha256"] == json.loads((runs / parent / "manifest.json").read_text())["weights_sha256"]
 
 
-def test_the_four_curves_are_in_tensorboard(base):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(base / "runs/e/stage3_joint"))
+def events_of(run: Path) -> EventAccumulator:
+    events = EventAccumulator(str(run))
     events.Reload()
-    tags = events.Tags()
+    return events
+
+
+def test_the_four_curves_and_samples_are_in_tensorboard(base):
+    tags = events_of(base / "runs/e/stage3_joint").Tags()
     assert {f"val/flow_loss/{name}" for name in ("truth", "planned", "shuffled", "none")} <= set(tags["scalars"])
     assert any(tag.endswith("/frames") for tag in tags["images"]) and any(tag.endswith("/sound") for tag in tags["audio"])
+
+
+def test_losses_by_modality_and_time_rates_norms_and_speed_are_in_tensorboard(base):
+    joint = events_of(base / "runs/e/stage3_joint")
+    for stage in SMALL:
+        events = joint if stage == "stage3_joint" else events_of(base / "runs/e" / stage)
+        tags = set(events.Tags()["scalars"])
+        assert {"train/loss", "train/loss_video", "train/loss_audio", "val/loss"} <= tags
+        assert {"opt/grad_norm", "perf/tokens_per_s", "perf/data_wait_share", "perf/memory_gib", "ledger/samples"} <= tags
+        assert any(tag.startswith("opt/lr/") for tag in tags) and not any(tag.startswith("lr") for tag in tags)
+    for split, parts in (("train", 1), ("val", 2)):  # four held-out clips are probed at the first four of eight times
+        for modality in ("video", "audio"):
+            by_time = {tag for tag in joint.Tags()["scalars"] if tag.startswith(f"{split}/loss_{modality}_t/")}
+            assert parts <= len(by_time) <= 4
+            assert all(np.isfinite(event.value) for tag in by_time for event in joint.Scalars(tag))
+
+
+def test_configuration_and_hyperparameters_are_in_tensorboard_once(base):
+    events = events_of(base / "runs/e/stage1")
+    (text,) = events.Tensors("config/text_summary")
+    assert b"PlannerPretraining" in text.tensor_proto.string_val[0] and text.step == 0
+    told = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"model.init_args.planner.class_path" in told and b"seed_everything" in told
 
 
 def test_the_frozen_planner_is_in_no_checkpoint_of_stage_3(base):

@@ -6,7 +6,7 @@ DeepSpeed's ZeRO keeps 1 / ranks of the optimiser states (stage 1), also of the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -87,6 +87,16 @@ def gathered(parameter: nn.Parameter) -> Tensor:
         return parameter.detach().clone()
 
 
+@contextmanager
+def final_weights(trainer: Trainer) -> Iterator[None]:
+    """Weights inside are those that a run hands on: an average of them, where a callback keeps one (and has a context ``in_place``)."""
+    with ExitStack() as stack:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "in_place"):
+                stack.enter_context(callback.in_place())
+        yield
+
+
 class WholeWeights(Callback):
     """Gathers a sharded run's weights when training ends, while the shards are still in place.
 
@@ -98,7 +108,8 @@ class WholeWeights(Callback):
         self.weights: dict[str, Tensor] = {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.weights = whole_weights(pl_module, tuple(getattr(pl_module, "not_exported", ())))
+        with final_weights(trainer):
+            self.weights = whole_weights(pl_module, tuple(getattr(pl_module, "not_exported", ())))
 
 
 def is_complete(checkpoint: Path, world_size: int) -> bool:

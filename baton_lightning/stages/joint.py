@@ -25,6 +25,7 @@ from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
+from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
 
 PROBE_TIMES = 8
@@ -82,6 +83,7 @@ class JointTraining(LightningModule):
         self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
         self.plan_dropout = plan_dropout
+        self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
 
     # ---- networks
     def configure_model(self) -> None:
@@ -141,7 +143,15 @@ class JointTraining(LightningModule):
 
     # ---- loss
     def flow_loss(
-        self, batch: Batch, plan: Plan | None, t: Tensor, *, purpose: str, epoch: int, has_plan: Tensor | None = None
+        self,
+        batch: Batch,
+        plan: Plan | None,
+        t: Tensor,
+        *,
+        purpose: str,
+        epoch: int,
+        has_plan: Tensor | None = None,
+        split: str | None = None,
     ) -> dict[str, Tensor]:
         """Flow-matching loss of each branch: || v(x_t, t) - (noise - x_0) ||^2, mean over latents.
 
@@ -152,6 +162,7 @@ class JointTraining(LightningModule):
             purpose: Name of the noise stream.
             epoch: Epoch of the noise stream.
             has_plan: Which clips see the plan [B], bool.
+            split: Whose losses by flow time these count for; ``None`` counts them nowhere.
 
         Returns:
             ``loss_video`` and ``loss_audio``, each a mean over the clips that have the modality.
@@ -167,12 +178,22 @@ class JointTraining(LightningModule):
             zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True)
         )
         present = {"video": batch.has_video, "audio": batch.has_audio}
-        losses = {}
+        losses, errors = {}, {}
         for name in clean:
-            error = (predicted[name] - path.velocity(clean[name], noise[name])).square().flatten(1).mean(1)
+            errors[name] = error = (predicted[name] - path.velocity(clean[name], noise[name])).square().flatten(1).mean(1)
             weight = torch.ones_like(error) if present[name] is None else present[name].to(error)
             losses[f"loss_{name}"] = (error * weight).sum() / weight.sum().clamp(min=1.0)
+        if split is not None:
+            self.by_time[f"{split}_losses"].update(t, errors, present)
         return losses
+
+    def log_by_time(self, split: str) -> None:
+        """Logs the losses by flow time since the last call. All ranks call it."""
+        by_time: Any = self.by_time[f"{split}_losses"]
+        losses = by_time.compute()
+        by_time.reset()
+        if self.logger is not None and not self.trainer.sanity_checking:
+            self.logger.log_metrics({f"{split}/{name}": value.item() for name, value in losses.items()}, self.global_step)
 
     def sees_plan(self, batch: Batch) -> Tensor:
         """Which clips of a training batch keep their plan [B], bool; the others are dropped out."""
@@ -182,10 +203,14 @@ class JointTraining(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
-        losses = self.flow_loss(batch, plan, t, purpose="noise", epoch=batch.epoch, has_plan=has_plan)
+        losses = self.flow_loss(batch, plan, t, purpose="noise", epoch=batch.epoch, has_plan=has_plan, split="train")
         loss = losses["loss_video"] + losses["loss_audio"]
         self.log_dict({"train/loss": loss, **{f"train/{k}": v for k, v in losses.items()}}, batch_size=len(batch))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_by_time("train")
 
     # ---- the four curves
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -197,9 +222,10 @@ class JointTraining(LightningModule):
             plans |= {"planned": planned, "shuffled": planned.roll()}
         t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
         for name, plan in plans.items():
-            losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0)
+            own = name == ("planned" if "planned" in plans else "truth")
+            losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0, split="val" if own else None)
             self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
-            if name == ("planned" if "planned" in plans else "truth"):
+            if own:
                 self.log_dict(
                     {"val/loss": losses["loss_video"] + losses["loss_audio"], **{f"val/{k}": v for k, v in losses.items()}},
                     batch_size=len(batch),
@@ -207,6 +233,11 @@ class JointTraining(LightningModule):
                 )
 
     test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_by_time("val")
+
+    on_test_epoch_end = on_validation_epoch_end
 
     # ---- generation
     @torch.no_grad()

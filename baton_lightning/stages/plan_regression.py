@@ -144,7 +144,6 @@ class PlanRegression(LightningModule):
         loss = plan_loss(self(batch), self.target(batch), batch.has_video, batch.has_audio)
         self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch))
         self.log_dict({"train/loss_video": loss.video, "train/loss_audio": loss.audio}, batch_size=len(batch))
-        self.log("opt/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(batch))
         return loss.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

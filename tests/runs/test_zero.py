@@ -171,6 +171,22 @@ def test_a_sharded_run_that_stopped_goes_on_bit_for_bit_and_equals_a_whole_one(
     assert not any("planner" in key for key in load_file(through / "weights.safetensors")) or not stage.startswith("stage3")
 
 
+@pytest.mark.slow
+def test_averages_under_zero_are_those_of_a_whole_run_and_survive_a_power_cut(base: Path, fit: Callable[..., Path]) -> None:
+    (base / "power_cut.py").write_text(POWER_CUT)
+    average = ["--trainer.callbacks+={class_path: callbacks.ema.EMA, init_args: {decay: 0.5}}"]
+    whole, plain = fit("averaged", "stage1", None, 4, *average), fit("plain", "stage1", None, 4)
+    two, three = (fit(f"averaged-{strategy}", "stage1", strategy, 4, *average) for strategy in ("zero2_cpu", "zero3_cpu"))
+    fit("averaged-stopped", "stage1", "zero3_cpu", 4, *average, "--trainer.callbacks+=power_cut.PowerCut", code=9)
+    stopped = fit("averaged-stopped", "stage1", "zero3_cpu", 4, *average)
+    assert difference(two, whole) <= 1e-6 and difference(three, whole) <= 1e-6 and difference(stopped, three) == 0
+    assert difference(whole, plain) > 1e-4 and steps_of(whole) == steps_of(plain) and steps_of(stopped) == steps_of(three)
+    manifests = [json.loads((run / "manifest.json").read_text()) for run in (whole, two, three, plain)]
+    held_out = [manifest["metrics"]["val/loss"] for manifest in manifests]
+    assert held_out[1:3] == pytest.approx(held_out[:1] * 2, abs=1e-5) and abs(held_out[3] - held_out[0]) > 1e-4
+    assert [manifest.get("weights") for manifest in manifests] == ["exponential moving average, decay 0.5"] * 3 + [None]
+
+
 MIXED = """
 import torch
 from lightning.pytorch import Callback

@@ -1,0 +1,38 @@
+"""The configuration of a run, saved beside it, and told once to TensorBoard: as text, and as hyperparameters to compare runs by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+COMPARED = ("seed_everything", "clip", "data", "model", "trainer")
+METRIC = "val/loss"
+"""What the table of runs shows beside their hyperparameters."""
+
+
+class SavedConfig(SaveConfigCallback):
+    """Lightning's callback, which writes ``config.yaml``, and the two entries in TensorBoard at a run's first start. Rank 0 writes."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        logger = trainer.logger
+        if stage != "fit" or not isinstance(logger, TensorBoardLogger) or trainer.ckpt_path is not None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        text = self.parser.dump(self.config, skip_none=False)
+        values = yaml.safe_load(text)
+        flat = {key: value for part in COMPARED for key, value in flatten(values.get(part), part).items()}
+        logger.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # indented: verbatim in Markdown
+        for summary in hparams(flat, {METRIC: 0.0}):
+            logger.experiment._get_file_writer().add_summary(summary)
+
+
+def flatten(values: Any, name: str) -> dict[str, Any]:
+    """Nested mappings as dotted keys with numbers, truths and texts."""
+    if isinstance(values, dict):
+        return {k: v for key, child in values.items() for k, v in flatten(child, f"{name}.{key}").items()}
+    return {name: values if isinstance(values, (int, float, str, bool)) else str(values)}
