@@ -1,0 +1,62 @@
+"""An audio tagger that hears a generated clip and its true clip: features for FD, logits for KL."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.metrics.backend import Measured, best_device
+
+if TYPE_CHECKING:
+    from baton_lightning.metrics.clips import Clip
+
+
+class AudioTags:
+    """The Audio Spectrogram Transformer on AudioSet's 527 classes; pooled state and logits, averaged over windows of its length.
+
+    Args:
+        name_or_path: Hub name or a local directory.
+        device: Where it runs; ``None`` = the GPU, if there is one.
+    """
+
+    def __init__(self, name_or_path: str = "MIT/ast-finetuned-audioset-10-10-0.4593", device: str | None = None) -> None:
+        self.name, self.device = name_or_path, device
+
+    @property
+    def protocol(self) -> str:
+        return f"AST {self.name}, windows of its own length averaged"
+
+    @cached_property
+    def network(self) -> tuple[Any, Any]:
+        """Model and feature extractor."""
+        from transformers import ASTFeatureExtractor, ASTForAudioClassification
+
+        with weights_of(self.name, licence="BSD-3-Clause (MIT)"):
+            model = ASTForAudioClassification.from_pretrained(self.name).eval().to(self.device or best_device())
+            return model, ASTFeatureExtractor.from_pretrained(self.name)
+
+    def measure(self, clip: Clip) -> Measured:
+        """``{"true": {"features": [...], "logits": [...]}, "made": ...}``."""
+        _, extractor = self.network
+        true, made = clip.true_sound(extractor.sampling_rate), clip.sound(extractor.sampling_rate)
+        return {"true": self.hear(true), "made": self.hear(made)}
+
+    @torch.inference_mode()
+    def hear(self, sound: Tensor) -> dict[str, list[float]]:
+        """Features and logits of a sound [S]."""
+        model, extractor = self.network
+        hop = extractor.sampling_rate // 100  # frames of 10 ms
+        pooled: list[Tensor] = []
+        logits: list[Tensor] = []
+        for window in sound.split(extractor.max_length * hop):
+            if len(window) < extractor.sampling_rate // 10 and pooled:
+                continue  # a rest of less than 0.1 s has no frames worth a vote
+            values = extractor(window.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt").input_values
+            state = model.audio_spectrogram_transformer(values.to(model.device, model.dtype)).pooler_output
+            pooled.append(state[0])
+            logits.append(model.classifier(state)[0])
+        return {"features": torch.stack(pooled).mean(0).tolist(), "logits": torch.stack(logits).mean(0).tolist()}

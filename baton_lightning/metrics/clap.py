@@ -1,0 +1,65 @@
+"""CLAP: does the sound fit the words? Cosine of sound and audio prompt in the space of a contrastive model."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.metrics.backend import LeftOut, Measured, best_device
+
+if TYPE_CHECKING:
+    from baton_lightning.metrics.clips import Clip
+
+
+class Clap:
+    """A CLAP model. Scores of different checkpoints do not compare, so the protocol names it.
+
+    Longer clips than the model hears (10 s) are cut into windows of that length and the cosines averaged: its own feature
+    extractor would draw a random window.
+
+    Args:
+        name_or_path: Hub name or a local directory.
+        device: Where it runs; ``None`` = the GPU, if there is one.
+    """
+
+    def __init__(self, name_or_path: str = "laion/larger_clap_music_and_speech", device: str | None = None) -> None:
+        self.name, self.device = name_or_path, device
+
+    @property
+    def protocol(self) -> str:
+        return f"CLAP {self.name}, audio prompt against the sound, windows of its own length averaged"
+
+    @cached_property
+    def network(self) -> tuple[Any, Any, Any]:
+        """Model, feature extractor, tokenizer."""
+        from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+        with weights_of(self.name, licence="Apache-2.0 (LAION)"):
+            model = ClapModel.from_pretrained(self.name).eval().to(self.device or best_device())
+            return model, ClapFeatureExtractor.from_pretrained(self.name), AutoTokenizer.from_pretrained(self.name)
+
+    @torch.inference_mode()
+    def measure(self, clip: Clip) -> Measured:
+        """``{"similarity": ...}``, in [-1, 1]."""
+        if not clip.prompt.audio_prompt.strip():
+            raise LeftOut("no audio prompt")
+        model, extractor, tokenizer = self.network
+        rate, longest = extractor.sampling_rate, extractor.nb_max_samples
+        text = tokenizer([clip.prompt.audio_prompt], return_tensors="pt", truncation=True, max_length=tokens_of(model))
+        words = model.get_text_features(**{name: text[name].to(model.device) for name in ("input_ids", "attention_mask")}).pooler_output
+        cosines = []
+        for window in clip.sound(rate).split(longest):
+            features = extractor(window.numpy(), sampling_rate=rate, return_tensors="pt")
+            heard = model.get_audio_features(
+                input_features=features["input_features"].to(model.device, model.dtype), is_longer=features["is_longer"].to(model.device)
+            ).pooler_output
+            cosines.append(torch.cosine_similarity(words, heard).item())
+        return {"similarity": sum(cosines) / len(cosines)}
+
+
+def tokens_of(model: Any) -> int:
+    """Longest text; two of RoBERTa's positions are never used."""
+    return model.config.text_config.max_position_embeddings - 2

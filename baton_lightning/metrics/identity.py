@@ -1,0 +1,69 @@
+"""ID: does the clip keep showing what the reference image shows? Mean cosine of every frame to it in DINOv3's space."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baton_lightning.frozen.dinov3 import MEAN, STD
+from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.metrics.backend import Measured, best_device
+from baton_lightning.metrics.pictures import chosen, resized
+
+if TYPE_CHECKING:
+    from baton_lightning.metrics.clips import Clip
+
+
+class Dinov3Identity:
+    """DINOv3's class token, which sees the whole picture; a patch's state would compare one corner with itself.
+
+    Args:
+        name_or_path: Hub name or a local directory.
+        side: Side that pictures are resized to, in pixels.
+        frames_at_once: Pictures in one forward.
+        device: Where it runs; ``None`` = the GPU, if there is one.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str = "facebook/dinov3-vitl16-pretrain-lvd1689m",
+        side: int = 224,
+        frames_at_once: int = 32,
+        device: str | None = None,
+    ) -> None:
+        self.name, self.side, self.frames_at_once, self.device = name_or_path, side, frames_at_once, device
+
+    @property
+    def protocol(self) -> str:
+        return f"DINOv3 {self.name}, class token at {self.side} x {self.side}, every frame against the reference image"
+
+    @cached_property
+    def network(self) -> Any:
+        """The transformer."""
+        from transformers import DINOv3ViTModel
+
+        with weights_of(self.name, licence="DINOv3 License (accept it on the hub)"):
+            return DINOv3ViTModel.from_pretrained(self.name).eval().to(self.device or best_device())
+
+    @torch.inference_mode()
+    def embed(self, pictures: Tensor) -> Tensor:
+        """Pictures [T, 3, Y, X] in [0, 1] -> [T, C]."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+        parts = []
+        for part in pictures.split(self.frames_at_once):
+            pixels = (resized(part, self.side, self.side) - mean) / std
+            parts.append(self.network(pixels.to(self.network.device)).pooler_output.float().cpu())
+        return torch.cat(parts)
+
+    def measure(self, clip: Clip) -> Measured:
+        """``{"similarity": ...}``, mean over frames, in [-1, 1]."""
+        from PIL import Image
+
+        with Image.open(clip.picture) as image:
+            reference = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255
+        frames = self.embed(chosen(clip.frames()))
+        return {"similarity": torch.cosine_similarity(frames, self.embed(reference)).mean().item()}

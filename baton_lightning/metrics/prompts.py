@@ -1,0 +1,96 @@
+"""What a clip was asked to be: the prompts that `generate` takes, and who should say what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something that should be said.
+
+    Args:
+        speaker: Who says it; empty if nobody is named.
+        text: The words.
+    """
+
+    speaker: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a clip was asked to be.
+
+    Args:
+        video_prompt: What is seen.
+        audio_prompt: What is heard.
+        speech: What is said, in order; empty if nobody speaks.
+        language: Of the speech, ISO 639-1.
+        tier: Which part of a benchmark it is from.
+    """
+
+    video_prompt: str
+    audio_prompt: str
+    speech: tuple[Line, ...] = ()
+    language: str = "en"
+    tier: str = "all"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str) -> Prompt:
+        """From JSON values; what else they hold is left alone.
+
+        Args:
+            values: ``video_prompt``, ``audio_prompt``; ``speech`` is one text, or a list of ``{"speaker": ..., "text": ...}``.
+            where: Named in errors.
+
+        Raises:
+            ValueError: If something is missing or of another type.
+        """
+        for name in ("video_prompt", "audio_prompt"):
+            if not isinstance(values.get(name), str):
+                raise ValueError(f"{where}: {name} must be a text, got {values.get(name)!r}")
+        speech = values.get("speech") or []
+        if isinstance(speech, str):
+            named = values.get("speakers") or [""]
+            speech = [{"speaker": named[0] if len(named) == 1 else "", "text": speech}]
+        try:
+            lines = tuple(Line(str(line.get("speaker", "")), line["text"]) for line in speech)
+        except (AttributeError, KeyError, TypeError) as error:
+            wanted = 'a text or a list of {"speaker": ..., "text": ...}'
+            raise ValueError(f"{where}: speech must be {wanted}, got {values['speech']!r}") from error
+        return cls(values["video_prompt"], values["audio_prompt"], lines, values.get("language", "en"), values.get("tier", "all"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_dict`` gives the prompt back."""
+        speech = [{"speaker": line.speaker, "text": line.text} for line in self.speech]
+        return {
+            "video_prompt": self.video_prompt,
+            "audio_prompt": self.audio_prompt,
+            "speech": speech,
+            "language": self.language,
+            "tier": self.tier,
+        }
+
+
+def read_prompts(file: Path) -> dict[str, Prompt]:
+    """Prompts by the key of their clips: ``{"key": {"video_prompt": ..., ...}}``, or Verse-Bench's own JSON.
+
+    Raises:
+        ValueError: If the file is neither.
+    """
+    from baton_lightning.metrics import verse_bench
+
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"prompts must be a JSON file, got {file}, which cannot be read ({error})") from error
+    if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
+        raise ValueError(f'{file} must hold {{"key": {{"video_prompt": ..., "audio_prompt": ...}}}} or the sets of Verse-Bench')
+    if verse_bench.is_verse_bench(values):
+        return verse_bench.prompts(values, str(file))
+    return {key: Prompt.from_dict(entry, f"{file}: {key}") for key, entry in values.items()}

@@ -1,0 +1,103 @@
+"""Recognisers: what is said in a clip, by Whisper without speakers and by MOSS-Transcribe-Diarize with them.
+
+Transcripts of any other recogniser, or of people, come through :class:`~baton_lightning.metrics.backend.Recorded`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.metrics.backend import LeftOut, Measured, best_device
+
+if TYPE_CHECKING:
+    from baton_lightning.metrics.clips import Clip
+
+RATE = 16000
+LONGEST = 30
+"""Seconds that Whisper hears at once; beyond, its pieces would have to be put together."""
+
+
+class Whisper:
+    """Whisper, greedy.
+
+    Args:
+        name_or_path: Hub name or a local directory.
+        language: That is spoken, ISO 639-1; ignored by checkpoints that know English only.
+        device: Where it runs; ``None`` = the GPU, if there is one.
+    """
+
+    def __init__(self, name_or_path: str = "openai/whisper-large-v3", language: str = "en", device: str | None = None) -> None:
+        self.name, self.language, self.device = name_or_path, language, device
+
+    @property
+    def protocol(self) -> str:
+        return f"Whisper {self.name}, greedy, language {self.language}"
+
+    @cached_property
+    def network(self) -> tuple[Any, Any, Any]:
+        """Model, feature extractor, tokenizer."""
+        from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
+
+        with weights_of(self.name, licence="Apache-2.0 (OpenAI's Whisper)"):
+            model = WhisperForConditionalGeneration.from_pretrained(self.name).eval().to(self.device or best_device())
+            return model, WhisperFeatureExtractor.from_pretrained(self.name), WhisperTokenizerFast.from_pretrained(self.name)
+
+    @torch.inference_mode()
+    def measure(self, clip: Clip) -> Measured:
+        """``{"segments": [{"text": ...}]}``."""
+        sound = clip.sound(RATE)
+        if len(sound) > LONGEST * RATE:
+            raise LeftOut(f"longer than the {LONGEST} s that Whisper hears at once")
+        model, extractor, tokenizer = self.network
+        features = extractor(sound.numpy(), sampling_rate=RATE, return_tensors="pt").input_features
+        spoken = {"language": self.language, "task": "transcribe"} if model.generation_config.is_multilingual else {}
+        ids = model.generate(features.to(model.device, model.dtype), num_beams=1, do_sample=False, **spoken)
+        return {"segments": [{"text": tokenizer.decode(ids[0], skip_special_tokens=True).strip()}]}
+
+
+class MossDiariser:
+    """MOSS-Transcribe-Diarize, greedy: words with anonymous speakers, so the attributed error rate needs another recogniser.
+
+    Args:
+        name_or_path: Hub name or a local directory.
+        max_new_tokens: Bound on a transcript.
+        device: Where it runs; ``None`` = the GPU, if there is one.
+    """
+
+    def __init__(
+        self, name_or_path: str = "hf-audio/MOSS-Transcribe-Diarize-HF", max_new_tokens: int = 1024, device: str | None = None
+    ) -> None:
+        self.name, self.max_new_tokens, self.device = name_or_path, max_new_tokens, device
+
+    @property
+    def protocol(self) -> str:
+        return f"MOSS-Transcribe-Diarize {self.name}, greedy"
+
+    @cached_property
+    def network(self) -> tuple[Any, Any]:
+        """Model and processor."""
+        from transformers import MossTranscribeDiarizeForConditionalGeneration, MossTranscribeDiarizeProcessor
+
+        with weights_of(self.name, licence="Apache-2.0 (OpenMOSS)"):
+            model = MossTranscribeDiarizeForConditionalGeneration.from_pretrained(self.name)
+            return model.eval().to(self.device or best_device()), MossTranscribeDiarizeProcessor.from_pretrained(self.name)
+
+    @torch.inference_mode()
+    def measure(self, clip: Clip) -> Measured:
+        """``{"segments": [{"speaker": "S01", "text": ...}, ...], "named": false}``."""
+        sound = clip.sound(RATE)
+        model, processor = self.network
+        inputs = processor.apply_transcription_request(audio=sound.numpy()).to(model.device)
+        ids = model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)[0, inputs["input_ids"].shape[1] :]
+        return {"segments": segments(processor.decode(ids, return_format="parsed")), "named": False}
+
+
+def segments(parsed: list[dict[str, Any]] | str) -> list[dict[str, str]]:
+    """Speaker and text; a transcript without marks is one speaker's, an empty one nobody's."""
+    if isinstance(parsed, str):
+        return [{"speaker": "unmarked", "text": parsed.strip()}] if parsed.strip() else []
+    return [{"speaker": f"S{part['Speaker']:02d}", "text": part["Content"]} for part in parsed]

@@ -1,0 +1,166 @@
+"""The verb: what runs, what is missing, what is kept."""
+
+import json
+
+import pytest
+import yaml
+
+from baton_lightning.__main__ import main
+from baton_lightning.metrics.folder import CHOICES, imported
+from baton_lightning.metrics.result import ClipMetric
+
+LOUDNESS = {"class_path": "test_folder_backends.Counting", "init_args": {"level": 2.0}}
+
+
+def beside(folder, key, kind, values):
+    (folder / f"{key}.{kind}.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def recorded(clips, tmp_path):
+    """Transcripts beside the clips, and a file that says so."""
+    cat, on = {"speaker": "Ann", "text": "the cat"}, {"speaker": "Bob", "text": "sat on"}
+    beside(clips, "a", "transcript", {"segments": [cat, on], "named": True})
+    beside(clips, "b", "transcript", {"segments": [{"speaker": "S01", "text": "hello world"}], "named": False})
+    backend = {"class_path": "baton_lightning.metrics.backend.Recorded", "init_args": {"kind": "transcript"}}
+    settings = tmp_path / "backends.yaml"
+    settings.write_text(yaml.safe_dump({"wer": backend, "cpwer": backend}))
+    return settings
+
+
+@pytest.fixture
+def counting(tmp_path, monkeypatch):
+    """A backend that counts how often it measures, as somebody's own module."""
+    (tmp_path / "test_folder_backends.py").write_text(
+        "class Counting:\n"
+        "    calls = []\n"
+        "    def __init__(self, level): self.level = level\n"
+        "    protocol = property(lambda self: f'counts, level {self.level}')\n"
+        "    def measure(self, clip):\n"
+        "        self.calls.append(clip.key)\n"
+        "        return {'PQ': self.level, 'CU': 1.0}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = tmp_path / "counting.yaml"
+    settings.write_text(yaml.safe_dump({"pq": LOUDNESS, "cu": LOUDNESS}))
+    yield settings, imported("test_folder_backends.Counting", "").calls
+    imported("test_folder_backends.Counting", "").calls.clear()
+
+
+def metrics(folder, *arguments):
+    return main(["metrics", str(folder), *map(str, arguments)])
+
+
+def report(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_recorded_transcripts_give_word_error_rates_with_n_and_what_was_left_out(clips, recorded, capsys):
+    assert metrics(clips, "--metrics", "wer", "cpwer", "attributed", "--backends", recorded) == 0
+    found = report(clips)["metrics"]
+    assert (found["wer"]["value"], found["wer"]["n"]) == (0, 2)
+    assert found["wer"]["left_out"] == {"no speech is asked for": 1}
+    assert found["cpwer"]["value"] == pytest.approx(2 / 6)  # "sat" moved from one speaker to the other
+    assert (found["attributed"]["value"], found["attributed"]["n"]) == (0.5, 1)
+    for result in found.values():
+        assert result["n"] + sum(result["left_out"].values()) == report(clips)["clips"] == 3
+        assert "recorded transcripts" in result["protocol"]
+    assert "M-WER" in capsys.readouterr().out
+
+
+def test_a_metric_that_cannot_run_is_listed_with_what_it_lacks_and_the_others_run(clips, recorded, capsys):
+    assert metrics(clips, "--metrics", "wer", "desync", "sync-c", "fd", "id", "p-acc", "--backends", recorded) == 0
+    missing = report(clips)["missing"]
+    assert set(report(clips)["metrics"]) == {"wer"} and set(missing) == {"desync", "sync-c", "fd", "id", "p-acc"}
+    assert "needs a checkout of SyncNet" in missing["sync-c"] and "git clone" in missing["sync-c"]
+    assert missing["id"] == "no clip could be measured: no reference image: k.png or k.jpg is not beside k.mp4 (3)"
+    assert "MIT/ast-finetuned-audioset" in missing["fd"] and "hf download" in missing["fd"]
+    assert "k.checklist.json" in missing["p-acc"]
+    assert "missing desync: " in capsys.readouterr().out
+    assert all("\n" not in reason for reason in missing.values())
+
+
+def test_nothing_that_runs_is_a_failure(clips):
+    assert metrics(clips, "--metrics", "sync-d", "--json", clips / "other.json") == 1
+    assert json.loads((clips / "other.json").read_text())["metrics"] == {}
+
+
+def test_what_was_measured_is_kept_and_measured_again_only_if_clip_or_network_changed(clips, counting):
+    settings, calls = counting
+    assert metrics(clips, "--metrics", "pq", "cu", "--backends", settings) == 0
+    assert calls == ["a", "b", "c"]  # one network for both metrics, each clip once
+    assert json.loads((clips / "metrics" / "Counting" / "b.json").read_text())["measured"] == {"PQ": 2.0, "CU": 1.0}
+    assert metrics(clips, "--metrics", "pq", "--backends", settings) == 0
+    assert calls == ["a", "b", "c"]
+    beside(clips, "b", "note", {"changed": True})
+    assert metrics(clips, "--metrics", "pq", "--backends", settings) == 0
+    assert calls == ["a", "b", "c", "b"]
+    settings.write_text(yaml.safe_dump({"pq": LOUDNESS | {"init_args": {"level": 4.0}}}))
+    assert metrics(clips, "--metrics", "pq", "--backends", settings) == 0
+    assert calls == ["a", "b", "c", "b", "a", "b", "c"] and report(clips)["metrics"]["pq"]["value"] == 4
+
+
+def test_a_judge_s_answers_are_held_against_the_checklists(clips):
+    question = {"question": "Is the square red?", "answer": "yes"}
+    beside(clips, "a", "checklist", [question, {"question": "How many squares?", "answer": "one"}])
+    beside(clips, "b", "checklist", [question])
+    beside(clips, "a", "answers", {"answers": ["Yes.", "two"]})
+    beside(clips, "b", "answers", {"answers": ["yes"]})
+    assert metrics(clips, "--metrics", "p-acc") == 0
+    found = report(clips)["metrics"]["p-acc"]
+    assert (found["value"], found["n"], found["also"]) == (0.75, 2, {"strict": 0.5, "questions": 3})
+    beside(clips, "b", "answers", {"answers": []})
+    assert metrics(clips, "--metrics", "p-acc") == 1
+    assert "b has 1 questions" in report(clips)["missing"]["p-acc"]
+
+
+def test_prompts_of_a_benchmark_serve_clips_that_bring_none(clips, recorded):
+    (clips / "b.json").unlink()
+    prompts = clips.parent / "prompts.json"
+    spoken = {"speaker": "the man", "text": "Hello there"}
+    record = {"video_prompt": "x", "audio_prompt": ["y"], "speech_prompt": spoken}
+    prompts.write_text(json.dumps({"set2": {"b": record}}))
+    assert metrics(clips, "--metrics", "wer", "--backends", recorded, "--prompts", prompts) == 0
+    assert report(clips)["metrics"]["wer"]["also"] == {"errors": 1, "words": 6}
+
+
+def test_a_damaged_clip_is_left_out_by_name(clips, tmp_path):
+    (clips / "a.mp4").write_bytes(b"no clip")
+    settings = tmp_path / "whisper.yaml"
+    settings.write_text(yaml.safe_dump({"wer": {"class_path": "baton_lightning.metrics.transcripts.Whisper"}}))
+    (clips / "b.mp4").unlink()
+    assert metrics(clips, "--metrics", "wer", "--backends", settings) == 1
+    assert "unreadable (unreadable) (1)" in report(clips)["missing"]["wer"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wrr: {class_path: a.B}", "must map metrics"),
+        ("wer: {class_path: nowhere.B}", "class_path must name a class that can be imported, got 'nowhere.B'"),
+        ("wer: nowhere.B", "wer must be {class_path"),
+        ("wer: {class_path: baton_lightning.metrics.clap.Clap, init_args: {naem: x}}", "does not take these init_args"),
+    ],
+)
+def test_a_mistake_in_the_backends_is_one_line(clips, tmp_path, capsys, text, message):
+    (tmp_path / "wrong.yaml").write_text(text)
+    assert metrics(clips, "--metrics", "wer", "--backends", tmp_path / "wrong.yaml") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_clips_or_prompts_says_what_must_be_there(tmp_path, clips, capsys):
+    assert metrics(tmp_path, "--metrics", "wer") == 1
+    (clips / "c.json").unlink()
+    assert metrics(clips, "--metrics", "wer") == 1
+    err = capsys.readouterr().err
+    assert "must hold k.mp4 files" in err and "c.json beside it" in err
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_names_a_metric_and_a_backend(name):
+    choice = CHOICES[name]
+    if not isinstance(choice.metric, tuple):
+        kind = imported(f"baton_lightning.metrics.{choice.metric}", name)
+        assert issubclass(kind, ClipMetric)
+    backend = imported(f"baton_lightning.metrics.{choice.backend}", name)(**choice.settings)
+    assert isinstance(backend.protocol, str) and backend.protocol

@@ -1,0 +1,61 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.text import WordErrorRate as Reference
+
+from baton_lightning.metrics.wer import WordErrorRate
+from baton_lightning.metrics.words import edits, english
+
+TEXTS = st.lists(st.sampled_from("a b c d".split()), max_size=8)
+
+
+def test_punctuation_case_and_contractions_are_no_errors_as_they_would_be_without_a_normaliser():
+    asked, heard = "Well, I won't: it's TWENTY-five!", "well i will not it is 25"
+    plain, normalised = WordErrorRate(normaliser=str), WordErrorRate()
+    for metric in (plain, normalised):
+        metric.update([asked], [heard])
+    assert normalised.result().value == 0
+    assert plain.result().value == 7 / 5  # not one word is the same
+
+
+@given(TEXTS, TEXTS)
+def test_edits_are_a_distance(one, other):
+    assert edits(one, other) == edits(other, one) >= abs(len(one) - len(other))
+    assert (edits(one, other) == 0) == (one == other)
+    assert edits(one, other) <= edits(one, []) + edits([], other)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(TEXTS.filter(bool), TEXTS), min_size=1, max_size=4))
+def test_the_rate_is_that_of_torchmetrics(pairs):
+    asked, heard = ([" ".join(words) for words in side] for side in zip(*pairs, strict=True))
+    ours, theirs = WordErrorRate(), Reference()
+    ours.update(asked, heard)
+    normalise = english()
+    theirs.update([normalise(text) for text in heard], [normalise(text) for text in asked])
+    if ours.words:  # the normaliser may leave nothing of a short text
+        assert ours.result().value == pytest.approx(float(theirs.compute()))
+
+
+def test_errors_are_summed_over_words_not_averaged_over_clips():
+    metric = WordErrorRate()
+    metric.update(["one two three four five six seven eight nine ten", "x"], ["one two three four five six seven eight nine ten", "y"])
+    assert metric.result().value == pytest.approx(1 / metric.result().also["words"])
+    assert metric.result().n == 2
+
+
+def test_silence_is_all_deletions_and_no_reference_is_no_number():
+    metric = WordErrorRate()
+    metric.update(["three little words"], [""])
+    assert metric.result().value == 1
+    empty = WordErrorRate()
+    empty.update([""], [""])
+    assert (empty.result().value, empty.result().n) == (None, 1)
+
+
+def test_spellings_are_unified_only_with_a_list(tmp_path):
+    (tmp_path / "normalizer.json").write_text('{"colour": "color"}')
+    assert english(str(tmp_path / "normalizer.json"))("My colour") == "my color"
+    assert english()("My colour") == "my colour"
+    with pytest.raises(ValueError, match="normalizer.json of a Whisper checkpoint"):
+        english("nowhere.json")
