@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import pretrained
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.patch_perceiver import PatchPerceiver
 
@@ -122,6 +122,6 @@ class Dinov3(Dinov3Perceiver):
     ) -> None:
         from transformers import DINOv3ViTModel
 
-        with weights_of(name_or_path, licence="DINOv3 License (commercial use allowed under its terms; accept it on the hub)"):
-            model = DINOv3ViTModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        licence = "DINOv3 License (commercial use allowed under its terms; accept it on the hub)"
+        model = pretrained(DINOv3ViTModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
         super().__init__(model, side, grid, frames_at_once)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer, weights_of
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
 
@@ -168,14 +168,14 @@ class PretrainedLLM(TextLLM):
         lora_targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         seed: int = 0,
     ) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         if torch.get_default_device().type == "meta":
             tokenizer, model = None, AutoModel.from_config(architecture(name_or_path), dtype=getattr(torch, dtype))
         else:
-            with weights_of(name_or_path, licence="Apache-2.0 (Qwen3)"):
-                tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-                model = AutoModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+            licence = "Apache-2.0 (Qwen3)"
+            model = pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
+            tokenizer = pretrained_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         if lora_rank is not None:
             _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
         if gradient_checkpointing:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baton_lightning.frozen.bigvgan import bigvgan_16k, rename_bigvgan
-from baton_lightning.frozen.downloads import hub_file
+from baton_lightning.frozen.downloads import checkpoint, hub_file, load
 from baton_lightning.frozen.freeze import Frozen, seeded
 
 if TYPE_CHECKING:
@@ -112,21 +112,15 @@ def mmaudio_vae_16k(hidden_channels: int = 384, channel_multipliers: tuple[int, 
 
 def load_vae(vae: MMAudioVAE, raw: Mapping[str, Tensor]) -> None:
     """Loads a raw VAE checkpoint strictly; the mel front end has no weights in it and keeps its own."""
-    weights = fold_magnitudes(raw)
+    weights = fold_magnitudes({key: tensor for key, tensor in raw.items() if isinstance(tensor, Tensor)})
     front = {key: tensor for key, tensor in vae.state_dict().items() if key.startswith("mel_converter.")}
-    _load(vae, weights | front, "MMAudio's 16 kHz VAE")
+    load(vae, weights | front, "MMAudio's 16 kHz VAE")
 
 
 def load_vocoder(vocoder: LTX2Vocoder, raw: Mapping[str, object]) -> None:
     """Loads a raw BigVGAN checkpoint strictly, with or without the outer key ``generator``."""
-    _load(vocoder, rename_bigvgan(raw.get("generator", raw)), "the BigVGAN vocoder")
-
-
-def _load(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the file does not hold {what}: {str(error).splitlines()[-1].strip()}") from error
+    held = raw.get("generator", raw)
+    load(vocoder, rename_bigvgan(held) if isinstance(held, Mapping) else {}, "the BigVGAN vocoder")
 
 
 class MMAudio16k(MMAudioCodec):
@@ -146,8 +140,8 @@ class MMAudio16k(MMAudioCodec):
         vocoder_file = hub_file(REPOSITORY, "ext_weights/best_netG.pt", licence=LICENCE, path=vocoder)
         with seeded(0):
             super().__init__(mmaudio_vae_16k(), bigvgan_16k(), num_latents)
-        load_vae(self.vae, torch.load(vae_file, map_location="cpu", weights_only=True))
-        load_vocoder(self.vocoder, torch.load(vocoder_file, map_location="cpu", weights_only=True))
+        load_vae(self.vae, checkpoint(vae_file, licence=LICENCE))
+        load_vocoder(self.vocoder, checkpoint(vocoder_file, licence=LICENCE))
 
 
 class TinyMMAudio(MMAudioCodec):

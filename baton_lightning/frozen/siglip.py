@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import pretrained
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.patch_perceiver import PatchPerceiver
 
@@ -97,6 +97,5 @@ class Siglip2(SiglipPerceiver):
     ) -> None:
         from transformers import SiglipVisionModel
 
-        with weights_of(name_or_path, licence="Apache-2.0 (SigLIP2)"):
-            model = SiglipVisionModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        model = pretrained(SiglipVisionModel, name_or_path, dtype=getattr(torch, dtype), licence="Apache-2.0 (SigLIP2)")
         super().__init__(model, grid, frames_at_once)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer
 from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 from baton_lightning.frozen.prompts import PromptFormat
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
@@ -120,9 +120,9 @@ class UMT5(TextEncoder):
         max_tokens: int = 512,
         prompt_format: PromptFormat | None = None,
     ) -> None:
-        from transformers import AutoTokenizer, UMT5EncoderModel
+        from transformers import UMT5EncoderModel
 
-        with weights_of(name_or_path, licence="Apache-2.0 (umT5)"):
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-            model = UMT5EncoderModel.from_pretrained(name_or_path, dtype=getattr(torch, dtype))
+        licence = "Apache-2.0 (umT5)"
+        model = pretrained(UMT5EncoderModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
+        tokenizer = pretrained_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         super().__init__(model, tokenizer, max_tokens, prompt_format)

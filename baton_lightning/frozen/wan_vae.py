@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import pretrained
 from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class WanVAE(WanVideoCodec):
     def __init__(self, name_or_path: str = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", dtype: Dtype = "float32", tiling: bool = False) -> None:
         from diffusers import AutoencoderKLWan
 
-        with weights_of(name_or_path, folder="vae", licence="Apache-2.0 (Wan 2.2)"):
-            vae = AutoencoderKLWan.from_pretrained(name_or_path, subfolder="vae", torch_dtype=getattr(torch, dtype))
+        held = getattr(torch, dtype)
+        vae = pretrained(AutoencoderKLWan, name_or_path, folder="vae", dtype=held, licence="Apache-2.0 (Wan 2.2)")
         super().__init__(vae, tiling)
 
 

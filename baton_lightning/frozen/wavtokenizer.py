@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning.frozen.downloads import hub_file
+from baton_lightning.frozen.downloads import checkpoint, hub_file, load
 from baton_lightning.frozen.freeze import seeded
 from baton_lightning.frozen.perceivers import AudioPerceiver
 from baton_lightning.frozen.resample import resample
@@ -174,12 +174,10 @@ class WavTokenizer(EncodecPerceiver):
     """
 
     def __init__(self, path: str | None = None, ratios: tuple[int, int, int, int] = (6, 5, 5, 4), final_convolution: bool = False) -> None:
-        file = hub_file(REPOSITORY, CHECKPOINT, licence="MIT (WavTokenizer)", path=path)
+        licence = "MIT (WavTokenizer)"
+        file = hub_file(REPOSITORY, CHECKPOINT, licence=licence, path=path)
         with seeded(0):
             super().__init__(wavtokenizer_config(ratios), final_convolution)
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        weights = rename_wavtokenizer(weights.get("state_dict", weights))
-        expected = self.encoder.state_dict().keys()
-        if missing := sorted(expected - weights.keys()):
-            raise ValueError(f"{file} does not hold a WavTokenizer encoder: {len(missing)} weights are missing, the first is {missing[0]}")
-        self.encoder.load_state_dict(weights)
+        weights = checkpoint(file, licence=licence)
+        held = weights.get("state_dict", weights)
+        load(self.encoder, rename_wavtokenizer(held) if isinstance(held, Mapping) else {}, f"a WavTokenizer encoder ({file})")

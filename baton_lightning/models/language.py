@@ -52,6 +52,9 @@ class PlanningLLM(nn.Module):
         system: Text before the two prompts.
         placeholder_std: Spread of the learned embeddings at the start; best that of the language model's own word embeddings.
 
+    Raises:
+        ValueError: If the planning regions alone exceed the language model's positions.
+
     Note:
         Factorised placeholders are our choice: a video placeholder is the sum of its keyframe's and its cell's embedding, an audio
         placeholder that of its second and its step. 5 s of 27 x 27 patches thus need 30 + 729 rows instead of 21,870.
@@ -66,6 +69,7 @@ class PlanningLLM(nn.Module):
         self.system = system
         keyframes, rows, columns = clip.video_plan_grid
         width = llm.width
+        self._require_room(0)
         self.marks = nn.Parameter(torch.randn(MARKS, width) * placeholder_std)
         self.video_keyframe = nn.Parameter(torch.randn(keyframes, width) * placeholder_std)
         self.video_cell = nn.Parameter(torch.randn(rows * columns, width) * placeholder_std)

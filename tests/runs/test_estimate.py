@@ -53,9 +53,9 @@ def test_a_coarser_plan_changes_queries_and_nothing_else(grid, num_tokens):
 
 
 def test_ten_seconds_at_the_full_grid_do_not_fit_qwen_s_positions():
-    planner = stage("stage1", "--clip.seconds=10", "--clip.audio_latents=314").planner
-    with pytest.raises(ValueError, match=r"prompt 100 \+ video 43740 \(60 x 27 x 27\) \+ audio 400 \+ 4 marks = 44244 positions.*40960"):
-        planner.language._require_room(100)
+    with pytest.raises(ValueError, match=r"prompt 0 \+ video 43740 \(60 x 27 x 27\) \+ audio 400 \+ 4 marks = 44144 positions.*40960"):
+        stage("stage1", "--clip.seconds=10", "--clip.audio_latents=314")
+    assert stage("stage1", "--clip.seconds=10", "--clip.audio_latents=314", "--clip.plan_grid=[13,13]").clip.num_video_planned == 60 * 169
 
 
 def test_states_shrink_with_the_zero_stage_and_frozen_weights_cost_two_bytes():
