@@ -56,8 +56,8 @@ class Batch:
         context: Text embeddings [B, L, C], zero-padded to ``clip.text_tokens``.
         frames: Pictures [B, T, Y, X, 3], uint8.
         waveform: Sound [B, S], in [-1, 1].
-        has_video: Whether the clip has picture [B], bool; ``None`` = all.
-        has_audio: Whether the clip has sound [B], bool; ``None`` = all.
+        has_video: Whether the clip has picture [B], bool; ``None`` = all. What it lacks is zeros in latents and features.
+        has_audio: Whether the clip has sound [B], bool; ``None`` = all. Likewise.
     """
 
     keys: list[str]
@@ -77,6 +77,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def num_with(self, name: str) -> int:
+        """How many clips have ``video`` or ``audio``."""
+        has = {"video": self.has_video, "audio": self.has_audio}[name]
+        return len(self) if has is None else int(has.sum())
 
     def to(self, device: torch.device | str, **kwargs: object) -> Batch:
         """Moves every tensor; Lightning calls this."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from torch.utils.data import Dataset
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import AAC_FRAME, read_mp4
-from baton_lightning.shards.format import CACHES, CLIPS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
-from datamodules.order import Slot
+from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
+from datamodules.order import Buckets, Slot
 
 MEDIA = "media"
 ENCODE = "python -m baton_lightning predict -c experiments/encode.yaml"
@@ -39,8 +40,11 @@ class Damage(NamedTuple):
 class ShardDataset(Dataset):
     """A split.
 
-    A damaged clip is replaced by the next whole one of the split, whatever the rank, the worker or the run: the clip that stands in
+    A damaged clip is replaced by the next whole one of its bucket, whatever the rank, the worker or the run: the clip that stands in
     is seen twice in that epoch, and the order of all others stays as it is.
+
+    Of a clip without picture or without sound, cached tensors of what it lacks are zeros and the batch's masks say so; media that no clip
+    of a batch has are ``None``.
 
     Args:
         folder: ``ROOT/<split>``.
@@ -70,6 +74,14 @@ class ShardDataset(Dataset):
         if twice := [key for key, count in Counter(key for _, key in self.places).items() if count > 1]:
             tars = [self.shards[CLIPS][number].tar.name for number, key in self.places if key == twice[0]]
             raise ValueError(f"data: a key must name one clip of {folder}/, {twice[0]} is in {' and in '.join(tars)}; build the data again")
+        kinds = [entry.get("bucket", BUCKETS[0]) for entry in self.index.shards]
+        if unknown := sorted(set(kinds) - set(BUCKETS)):
+            raise ValueError(
+                f"data: {folder}/index.json names the bucket {unknown[0]}, known are {', '.join(BUCKETS)}; build the data again"
+            )
+        self.kinds = kinds
+        members = {bucket: [p for p, (number, _) in enumerate(self.places) if kinds[number] == bucket] for bucket in BUCKETS}
+        self.buckets: Buckets = {bucket: positions for bucket, positions in members.items() if positions}
         self.damaged: dict[str, Damage] = {}
         self.report([damage for number, key in self.places if (damage := self._incomplete(number, key))])
 
@@ -150,25 +162,32 @@ class ShardDataset(Dataset):
 
     def _sample(self, slot: Slot, found: list[Damage]) -> dict[str, Any]:
         epoch, place, position = slot
-        for step in range(min(self.max_damaged + 1, len(self))):
-            number, key = self.places[(position + step) % len(self)]
+        bucket = self.kinds[self.places[position][0]]
+        alike = self.buckets[bucket]
+        first = bisect_left(alike, position)
+        for step in range(min(self.max_damaged + 1, len(alike))):
+            number, key = self.places[alike[(first + step) % len(alike)]]
             if key not in self.damaged:
                 try:
-                    return {"key": key, "place": place, "epoch": epoch, "present": True, **self._read(number, key)}
+                    return {"key": key, "place": place, "epoch": epoch, **self._read(number, key, bucket)}
                 except UNREADABLE as error:
                     found.append(Damage(key, self.shards[CLIPS][number].tar.name, f"{type(error).__name__}: {error}"))
             if not self.replace:
-                return {"key": key, "place": place, "epoch": epoch, "present": False, **self._blank()}
+                return {"key": key, "place": place, "epoch": epoch, **self._blank(bucket)}
         self.report(found)
-        tried = self.max_damaged + 1
-        raise ValueError(f"data: {self.index.folder}/ has no whole clip within {tried} of position {position}; build it again")
+        tried = min(self.max_damaged + 1, len(alike))
+        raise ValueError(
+            f"data: {self.index.folder}/ has no whole clip of the bucket {bucket} within {tried} of position {position}; build it again"
+        )
 
-    def _read(self, number: int, key: str) -> dict[str, Any]:
+    def _read(self, number: int, key: str, bucket: str) -> dict[str, Any]:
         """Texts and tensors of one clip, checked."""
+        has = {"video": bucket != "audio", "audio": bucket != "video"}
         metadata = json.loads(self.shards[CLIPS][number].read(key, "json"))
         sample: dict[str, Any] = {name: str(metadata[name]) for name in ("video_prompt", "audio_prompt")}
+        sample |= {f"has_{name}": present for name, present in has.items()}
         if self.media:
-            sample |= self._read_media(self.shards[CLIPS][number].read(key, "mp4"))
+            sample |= self._read_media(self.shards[CLIPS][number].read(key, "mp4"), has)
         clip = self.clip
         for kind in self.caches:
             tensors = load_tensors(self.shards[kind][number].read(key, cache_suffix(kind)))
@@ -182,26 +201,36 @@ class ShardDataset(Dataset):
                 "features": ((clip.num_video_planned, clip.video_plan_width), (clip.num_audio_planned, clip.audio_plan_width)),
             }[kind]
             for name, shape in zip(("video", "audio"), shapes, strict=True):
-                sample[f"{name}_{kind}"] = whole(f"{name} {kind}", tensors[name], shape)
+                sample[f"{name}_{kind}"] = whole(f"{name} {kind}", tensors[name], shape) if has[name] else torch.zeros(shape)
         return sample
 
-    def _read_media(self, content: bytes) -> dict[str, Tensor]:
-        media, clip = read_mp4(content), self.clip
-        frames, waveform = torch.from_numpy(media.frames), torch.from_numpy(media.waveform)
-        if len(frames) < clip.num_frames or frames.shape[1:3] != (clip.height, clip.width) or abs(media.fps - clip.fps) > 1e-3:
-            count, height, width = frames.shape[:3]
-            wanted = f"the clip {clip.num_frames} of {clip.height} x {clip.width} at {clip.fps:g}"
-            raise DamagedMember(f"the picture has {count} frames of {height} x {width} at {media.fps:g} fps, {wanted}")
-        if media.sample_rate != clip.sample_rate or len(waveform) < clip.num_samples - AAC_FRAME:
-            wanted = f"the clip {clip.num_samples} at {clip.sample_rate}"
-            raise DamagedMember(f"the sound has {len(waveform)} samples at {media.sample_rate} Hz, {wanted}")
-        waveform = pad(waveform, (0, max(0, clip.num_samples - len(waveform))))[: clip.num_samples]
-        return {"frames": frames[: clip.num_frames], "waveform": waveform}
+    def _read_media(self, content: bytes, has: dict[str, bool]) -> dict[str, Tensor]:
+        media, clip = read_mp4(content, has_video=has["video"], has_audio=has["audio"]), self.clip
+        made: dict[str, Tensor] = {}
+        if has["video"]:
+            frames = torch.from_numpy(media.frames)
+            if len(frames) < clip.num_frames or frames.shape[1:3] != (clip.height, clip.width) or abs(media.fps - clip.fps) > 1e-3:
+                count, height, width = frames.shape[:3]
+                wanted = f"the clip {clip.num_frames} of {clip.height} x {clip.width} at {clip.fps:g}"
+                raise DamagedMember(f"the picture has {count} frames of {height} x {width} at {media.fps:g} fps, {wanted}")
+            made["frames"] = frames[: clip.num_frames]
+        if has["audio"]:
+            waveform = torch.from_numpy(media.waveform)
+            if media.sample_rate != clip.sample_rate or len(waveform) < clip.num_samples - AAC_FRAME:
+                wanted = f"the clip {clip.num_samples} at {clip.sample_rate}"
+                raise DamagedMember(f"the sound has {len(waveform)} samples at {media.sample_rate} Hz, {wanted}")
+            made["waveform"] = pad(waveform, (0, max(0, clip.num_samples - len(waveform))))[: clip.num_samples]
+        return made
 
-    def _blank(self) -> dict[str, Any]:
+    def _blank(self, bucket: str) -> dict[str, Any]:
+        """What stands for a clip that cannot be read, where none may stand in for it."""
         clip = self.clip
-        frames = torch.zeros(clip.num_frames, clip.height, clip.width, 3, dtype=torch.uint8)
-        return {"video_prompt": "", "audio_prompt": "", "frames": frames, "waveform": torch.zeros(clip.num_samples)}
+        blank: dict[str, Any] = {"video_prompt": "", "audio_prompt": "", "has_video": False, "has_audio": False}
+        if bucket != "audio":
+            blank["frames"] = torch.zeros(clip.num_frames, clip.height, clip.width, 3, dtype=torch.uint8)
+        if bucket != "video":
+            blank["waveform"] = torch.zeros(clip.num_samples)
+        return blank
 
 
 def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -221,10 +250,11 @@ TENSORS = ("video_latents", "audio_latents", "video_features", "audio_features",
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> Batch:
-    """Samples of one epoch as a batch."""
+    """Samples of one epoch and bucket as a batch."""
     tensors = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
-    if not all(s["present"] for s in samples):
-        tensors |= dict.fromkeys(("has_video", "has_audio"), torch.tensor([s["present"] for s in samples]))
+    for name in ("has_video", "has_audio"):
+        if not all(s[name] for s in samples):
+            tensors[name] = torch.tensor([s[name] for s in samples])
     return Batch(
         keys=[s["key"] for s in samples],
         index=torch.tensor([s["place"] for s in samples]),

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from safetensors.torch import load_file
 from torch import Tensor
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.format import CACHE, CACHES, CLIPS, STATISTICS, read_root, tensor_differences
+from baton_lightning.shards.format import BUCKETS, CACHE, CACHES, CLIPS, STATISTICS, read_root, tensor_differences
 from datamodules.array_task import array_task
 from datamodules.loader import Loader
-from datamodules.order import Slot, epoch_length, held_out_batches, training_batches
+from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
 from datamodules.shard_dataset import ENCODE, MEDIA, ShardDataset
 
 
@@ -32,6 +33,8 @@ class WebShards(LightningDataModule):
         root: Folder of the data set.
         batch_size: Clips of a step, over all ranks together.
         fields: What a batch holds: ``latents``, ``features`` and ``text`` of the cache, ``media`` for frames and waveform.
+        buckets: Kinds of clips that are read, of ``av`` (picture and sound), ``video`` and ``audio`` (either alone); a batch holds one,
+            and kinds take turns as often as the split has clips of them.
         epoch_clips: Clips of an epoch, a multiple of ``batch_size``; ``None`` takes the whole batches that the split holds. Clips that are
             left over open the next epoch.
         num_workers: Processes a rank reads ahead with; 0 reads in the training process.
@@ -51,6 +54,7 @@ class WebShards(LightningDataModule):
         root: str,
         batch_size: int = 32,
         fields: Sequence[str] = CACHES,
+        buckets: Sequence[str] = BUCKETS,
         epoch_clips: int | None = None,
         num_workers: int = 0,
         max_damaged: int = 10,
@@ -65,6 +69,9 @@ class WebShards(LightningDataModule):
         self.task = array_task(task, num_tasks)
         self.clip, self.root, self.batch_size, self.fields = clip, Path(root), batch_size, tuple(fields)
         self.num_workers, self.max_damaged, self.seed = num_workers, max_damaged, seed
+        if not buckets or set(buckets) - set(BUCKETS):
+            raise ValueError(f"data.init_args.buckets must be of {', '.join(BUCKETS)}, got {', '.join(buckets) or 'none'}")
+        self.buckets = tuple(buckets)
         self.epoch = {"batch_size": batch_size, "epoch_clips": epoch_clips}
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in `predict` a rank may find nothing left to do
@@ -94,6 +101,20 @@ class WebShards(LightningDataModule):
             self._require_made_by_one(dataset)
         return dataset
 
+    def _wanted(self, dataset: ShardDataset) -> Buckets:
+        """The clips of a split that are read.
+
+        Raises:
+            ValueError: If it has none of the buckets that are asked for.
+        """
+        wanted = {bucket: clips for bucket, clips in dataset.buckets.items() if bucket in self.buckets}
+        if not wanted:
+            raise ValueError(
+                f"data: {dataset.index.folder}/ has clips of the buckets {', '.join(dataset.buckets)} and none of {', '.join(self.buckets)}"
+                "; change data.init_args.buckets"
+            )
+        return wanted
+
     # ---- loaders
     def _ranks(self) -> dict[str, int]:
         if self.trainer is None:
@@ -103,15 +124,16 @@ class WebShards(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """One epoch, from where the run stands."""
         dataset, ranks = self.train_dataset, self._ranks()
-        length = epoch_length(len(dataset), **self.epoch, world_size=ranks["world_size"])
+        length = epoch_length(self._wanted(dataset), **self.epoch, world_size=ranks["world_size"])
         return Loader(dataset, self._rest_of_epoch, length, self.num_workers)
 
     def _rest_of_epoch(self) -> Iterator[list[Slot]]:
         epoch, consumed = self._begin()
-        return training_batches(len(self.train_dataset), **self.epoch, seed=self.seed, epoch=epoch, consumed=consumed, **self._ranks())
+        clips, ranks = self._wanted(self.train_dataset), self._ranks()
+        return training_batches(clips, **self.epoch, seed=self.seed, epoch=epoch, consumed=consumed, **ranks)
 
     def _held_out(self, dataset: ShardDataset) -> Loader:
-        batches = held_out_batches(len(dataset), batch_size=self.batch_size, **self._ranks())
+        batches = held_out_batches(self._wanted(dataset), batch_size=self.batch_size, **self._ranks())
         return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     def val_dataloader(self) -> Loader:
@@ -137,7 +159,7 @@ class WebShards(LightningDataModule):
         """Epoch and clips consumed at which the training loader starts; Lightning's own count is the witness.
 
         Raises:
-            ValueError: If a run is resumed amid an epoch with another batch size, or with epochs of another length.
+            ValueError: If a run is resumed amid an epoch with another batch size, or with epochs of another length, or other clips.
         """
         if self.trainer is None:
             state = self.state_dict()
@@ -158,6 +180,11 @@ class WebShards(LightningDataModule):
                     f"data: this run's epochs have data.init_args.epoch_clips={given}, and it cannot go on with "
                     f"{self.epoch['epoch_clips']}: clips would come twice or never; set it back"
                 )
+            if (had := state.get("clips", self._counts())) != self._counts():
+                raise ValueError(
+                    f"data: this run's order is of {had} clips, and it cannot go on with {self._counts()}: clips would come twice or "
+                    "never; set data.init_args.buckets and the data back, or start a new run from this one's weights"
+                )
             if (state["epoch"], state["consumed"]) != (epoch, consumed):
                 raise ValueError(
                     f"data: the checkpoint's loader stands at epoch {state['epoch']} after {state['consumed']} clips, its trainer at epoch "
@@ -168,19 +195,24 @@ class WebShards(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, and how many clips of it all ranks together have consumed: what has been trained on, not what was read ahead."""
+        order = {**self.epoch, "clips": self._counts()} if hasattr(self, "train_dataset") else self.epoch
         if self.iterating is None or self.trainer is None:
-            return self.restored or {"epoch": 0, "consumed": 0, **self.epoch}
+            return self.restored or {"epoch": 0, "consumed": 0, **order}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
-            return {"epoch": self.iterating + 1, "consumed": 0, **self.epoch}
-        return {"epoch": self.iterating, "consumed": done * self.batch_size, **self.epoch}
+            return {"epoch": self.iterating + 1, "consumed": 0, **order}
+        return {"epoch": self.iterating, "consumed": done * self.batch_size, **order}
+
+    def _counts(self) -> dict[str, int]:
+        """Training clips of each bucket that is read."""
+        return {bucket: len(clips) for bucket, clips in self._wanted(self.train_dataset).items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.restored, self.iterating = dict(state_dict), None
 
     # ---- cache
     def feature_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and standard deviation [C] of the training split's features, by modality.
+        """Mean and standard deviation [C] of the training split's features, by modality; 0 and 1 for one that no clip has.
 
         Raises:
             ValueError: If the features were never cached.
@@ -189,7 +221,11 @@ class WebShards(LightningDataModule):
         if not path.exists():
             raise ValueError(f"data: {path} does not exist; cache the features with `{ENCODE}`")
         values = load_file(path)
-        return {name: (values[f"{name}_mean"], values[f"{name}_std"]) for name in ("video", "audio")}
+        widths = {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}
+        return {
+            name: (values.get(f"{name}_mean", torch.zeros(width)), values.get(f"{name}_std", torch.ones(width)))
+            for name, width in widths.items()
+        }
 
     def require_fresh_cache(self, kinds: Sequence[str] = CACHES) -> None:
         """Refuses cached tensors of other clips or of another geometry.

@@ -147,13 +147,15 @@ def run_verb(log: Path, *argv: str) -> None:
 
 def geometry(root: Path) -> tuple[ClipSpec, list[Path], int]:
     """Geometry of a cached set, the tars of its training clips, and their number."""
-    from baton_lightning.shards.format import CACHE, SplitIndex, clip_of
+    from baton_lightning.shards.format import BUCKETS, CACHE, SplitIndex, clip_of
 
     index = SplitIndex.read(root / "train")
     if not (root / CACHE).exists():
         raise ValueError(
             f"bench data: {root} must be cached; run `python -m baton_lightning predict -c experiments/encode.yaml` on it first"
         )
+    if alone := {entry.get("bucket", BUCKETS[0]) for entry in index.shards} - {BUCKETS[0]}:
+        raise ValueError(f"bench data: {root} must hold clips with picture and sound only, got {', '.join(sorted(alone))} alone as well")
     clip = clip_of(json.loads((root / CACHE).read_text())["clip"])
     return clip, [index.tar(number) for number in range(len(index.shards))], index.num_clips
 

@@ -241,6 +241,11 @@ def read_root(root: Path) -> dict[str, Any]:
     """
     file = root / "index.json"
     if not file.exists():
+        if inner := sorted(path.parent.name for path in root.glob("*/index.json") if "splits" in json.loads(path.read_text())):
+            raise ValueError(
+                f"data: {root}/ holds a data set for each of the geometries {', '.join(inner)}, and a run reads one, since a batch and a "
+                f"network have one `clip:` section; name it as the root, e.g. {root / inner[0]}"
+            )
         state = "is not finished" if root.is_dir() else "does not exist"
         raise ValueError(
             f"data: the data set {root}/ {state}; make it with `python -m baton_lightning shards world {root}` or `shards build`"

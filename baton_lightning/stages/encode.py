@@ -75,24 +75,27 @@ class Encode(LightningModule):
 
     @torch.no_grad()
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Sequence[Tensor]]]:
-        """Tensors of a batch: kind of cache -> name -> one tensor a clip.
+        """Tensors of a batch, of the modalities it has: kind of cache -> name -> one tensor a clip.
 
         Raises:
             ValueError: If the batch has no media, or what a network gives is not the clip's.
         """
-        if batch.frames is None or batch.waveform is None:
+        if batch.frames is None and batch.waveform is None:
             raise ValueError("encode reads frames and waveform, the batch has none; run it with `predict` on a set of clips")
         clip = self.clip
         context = self.text_encoder.context(batch.video_prompts, batch.audio_prompts)
-        latents = {"video": self.video_codec.encode(batch.frames), "audio": self.audio_codec.encode(batch.waveform)}
-        features = {
-            "video": self.video_perceiver(batch.frames[:, self.keyframes]).flatten(1, 3),
-            "audio": self.audio_perceiver(batch.waveform, clip.sample_rate),
-        }
-        self._require("video_codec", latents["video"], (clip.video_channels, *clip.latent_grid))
-        self._require("audio_codec", latents["audio"], (clip.num_audio_latents, clip.audio_channels))
-        self._require("video_perceiver", features["video"], (clip.num_video_planned, clip.video_plan_width))
-        self._require("audio_perceiver", features["audio"], (clip.num_audio_planned, clip.audio_plan_width))
+        latents: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
+        if batch.frames is not None:
+            latents["video"] = self.video_codec.encode(batch.frames)
+            features["video"] = self.video_perceiver(batch.frames[:, self.keyframes]).flatten(1, 3)
+            self._require("video_codec", latents["video"], (clip.video_channels, *clip.latent_grid))
+            self._require("video_perceiver", features["video"], (clip.num_video_planned, clip.video_plan_width))
+        if batch.waveform is not None:
+            latents["audio"] = self.audio_codec.encode(batch.waveform)
+            features["audio"] = self.audio_perceiver(batch.waveform, clip.sample_rate)
+            self._require("audio_codec", latents["audio"], (clip.num_audio_latents, clip.audio_channels))
+            self._require("audio_perceiver", features["audio"], (clip.num_audio_planned, clip.audio_plan_width))
         rows = max(len(row) for row in context)
         if context[0].shape[1] != clip.text_width or rows > clip.text_tokens:
             raise ValueError(

@@ -7,6 +7,7 @@ tokens (joint fine-tuning). The loss is rectified-flow matching on both branches
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
 from baton_lightning.stages.loss_by_time import LossByTime
-from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
+from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, only
 
 PROBE_TIMES = 8
 
@@ -49,6 +50,7 @@ class JointTraining(LightningModule):
         audio_codec: Factory of the audio codec; likewise.
         text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
         plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
+        caption_dropout: Share of training clips, in [0, 1], that see an empty text, which guidance leads away from.
         parents: Role -> parent run. ``dit`` starts the transformer from an earlier stage 3, ``planner`` fills the planner.
         seed: Seeds every draw together with epoch and sample index.
     """
@@ -69,12 +71,14 @@ class JointTraining(LightningModule):
         audio_codec: Callable[[], nn.Module] | None = None,
         text_encoder: Callable[[], nn.Module] | None = None,
         plan_dropout: float = 0.1,
+        caption_dropout: float = 0.0,
         parents: dict[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0.0 <= plan_dropout <= 1.0:
-            raise ValueError(f"plan_dropout must lie in [0, 1], got {plan_dropout}")
+        for name, share in (("plan_dropout", plan_dropout), ("caption_dropout", caption_dropout)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {share}")
         self.clip, self.seed, self.parents = clip, seed, parents or {}
         self.make_dit, self.make_plan = dit, plan
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -82,7 +86,7 @@ class JointTraining(LightningModule):
         self.guidance, self.negatives = guidance or Guidance(), (video_negative, audio_negative)
         self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
-        self.plan_dropout = plan_dropout
+        self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
         self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
 
     # ---- networks
@@ -166,18 +170,23 @@ class JointTraining(LightningModule):
 
         Returns:
             ``loss_video`` and ``loss_audio``, each a mean over the clips that have the modality.
+
+        Note:
+            What a clip lacks is pure noise at any time: nothing can be learnt from it, and it weighs nothing in the loss. Both branches run
+            nevertheless, so that ranks stay in step.
         """
         assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
-        clean = {"video": batch.video_latents, "audio": batch.audio_latents}
+        latents = {"video": batch.video_latents, "audio": batch.audio_latents}
+        present = {"video": batch.has_video, "audio": batch.has_audio}
         noise = {
             k: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{k}").to(x)
-            for k, x in clean.items()
+            for k, x in latents.items()
         }
+        clean = {k: only(x, present[k], noise[k]) for k, x in latents.items()}
         noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
         predicted = dict(
             zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True)
         )
-        present = {"video": batch.has_video, "audio": batch.has_audio}
         losses, errors = {}, {}
         for name in clean:
             errors[name] = error = (predicted[name] - path.velocity(clean[name], noise[name])).square().flatten(1).mean(1)
@@ -197,16 +206,30 @@ class JointTraining(LightningModule):
 
     def sees_plan(self, batch: Batch) -> Tensor:
         """Which clips of a training batch keep their plan [B], bool; the others are dropped out."""
-        draw = draws.draw_uniform((), seed=self.seed, epoch=batch.epoch, index=batch.index, purpose="plan.dropout")
-        return (draw >= self.plan_dropout).to(self.device)
+        return self.kept(batch, "plan.dropout", self.plan_dropout)
+
+    def kept(self, batch: Batch, purpose: str, dropout: float) -> Tensor:
+        """Which clips a dropout leaves [B], bool; by counter, so the same ones on any rank and after a resume."""
+        draw = draws.draw_uniform((), seed=self.seed, epoch=batch.epoch, index=batch.index, purpose=purpose)
+        return (draw >= dropout).to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        assert batch.context is not None
+        if self.caption_dropout:
+            batch = replace(batch, context=only(batch.context, self.kept(batch, "caption.dropout", self.caption_dropout)))
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
         losses = self.flow_loss(batch, plan, t, purpose="noise", epoch=batch.epoch, has_plan=has_plan, split="train")
         loss = losses["loss_video"] + losses["loss_audio"]
-        self.log_dict({"train/loss": loss, **{f"train/{k}": v for k, v in losses.items()}}, batch_size=len(batch))
+        self.log("train/loss", loss, batch_size=len(batch))
+        self.log_branches("train", batch, losses)
         return loss
+
+    def log_branches(self, split: str, batch: Batch, losses: dict[str, Tensor], **options: Any) -> None:
+        """Logs the loss of each branch, weighed by the clips that have its modality; no clip, no entry."""
+        for name in ("video", "audio"):
+            if count := batch.num_with(name):
+                self.log(f"{split}/loss_{name}", losses[f"loss_{name}"], batch_size=count, **options)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -226,11 +249,8 @@ class JointTraining(LightningModule):
             losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0, split="val" if own else None)
             self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
             if own:
-                self.log_dict(
-                    {"val/loss": losses["loss_video"] + losses["loss_audio"], **{f"val/{k}": v for k, v in losses.items()}},
-                    batch_size=len(batch),
-                    sync_dist=True,
-                )
+                self.log("val/loss", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
+                self.log_branches("val", batch, losses, sync_dist=True)
 
     test_step = validation_step
 

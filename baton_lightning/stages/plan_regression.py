@@ -143,7 +143,9 @@ class PlanRegression(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = plan_loss(self(batch), self.target(batch), batch.has_video, batch.has_audio)
         self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch))
-        self.log_dict({"train/loss_video": loss.video, "train/loss_audio": loss.audio}, batch_size=len(batch))
+        for name, value in (("video", loss.video), ("audio", loss.audio)):
+            if count := batch.num_with(name):
+                self.log(f"train/loss_{name}", value, batch_size=count)
         return loss.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
@@ -47,7 +47,7 @@ class GroundTruthPlan(nn.Module):
         """
         if batch.video_features is None or batch.audio_features is None:
             raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
-        return timed_plan(self.clip, self.video_norm(batch.video_features), self.audio_norm(batch.audio_features))
+        return present_of(batch, timed_plan(self.clip, self.video_norm(batch.video_features), self.audio_norm(batch.audio_features)))
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         return self.truth(batch)
@@ -83,7 +83,7 @@ class PlannedTokens(nn.Module):
         """The plan made of the clip's own features."""
         if batch.video_features is None or batch.audio_features is None:
             raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
-        return self.planner.standardise(batch.video_features, batch.audio_features)
+        return present_of(batch, self.planner.standardise(batch.video_features, batch.audio_features))
 
     @torch.no_grad()
     def planned(self, batch: Batch) -> Plan:
@@ -98,3 +98,21 @@ class PlannedTokens(nn.Module):
         draw = draw_uniform((), seed=seed, epoch=batch.epoch, index=batch.index, purpose="plan.truth").to(plan.video.device)
         use = (draw < self.truth_share)[:, None, None]
         return replace(plan, video=torch.where(use, truth.video, plan.video), audio=torch.where(use, truth.audio, plan.audio))
+
+
+def present_of(batch: Batch, plan: Plan) -> Plan:
+    """A plan of features, with the mean of the training set (0) for what a clip lacks."""
+    return replace(plan, video=only(plan.video, batch.has_video), audio=only(plan.audio, batch.has_audio))
+
+
+def only(tensor: Tensor, present: Tensor | None, otherwise: Tensor | None = None) -> Tensor:
+    """Rows of a batch that are there; zeros, or the rows of ``otherwise``, for the others.
+
+    Args:
+        tensor: [B, ...].
+        present: Which rows are there [B], bool; ``None`` = all.
+        otherwise: [B, ...].
+    """
+    if present is None:
+        return tensor
+    return torch.where(present.view(-1, *[1] * (tensor.ndim - 1)), tensor, torch.zeros_like(tensor) if otherwise is None else otherwise)

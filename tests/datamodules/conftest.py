@@ -17,8 +17,14 @@ from baton_lightning.shards.writer import write_shard
 SetMaker = Callable[..., Path]
 
 
-def make_text_set(root: Path, sizes: Sequence[int], splits: Sequence[str] = ("train", "val"), clip: ClipSpec | None = None) -> Path:
-    """A set whose clips have prompts and a one-row context; ``sizes`` are clips in each shard."""
+def make_text_set(
+    root: Path,
+    sizes: Sequence[int],
+    splits: Sequence[str] = ("train", "val"),
+    clip: ClipSpec | None = None,
+    buckets: Sequence[str] | None = None,
+) -> Path:
+    """A set whose clips have prompts and a one-row context; ``sizes`` are clips in each shard, ``buckets`` their kinds."""
     clip = clip or ClipSpec(text_tokens=2, text_width=3)
     index = {"version": VERSION, "splits": {}}
     for split in splits:
@@ -30,7 +36,8 @@ def make_text_set(root: Path, sizes: Sequence[int], splits: Sequence[str] = ("tr
             shard = write_shard(root / split / f"clips-{number:06d}.tar", ((k, {"json": texts[k], "mp4": b""}) for k in keys))
             rows = ((k, {"text.safetensors": save({"context": torch.full((1, 3), float(count + i))})}) for i, k in enumerate(keys))
             write_shard(root / split / f"text-{number:06d}.tar", rows, made_by="networks")
-            entries.append({"name": shard.tar.name, "num_clips": size, "num_bytes": shard.num_bytes, "sha256": shard.sha256})
+            entry = {"name": shard.tar.name, "num_clips": size, "num_bytes": shard.num_bytes, "sha256": shard.sha256}
+            entries.append(entry if buckets is None else entry | {"bucket": buckets[number]})
             count += size
         content = SplitIndex(root / split, count, 2.0 * count, clip.to_dict(), entries)
         content.write()

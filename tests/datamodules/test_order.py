@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.order import epoch_length, held_out_batches, permutation, training_batches
+from datamodules.order import Buckets, epoch_length, held_out_batches, permutation, training_batches, turn
 
 worlds = st.sampled_from([1, 2, 3, 4])
+
+
+def buckets_of(sizes: list[int]) -> Buckets:
+    """Buckets whose clips lie scattered over the split."""
+    owners = sorted(range(sum(sizes)), key=lambda p: p * 7919 % 1009)
+    bounds = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return {name: sorted(owners[a:b]) for name, a, b in zip(("av", "video", "audio"), bounds, bounds[1:], strict=False)}
 
 
 @st.composite
@@ -20,7 +27,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     batch_size = world_size * draw(st.integers(1, 5))
     batches = draw(st.none() | st.integers(1, 7))
     return {
-        "num_clips": draw(st.integers(batch_size, 60)),
+        "buckets": buckets_of(draw(st.lists(st.integers(batch_size, 60), min_size=1, max_size=3))),
         "batch_size": batch_size,
         "world_size": world_size,
         "seed": draw(st.integers(0, 99)),
@@ -37,21 +44,45 @@ def all_ranks(world_size: int, **run: Any) -> list[list[tuple[int, int, int]]]:
 
 
 @given(runs())
-def test_every_pass_over_the_clips_shows_each_exactly_once_whatever_the_epochs(run: dict[str, Any]) -> None:
+def test_every_pass_over_a_bucket_shows_each_clip_exactly_once_whatever_the_epochs(run: dict[str, Any]) -> None:
     run.pop("epoch")
-    seen: list[int] = []
+    buckets = run["buckets"]
+    of = {position: name for name, clips in buckets.items() for position in clips}
+    seen: dict[str, list[int]] = {name: [] for name in buckets}
     epoch = 0
-    while len(seen) < 3 * run["num_clips"]:
+    while min(len(seen[name]) / len(clips) for name, clips in buckets.items()) < 2:
         batches = all_ranks(epoch=epoch, **run)
         assert len(batches) == epoch_length(**{k: v for k, v in run.items() if k != "seed"})
         slots = [slot for batch in batches for slot in batch]
         assert [slot[:2] for slot in slots] == [(epoch, place) for place in range(len(batches) * run["batch_size"])]
-        seen += [position for _, _, position in slots]
+        for batch in batches:
+            (name,) = {of[position] for _, _, position in batch}  # one bucket a batch
+            seen[name] += [position for _, _, position in batch]
         epoch += 1
-    for number in range(3):
-        one = seen[number * run["num_clips"] : (number + 1) * run["num_clips"]]
-        assert sorted(one) == list(range(run["num_clips"]))
-        assert tuple(one) == permutation(run["num_clips"], seed=run["seed"], number=number)
+    for name, clips in buckets.items():
+        for number in range(2):
+            one = seen[name][number * len(clips) : (number + 1) * len(clips)]
+            assert sorted(one) == list(clips)
+            assert one == [clips[i] for i in permutation(len(clips), seed=run["seed"], number=number)]
+
+
+@given(st.integers(1, 4), st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 5))
+def test_an_epoch_of_buckets_that_divide_into_batches_shows_each_clip_once(batch_size: int, batches: list[int], epoch: int) -> None:
+    buckets = buckets_of([count * batch_size for count in batches])
+    seen = [slot for batch in training_batches(buckets, batch_size=batch_size, seed=1, epoch=epoch) for slot in batch]
+    assert sorted(position for _, _, position in seen) == list(range(sum(batches) * batch_size))
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=3), st.integers(0, 2000))
+def test_buckets_take_turns_in_proportion_at_any_moment(sizes: list[int], start: int) -> None:
+    counts = [0] * len(sizes)
+    for number in range(start, start + 50):
+        bucket, before = turn(number, sizes)
+        assert abs(before - number * sizes[bucket] / sum(sizes)) < 2
+        counts[bucket] += 1
+        assert turn(number + sum(sizes), sizes) == (bucket, before + sizes[bucket])
+    for count, size in zip(counts, sizes, strict=True):
+        assert abs(count - 50 * size / sum(sizes)) < 3
 
 
 @given(runs(), st.lists(st.integers(0, 20), max_size=3), st.lists(worlds, min_size=4, max_size=4))
@@ -64,13 +95,17 @@ def test_stops_and_other_ranks_leave_the_global_order_as_it_is(run: dict[str, An
     assert pieces == whole
 
 
-@given(st.integers(1, 70), st.integers(1, 16), worlds)
-def test_held_out_clips_come_once_and_ranks_keep_step(num_clips: int, batch_size: int, world_size: int) -> None:
-    if num_clips < world_size:
-        with pytest.raises(ValueError, match=f"at most {num_clips} devices"):
-            held_out_batches(num_clips, batch_size=batch_size, world_size=world_size)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=3), st.integers(1, 16), worlds)
+def test_held_out_clips_come_once_and_ranks_keep_step(sizes: list[int], batch_size: int, world_size: int) -> None:
+    buckets, num_clips = buckets_of(sizes), sum(sizes)
+    if min(sizes) < world_size:
+        with pytest.raises(ValueError, match="at most [123] devices"):
+            held_out_batches(buckets, batch_size=batch_size, world_size=world_size)
         return
-    by_rank = [held_out_batches(num_clips, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    by_rank = [held_out_batches(buckets, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for batches in zip(*by_rank, strict=True):
+        positions = {position for batch in batches for _, _, position in batch}
+        assert any(positions <= set(clips) for clips in buckets.values())
     assert len({len(batches) for batches in by_rank}) == 1
     assert all(batch for batches in by_rank for batch in batches)
     assert Counter(position for batches in by_rank for batch in batches for _, _, position in batch) == Counter(range(num_clips))
@@ -93,9 +128,14 @@ def test_orders_differ_between_passes_and_seeds() -> None:
 )
 def test_arithmetic_that_cannot_work_is_shown(num_clips: int, batch_size: int, world_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        epoch_length(num_clips, batch_size=batch_size, world_size=world_size)
+        epoch_length({"av": range(num_clips)}, batch_size=batch_size, world_size=world_size)
 
 
 def test_an_epoch_that_is_no_whole_number_of_batches_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of the batch of 4 clips, got 10; the nearest is 8 or 12"):
-        epoch_length(100, batch_size=4, epoch_clips=10)
+        epoch_length({"av": range(100)}, batch_size=4, epoch_clips=10)
+
+
+def test_a_bucket_that_makes_no_batch_is_named() -> None:
+    with pytest.raises(ValueError, match="3 clips of the bucket audio do not make .* or leave the bucket out of data.init_args.buckets"):
+        epoch_length({"av": range(100), "audio": range(3)}, batch_size=4)

@@ -121,7 +121,7 @@ def test_thirteen_clips_come_once_each_though_an_epoch_has_twelve(whole: tuple[R
 
 def test_another_batch_size_amid_an_epoch_is_refused_by_number(root: Path, whole: tuple[Recorder, Path], tmp_path: Path) -> None:
     checkpoint = torch.load(whole[1] / "2.ckpt", weights_only=True)
-    assert checkpoint["WebShards"] == {"epoch": 0, "consumed": 8, "batch_size": 4, "epoch_clips": None}
+    assert checkpoint["WebShards"] == {"epoch": 0, "consumed": 8, "batch_size": 4, "epoch_clips": None, "clips": {"av": 13}}
     datamodule = data(root, batch_size=6)
     trainer = Trainer(accelerator="cpu", max_steps=4, logger=False, enable_progress_bar=False, enable_model_summary=False)
     with pytest.raises(ValueError, match="after 8 clips in batches of 4.*set data.init_args.batch_size to 4"):
@@ -133,6 +133,20 @@ def test_epochs_of_another_length_are_refused(make_set: SetMaker, tmp_path: Path
     _, state = Machine(made, 1, None, 4).run(1)
     with pytest.raises(ValueError, match="epoch_clips=8, and it cannot go on with None"):
         Machine(made, 1, state | {"epoch_clips": 8}, 4).run(1)
+
+
+def test_a_run_does_not_go_on_with_other_clips(make_set: SetMaker, tmp_path: Path) -> None:
+    made = make_set(tmp_path / "set", [9])
+    _, state = Machine(made, 1, None, 4).run(1)
+    with pytest.raises(ValueError, match="order is of {'av': 9, 'audio': 4} clips, and it cannot go on with {'av': 9}"):
+        Machine(made, 1, state | {"clips": {"av": 9, "audio": 4}}, 4).run(1)
+
+
+def test_buckets_that_a_split_lacks_are_named(make_set: SetMaker, tmp_path: Path) -> None:
+    datamodule = data(make_set(tmp_path / "set", [9]), buckets=["audio"])
+    datamodule.setup("fit")
+    with pytest.raises(ValueError, match="train/ has clips of the buckets av and none of audio; change data.init_args.buckets"):
+        datamodule.train_dataloader()
 
 
 class Machine:
@@ -176,27 +190,34 @@ class Machine:
 
 @settings(max_examples=25)
 @given(
-    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    shards=st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["av", "video", "audio"])), min_size=1, max_size=5),
     batch_size=st.sampled_from([4, 8]),
     legs=st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.integers(1, 7)), min_size=1, max_size=4),
 )
 def test_ranks_that_change_between_runs_keep_the_global_order(
-    make_set: SetMaker, sizes: list[int], batch_size: int, legs: list[tuple[int, int]]
+    make_set: SetMaker, shards: list[tuple[int, str]], batch_size: int, legs: list[tuple[int, int]]
 ) -> None:
-    if sum(sizes) < batch_size:
-        sizes = [*sizes, batch_size]
+    shards += [(batch_size, bucket) for bucket in sorted({bucket for _, bucket in shards})]  # each makes a batch
+    sizes, buckets = zip(*shards, strict=True)
     with tempfile.TemporaryDirectory() as folder:
-        made = make_set(Path(folder) / "set", sizes)
+        made = make_set(Path(folder) / "set", sizes, buckets=buckets)
         whole, _ = Machine(made, 1, None, batch_size).run(sum(steps for _, steps in legs))
         pieces, state = [], None
         for world_size, steps in legs:
             piece, state = Machine(made, world_size, state, batch_size).run(steps)
             pieces += piece
     assert pieces == whole
-    keys, num_clips = [key for _, batch in whole for key in batch], sum(sizes)
-    for start in range(0, len(keys), num_clips):
-        one = keys[start : start + num_clips]  # a pass, the last perhaps cut short
-        assert len(set(one)) == len(one)
+    owners = [bucket for size, bucket in shards for _ in range(size)]
+    kinds = [{owners[int(key[-4:])] for key in batch} for _, batch in whole]
+    assert all(len(kind) == 1 for kind in kinds)
+    for bucket in set(buckets):
+        keys, num_clips = (
+            [key for kind, (_, batch) in zip(kinds, whole, strict=True) if kind == {bucket} for key in batch],
+            owners.count(bucket),
+        )
+        for start in range(0, len(keys), num_clips):
+            one = keys[start : start + num_clips]  # a pass, the last perhaps cut short
+            assert len(set(one)) == len(one)
 
 
 # ---- what is refused

@@ -102,6 +102,31 @@ def test_an_absent_modality_costs_nothing(module):
     torch.testing.assert_close(*losses)
 
 
+def test_nothing_of_an_absent_modality_reaches_the_other(module):
+    batch = replace(clips(2), has_video=torch.tensor([True, False]))
+    louder = replace(batch, video_latents=batch.video_latents * torch.tensor([1.0, 100.0])[:, None, None, None, None])
+    t = torch.full((2,), 0.5)
+    losses = [module.flow_loss(b, None, t, purpose="x", epoch=0) for b in (batch, louder)]
+    torch.testing.assert_close(*losses)
+
+
+def test_an_absent_modality_s_plan_is_the_mean_of_the_training_set(module):
+    plan = module.plan.truth(replace(clips(2), has_video=torch.tensor([True, False])))
+    assert plan.video[0].any() and not plan.video[1].any() and plan.audio[1].any()
+
+
+def test_captions_are_dropped_by_counter(module):
+    module.caption_dropout = 0.5
+    batch, seen, losses = clips(64), [], dict.fromkeys(("loss_video", "loss_audio"), torch.zeros(()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "flow_loss", lambda batch, *_, **__: seen.append(batch.context) or losses)
+        module.training_step(batch, 0)
+        module.training_step(part(batch, [5, 40]), 0)
+    kept = seen[0].flatten(1).any(1)
+    assert 16 < int(kept.sum()) < 48 and torch.equal(seen[0][kept], batch.context[kept])
+    assert torch.equal(seen[1], seen[0][[5, 40]])
+
+
 def test_generation_is_a_function_of_seed_and_index(module):
     batch = clips(3)
     module.sampler.steps = 2
