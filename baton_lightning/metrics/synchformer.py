@@ -64,14 +64,13 @@ class Synchformer:
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
         """``{"offsets": [first, last]}``, in s."""
-        media, sound = clip.frames(), clip.sound(RATE)
-        pictures = segments(at_rate(media), FRAMES)
-        sounds = segments(sound, SAMPLES)
-        num = min(len(pictures), len(sounds))
+        media, sounds = clip.frames(), segments(clip.sound(RATE), SAMPLES)
+        num = min((int(len(media.frames) / media.fps * FPS) - FRAMES) // (FRAMES // 2) + 1, len(sounds))
         if num < SEGMENTS:
             raise LeftOut(f"shorter than the {(SEGMENTS + 1) * FRAMES / 2 / FPS:.1f} s that Synchformer compares")
         model, mel = self.network
         device = next(model.parameters()).device
+        pictures = segments(at_rate(media), FRAMES)
         offsets = []
         for start in (0, num - SEGMENTS):
             part = slice(start, start + SEGMENTS)
@@ -86,12 +85,12 @@ class Synchformer:
 def at_rate(media: Media) -> Tensor:
     """Pictures [T, 3, 224, 224] in [-1, 1] at 25 frames/s, the nearest in time, short side resized and the middle cut out."""
     nearest = (torch.arange(int(len(media.frames) / media.fps * FPS)) / FPS * media.fps).round().long().clamp(max=len(media.frames) - 1)
-    pictures = chosen(media)[nearest]
+    pictures = chosen(media)
     height, width = pictures.shape[-2:]
     scale = 224 / min(height, width)
     pictures = resized(pictures, round(height * scale), round(width * scale))
     top, left = ((side - 224) // 2 for side in pictures.shape[-2:])
-    return pictures[..., top : top + 224, left : left + 224] * 2 - 1
+    return pictures[nearest, :, top : top + 224, left : left + 224] * 2 - 1
 
 
 def segments(stream: Tensor, length: int) -> Tensor:

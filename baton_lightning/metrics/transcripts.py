@@ -54,7 +54,8 @@ class Whisper:
             raise LeftOut(f"longer than the {LONGEST} s that Whisper hears at once")
         model, extractor, tokenizer = self.network
         features = extractor(sound.numpy(), sampling_rate=RATE, return_tensors="pt").input_features
-        spoken = {"language": self.language, "task": "transcribe"} if model.generation_config.is_multilingual else {}
+        multilingual = getattr(model.generation_config, "is_multilingual", False)
+        spoken = {"language": self.language, "task": "transcribe"} if multilingual else {}
         ids = model.generate(features.to(model.device, model.dtype), num_beams=1, do_sample=False, **spoken)
         return {"segments": [{"text": tokenizer.decode(ids[0], skip_special_tokens=True).strip()}]}
 

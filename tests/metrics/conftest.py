@@ -34,3 +34,9 @@ def clips(tmp_path):
     write_clip(made, "b", pitch=500, speech="Hello, world", speakers=["Cy"])
     write_clip(made, "c", pitch=900)
     return made
+
+
+@pytest.fixture(name="write_clip")
+def writer():
+    """For tests that write clips of their own."""
+    return write_clip
