@@ -15,9 +15,12 @@ LIGHTNING = {
 OTHERS = {
     "shards": ("baton_lightning.shards.cli", "make, list and check data sets of webdataset tar shards"),
     "generate": ("baton_lightning.runs.generate", "write mp4s with sound from a finished stage-3 run"),
-    "evaluate": ("baton_lightning.world.evaluate", "score a folder of clips of the benchmark world"),
+    "evaluate": ("baton_lightning.world.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
-    "bench": ("baton_lightning.runs.bench", "measure: parity with recorded Ovi forwards, speed of the data"),
+    "bench": (
+        "baton_lightning.runs.bench",
+        "measure: parity with recorded Ovi forwards, speed of the data, scores of the world's controls",
+    ),
     "convert": ("baton_lightning.runs.convert", "a released checkpoint (Ovi's) as a parent to start from"),
     "export": ("baton_lightning.runs.export", "a run's weights as sharded safetensors with configuration and model card"),
     "estimate": ("baton_lightning.runs.estimate", "tokens, parameters and memory of an experiment, before anything is downloaded"),

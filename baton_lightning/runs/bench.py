@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from baton_lightning.runs import bench_data, parity
+from baton_lightning.world import bench as bench_world
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one bench and returns its exit code."""
     parser = argparse.ArgumentParser(prog="baton_lightning bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
-    for name, bench in (("parity", parity), ("data", bench_data)):
+    for name, bench in (("parity", parity), ("data", bench_data), ("world", bench_world)):
         summary = (bench.__doc__ or "").splitlines()[0]
         sub = benches.add_parser(name, help=summary, description=summary)
         bench.add_arguments(sub)

@@ -107,7 +107,7 @@ def _tones(loudness: NDArray, times: NDArray) -> list[tuple[float, int]]:
             if leaked or curve[peak] < 5 * usual[k]:  # a tone stands out of its own carrier; noise does not
                 continue
             place = centre(curve, peak, 0.15 * curve[peak], round(0.08 / HOP_SECONDS))
-            found.append((float(times[0] + place * HOP_SECONDS), k))
+            found.append((float(times[0] + place * (times[1] - times[0])), k))
     return sorted(found)
 
 

@@ -1,7 +1,11 @@
-"""`evaluate`: scores a folder of clips against the scenes their prompts describe.
+"""`evaluate`: scores clips of the benchmark world, of any model, from pixels and waveform alone.
 
-Every ``k.mp4`` needs a ``k.json`` beside it that holds the scene (``generate`` writes both). The result is ``scores.json``: one
-entry a clip and, for each tier, mean, 95 % interval and number of clips.
+FOLDER holds k.mp4 with k.json beside it. The JSON holds `scene`, as `generate` writes it, or only `video_prompt` and `audio_prompt` in the
+world's language: the events and their schedule follow from these. Pictures may have any size and frame rate, sound any rate from
+14 kHz on and any number of channels; a file without sound counts as silent.
+
+It leaves scores.json (each clip with what is wrong with it, and each tier with mean, 95 % interval and count), scores.png, and
+index.html: players, prompts and the failing facts marked, worst clips first.
 """
 
 from __future__ import annotations
@@ -9,30 +13,34 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-HEADLINE = ("p_acc", "p_check", "order", "m_ter", "desync", "desync_p")
+if TYPE_CHECKING:
+    from baton_lightning.media import Media
+    from baton_lightning.world.scene import Scene
+
+HEADLINE = ("p_acc", "p_check", "order", "m_ter", "m_ter_cp", "desync", "desync_p")
+WIDEST, WIDTH = 96, 64
+"""Pictures wider than the first are averaged down to the second, in pixels, before they are looked at."""
 
 
 def score_folder(folder: Path) -> dict[str, Any]:
     """Scores every clip of a folder and writes ``scores.json`` into it.
 
     Args:
-        folder: Holds ``k.mp4`` and ``k.json`` with ``scene`` and ``tier``.
+        folder: Holds ``k.mp4`` and ``k.json`` with ``scene``, or with ``video_prompt`` and ``audio_prompt``.
 
     Returns:
-        ``{"clips": {key: scores}, "tiers": {tier: aggregate}}``.
+        ``{"clips": {key: scores, tier, prompts and facts}, "tiers": {tier: aggregate}}``.
 
     Raises:
-        ValueError: If the folder holds no clips, or a clip has no scene.
+        ValueError: If the folder holds no clips, or a clip has neither scene nor prompts.
     """
-    from baton_lightning.media import read_mp4
-    from baton_lightning.world.scene import Scene
-    from baton_lightning.world.scores import aggregate, score
+    from baton_lightning.world.scores import aggregate, judge
 
     files = sorted(folder.glob("*.mp4"))
     if not files:
@@ -40,19 +48,72 @@ def score_folder(folder: Path) -> dict[str, Any]:
     clips: dict[str, Any] = {}
     tiers: dict[str, list[Any]] = {}
     for file in track(files, description=f"score {folder.name}"):
-        side = file.with_suffix(".json")
-        if not side.exists() or "scene" not in (meta := json.loads(side.read_text())):
-            raise ValueError(f"evaluate: {side} must hold the `scene` of {file.name}; clips without a known scene cannot be scored")
-        media = read_mp4(file)
-        scene = Scene.from_dict(meta["scene"])
-        scores = score(scene, media.frames, media.waveform, media.fps)
-        tiers.setdefault(meta["tier"], []).append(scores)
-        clips[file.stem] = scores.to_dict()
+        media, meta = read_clip(file), metadata_of(file)
+        scene = scene_of(meta, media.seconds, file)
+        found = judge(scene, media.frames, media.waveform, media.fps, media.sample_rate)
+        tiers.setdefault(scene.tier, []).append(found.scores)
+        texts = {name: meta[name] for name in ("video_prompt", "audio_prompt") if name in meta}
+        clips[file.stem] = found.scores.to_dict() | {"tier": scene.tier} | texts | {"facts": found.facts}
     result = {"clips": clips, "tiers": {tier: aggregate(scores) for tier, scores in sorted(tiers.items())}}
     part = folder / "scores.json.part"
     part.write_text(json.dumps(result, indent=1))
     part.replace(folder / "scores.json")
     return result
+
+
+def metadata_of(file: Path) -> dict[str, Any]:
+    """The JSON beside a clip.
+
+    Raises:
+        ValueError: If it is not there, or no JSON object.
+    """
+    side = file.with_suffix(".json")
+    fix = f"evaluate: {side} must hold the `scene` of {file.name}, or its `video_prompt` and `audio_prompt`"
+    if not side.exists():
+        raise ValueError(f"{fix}; it is missing")
+    try:
+        meta = json.loads(side.read_text())
+    except ValueError as error:
+        raise ValueError(f"{fix}; it is no JSON ({error})") from error
+    if not isinstance(meta, dict) or not ("scene" in meta or {"video_prompt", "audio_prompt"} <= set(meta)):
+        raise ValueError(f"{fix}; got {', '.join(meta) if isinstance(meta, dict) else type(meta).__name__}")
+    return meta
+
+
+def scene_of(meta: dict[str, Any], seconds: float, file: Path) -> Scene:
+    """What a clip should show: its scene, or what its prompts describe."""
+    from baton_lightning.world.parse import parse_prompts
+    from baton_lightning.world.scene import Scene
+
+    try:
+        if "scene" in meta:
+            return Scene.from_dict(meta["scene"])
+        return parse_prompts(meta["video_prompt"], meta["audio_prompt"], seconds, meta.get("tier"))
+    except ValueError as error:
+        raise ValueError(f"evaluate: {file.with_suffix('.json')}: {error}") from error
+
+
+def read_clip(file: Path) -> Media:
+    """A clip as the detectors want it: silence where there is no sound, large pictures averaged down."""
+    from dataclasses import replace
+
+    import numpy as np
+    from PIL import Image
+
+    from baton_lightning.media import MediaError, read_mp4
+
+    try:
+        media = read_mp4(file)
+    except MediaError as error:
+        if error.reason != "no_audio":
+            raise
+        media = read_mp4(file, has_audio=False)
+        media = replace(media, waveform=np.zeros(round(media.seconds * 16000), np.float32), sample_rate=16000)
+    height, width = media.frames.shape[1:3]
+    if width <= WIDEST:
+        return media
+    size = WIDTH, round(WIDTH * height / width)
+    return replace(media, frames=np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BOX)) for f in media.frames]))
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -77,8 +138,27 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m baton_lightning evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="folder with k.mp4 and k.json")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder with k.mp4 and k.json (with --run: where they go)")
+    parser.add_argument(
+        "--run", type=Path, help="finished stage-3 run whose clips are generated first; FOLDER is then RUN/evaluation by default"
+    )
+    parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts a tier (default: %(default)s)")
+    parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
     options = parser.parse_args(argv)
-    show(score_folder(options.folder), Console())
-    print(f"wrote {options.folder / 'scores.json'}")
+    if options.folder is None and options.run is None:
+        raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
+    folder = options.folder or options.run / "evaluation"
+    if options.run is not None:
+        from baton_lightning.runs import generate
+
+        generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder)])
+    result = score_folder(folder)
+    show(result, Console())
+
+    from baton_lightning.world.page import write_page
+    from baton_lightning.world.plots import draw_scores
+
+    draw_scores(folder / "scores.png", result["tiers"])
+    write_page(folder, result, options.page_clips)
+    print(f"wrote {folder / 'scores.json'}, scores.png and index.html")
     return 0
