@@ -13,6 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+THOUSAND = 1000
+"""Training times of the schedulers: theirs run from 1000 to 0."""
+
 Velocity = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(video latents, audio latents, t [B]) -> (video velocity, audio velocity); noise - clean, t = 1 is noise."""
 
@@ -70,7 +73,7 @@ class Sampler:
         for step, timestep in enumerate(video_steps.timesteps):
             if first_frame is not None:
                 video = torch.cat((first_frame.to(video), video[:, :, 1:]), 2)
-            t = video_steps.sigmas[step].to(video.device, torch.float32).expand(len(video))
+            t = (timestep / THOUSAND).to(video.device, torch.float32).expand(len(video))
             video_velocity, audio_velocity = velocity(video, audio, t)
             video = video_steps.step(video_velocity, timestep, video, return_dict=False)[0]
             audio = audio_steps.step(audio_velocity, timestep, audio, return_dict=False)[0]
@@ -91,7 +94,8 @@ class EulerSampler(Sampler):
 class UniPCSampler(Sampler):
     """UniPC, a second-order predictor-corrector (arXiv 2302.04867), Ovi's sampler.
 
-    Note: it starts at 0.999, as Ovi does: the method takes logarithms, which t = 1 does not have.
+    Note: it starts at 0.999, as Ovi does: the method takes logarithms, which t = 1 does not have. Also as in Ovi, the network is told the
+    time in whole thousandths, rounded down, while the steps themselves go from one exact time to the next.
     """
 
     start = 0.999

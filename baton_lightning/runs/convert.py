@@ -120,14 +120,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"convert: --weights {path} must be a safetensors file, a folder of them or a .pth; found nothing")
     try:
         if parts[0].suffix == ".safetensors":
-            return {key: tensor for part in parts for key, tensor in load_file(part).items()}
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            shards = {part: load_file(part) for part in parts}
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged pickle can fail in any way
         raise ValueError(f"convert: {path} cannot be read as weights ({' '.join(str(error).split())[:120] or 'it is cut off'})") from error
+    if parts[0].suffix == ".safetensors":
+        return joined(shards)
     loaded = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()):
         raise ValueError(f"convert: {path} must hold a dictionary of tensors by name, it holds something else")
     return loaded
+
+
+def joined(shards: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of several files, each in one of them.
+
+    Raises:
+        ValueError: If two files hold a tensor of the same name, so that nobody knows which counts.
+    """
+    whole: dict[str, Tensor] = {}
+    for part, tensors in shards.items():
+        if twice := sorted(whole.keys() & tensors.keys()):
+            raise ValueError(f"convert: every tensor must be in one file; {part} holds {twice[0]} ({len(twice)} in all) a second time")
+        whole |= tensors
+    return whole
 
 
 def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> dict[str, int | float]:

@@ -72,3 +72,10 @@ def test_shards_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "read", lambda *args: calls.append(args) or read(*args))
     assert main(["export", str(tmp_path / "ovi"), "--out", str(tmp_path / "back"), "--format", "ovi"]) == 0
     assert len(calls) == 1
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes((OVI / "weights.safetensors").read_bytes())
+    assert convert(tmp_path / "out", source=tmp_path) == 1
+    assert "b.safetensors holds" in capsys.readouterr().err and not (tmp_path / "out").exists()
