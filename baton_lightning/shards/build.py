@@ -97,8 +97,11 @@ def begin(out: Path, settings: Settings) -> dict[str, Any] | None:
     if not record.exists():
         if (out / "index.json").exists() or next(out.glob(f"*/{CLIPS}-*.tar"), None):
             raise ValueError(f"shards build: {out}/ holds a data set that was not built from recordings; build into another folder")
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        write_json(record, {"settings": settings.to_dict(), "report": None})
+        try:
+            (out / WORK).mkdir(parents=True, exist_ok=True)
+            write_json(record, {"settings": settings.to_dict(), "report": None})
+        except OSError as error:
+            raise ValueError(f"shards build: {out}/ must be a folder that can be written to, and is not ({error.strerror})") from error
         return None
     content = json.loads(record.read_text())
     was, now = flat(content["settings"]), flat(settings.to_dict())

@@ -10,7 +10,8 @@ A row names a recording, or a part of one:
     speech          what is said
     split           train, val, test or another name; default: by a hash of the key
     start, end      part of the recording that is meant, in s; default: all of it
-    key             name of the recording in the set; default: its path, with the start if one is given
+    key             name of the recording in the set; default: its path, with the start if one is given, and with a digest of the path if
+                    it holds letters that a key cannot
 
 In a folder, each media file has a neighbour of the same stem: `a.txt` with the caption, or `a.json` with the fields above but `file`.
 """
@@ -29,7 +30,10 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("file", "video_prompt", "audio_prompt", "text", "speakers", "speech", "split", "start", "end", "key")
-MEDIA_SUFFIXES = frozenset(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .wav .flac .mp3 .m4a .ogg .opus .aac .gif".split())
+MEDIA_SUFFIXES = frozenset(
+    ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .vob "
+    ".wav .flac .mp3 .m4a .ogg .oga .opus .aac .aif .aiff .wma .gif".split()
+)
 
 
 @dataclass(frozen=True)
@@ -109,18 +113,20 @@ def digest_of(sources: list[Source], base: Path) -> str:
 def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Media files in the order of their paths, with what their neighbours say."""
     stems: dict[Path, Path] = {}
-    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and not path.is_dir()):
+        if not file.is_file():
+            raise ValueError(f"{file}: is a link to nothing, or no file; mend it or take it away")
         if (stem := file.with_suffix("")) in stems:
             raise ValueError(f"{file}: shares its stem, and so its caption, with {stems[stem].name}; rename one of them")
         stems[stem] = file
         facts, caption = file.with_suffix(".json"), file.with_suffix(".txt")
         row: dict[str, Any] = {}
         if facts.exists():
-            row = json_object(facts.read_text(encoding="utf-8"), str(facts))
+            row = json_object(text_in(facts), str(facts))
             if "file" in row:
                 raise ValueError(f"{facts}: must not hold `file`, which is {file.name}")
         elif caption.exists():
-            row = {"text": caption.read_text(encoding="utf-8")}
+            row = {"text": text_in(caption)}
         else:
             raise ValueError(f"{file}: has no caption; write it to {caption.name} or {facts.name} in the same folder")
         yield str(facts if facts.exists() else caption), row | {"file": str(file.relative_to(folder))}
@@ -131,7 +137,10 @@ def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            require_known(reader.fieldnames or [], f"{file}, line 1")
+            names = list(reader.fieldnames or [])
+            require_known(names, f"{file}, line 1")
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{file}, line 1: the column {min(twice)} is there twice; keep one")
             for row in reader:
                 place = f"{file}, line {reader.line_num}"
                 if None in row or None in row.values():
@@ -148,10 +157,21 @@ def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a JSONL file; empty lines are passed over."""
-    with file.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield f"{file}, line {number}", json_object(line, f"{file}, line {number}")
+    for number, line in enumerate(text_in(file).split("\n"), 1):
+        if line.strip():
+            yield f"{file}, line {number}", json_object(line, f"{file}, line {number}")
+
+
+def text_in(file: Path) -> str:
+    """Text of a file, with or without a byte-order mark.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is no text in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def json_object(text: str, place: str) -> dict[str, Any]:
@@ -201,6 +221,8 @@ def source_of(row: Mapping[str, Any], base: Path, fractions: Mapping[str, float]
         raise ValueError(f"{place}: speakers must be a list of names, got {speakers!r}")
     stem = texts["file"].removesuffix(file.suffix) + (f"-{start:g}" if start else "")
     key = texts["key"] or re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
+    if not texts["key"] and (not key or not stem.isascii()):
+        key = f"{key}_{hashlib.blake2b(stem.encode(errors='surrogateescape'), digest_size=4).hexdigest()}".lstrip("_")
     for name, value in (("key", key), ("split", texts["split"] or "train")):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
             raise ValueError(f"{place}: {name} must consist of letters, digits, - and _, got {value!r}; give one in the column `{name}`")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -163,6 +160,12 @@ def test_a_set_that_was_not_built_from_recordings_is_not_touched(recordings: Pat
     assert "not built from recordings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["list.jsonl", "list.jsonl/below", "/proc/set"])
+def test_an_output_that_cannot_be_written_is_one_line(recordings: Path, capsys: Any, out: str) -> None:
+    assert build(recordings, recordings.parent / out) == 1
+    assert "must be a folder that can be written to" in capsys.readouterr().err
+
+
 def test_too_many_rejections_fail_but_lose_nothing(recordings: Path, tmp_path: Path, capsys: Any) -> None:
     assert build(recordings, tmp_path / "set", "--max-rejected", "0.05") == 1
     assert {"mute", "blind"} <= set(rejected(tmp_path / "set")) and len(clips(tmp_path / "set")) == 33
@@ -227,24 +230,20 @@ def test_a_build_of_500_clips_killed_three_times_equals_an_uninterrupted_one(tmp
         (tmp_path / f"films/{i:03d}.txt").write_text(f"film {i}")
     shutil.copy(tmp_path / "films/001.mp4", tmp_path / "films/499.mp4")
 
-    def run(out: Path, seconds: float | None) -> bool:
+    def run(out: Path, until: str = "", count: int = 0) -> bool:
+        """Builds; killed as soon as there are so many files of a name. Whether it came to its end."""
         command = [sys.executable, "-m", "baton_lightning", "shards", "build", f"{tmp_path}/films", str(out), "--seconds", "1"]
         process = subprocess.Popen([*command, "--shard-size", "50", "--workers", "2"], cwd=ROOT, start_new_session=True)
-        try:
-            return process.wait(seconds or 300) == 0
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            return False
+        while process.poll() is None:
+            time.sleep(0.02)
+            if until and len(list(out.glob(until))) >= count:
+                process.kill()
+        return process.wait() == 0
 
-    start = time.monotonic()
-    assert run(tmp_path / "whole", None)
-    whole = time.monotonic() - start
-    draws, kills = random.Random(0), 0
-    while kills < 3:
-        assert not run(tmp_path / "killed", whole * draws.uniform(0.2, 0.3)), "it ended before it was killed"
-        kills += 1
+    assert run(tmp_path / "whole")
+    for until, count in ((f"{WORK}/part-*.tar", 5), (f"{WORK}/part-*.tar", 19), ("train/clips-*.tar", 3)):
+        assert not run(tmp_path / "killed", until, count), "it ended before it was killed"
     assert not json.loads((tmp_path / "killed" / BUILD).read_text())["report"]
-    assert run(tmp_path / "killed", None)
+    assert run(tmp_path / "killed")
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
     assert len(clips(tmp_path / "whole")) == 489

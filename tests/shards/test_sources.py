@@ -127,3 +127,31 @@ def test_the_digest_knows_captions_order_and_sizes_but_not_where_the_folder_lies
     assert digest_of(sources, moved) == known != digest_of(sources[::-1], moved)
     (moved / "a.mp4").write_bytes(b"other media")
     assert digest_of(sources, moved) != known
+
+
+def test_names_in_any_script_get_keys_of_their_own(folder: Path) -> None:
+    (folder / "films").mkdir()
+    for name in ("日本 1", "中国 1", "été", "a b"):
+        (folder / f"films/{name}.mp4").write_bytes(b"media")
+        (folder / f"films/{name}.txt").write_text("x", encoding="utf-8-sig")
+    found = {source.file.stem: source.key for source in read_sources(folder / "films", SHARES)}
+    assert len(set(found.values())) == 4 and all(key.isascii() for key in found.values()) and found["a b"] == "a_b"
+    assert read_sources(folder / "films", SHARES)[0].video_prompt == "x"
+
+
+def test_what_a_folder_or_a_header_would_lose_is_named(folder: Path) -> None:
+    (folder / "list.csv").write_text("file,text,text\na.mp4,x,y\n")
+    with pytest.raises(ValueError, match="line 1: the column text is there twice"):
+        read_sources(folder / "list.csv", SHARES)
+    (folder / "films").mkdir()
+    (folder / "films/a.mp4").symlink_to(folder / "nothing.mp4")
+    with pytest.raises(ValueError, match="films/a.mp4: is a link to nothing"):
+        read_sources(folder / "films", SHARES)
+
+
+def test_texts_that_are_not_utf8_are_named(folder: Path) -> None:
+    (folder / "list.jsonl").write_bytes(b'{"file": "a.mp4", "text": "caf\xe9"}')
+    (folder / "a.txt").write_bytes(b"\xff\xe9")
+    for source, named in ((folder / "list.jsonl", "list.jsonl"), (folder, "a.txt")):
+        with pytest.raises(ValueError, match=f"{named}: is no text in UTF-8 .*save it as UTF-8"):
+            read_sources(source, SHARES)
