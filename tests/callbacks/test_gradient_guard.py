@@ -114,7 +114,7 @@ def two_ranks(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs two_ranks.py."""
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder), *words]
     environment: Any = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.slow

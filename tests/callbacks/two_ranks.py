@@ -51,7 +51,7 @@ class Sleep(Callback):
 
     def on_before_backward(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_rank == 1 and trainer.global_step == 3:
-            time.sleep(300)
+            time.sleep(3000)
 
 
 def batch(rank: int, step: int) -> Batch:
@@ -64,7 +64,7 @@ def main(folder: str, strategy: str, precision: str, action: str) -> None:
     seed_everything(0, verbose=False)
     guard = GradientGuard("skip", max_skips=2, spike=1000)
     guard.norms = [1.0] * 20
-    callbacks = {"guard": [Poison(), guard], "sleep": [Sleep(), Watchdog(4)]}[action]
+    callbacks = {"guard": [Poison(), guard], "sleep": [Sleep(), Watchdog(15)]}[action]
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy=CPUDeepSpeedStrategy(stage=int(strategy[-1])) if strategy != "ddp" else "ddp",
         precision=precision, max_steps=STEPS, max_epochs=-1, callbacks=callbacks, logger=False, enable_checkpointing=False,

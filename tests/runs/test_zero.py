@@ -63,7 +63,7 @@ def fit(base: Path) -> Callable[..., Path]:
         overlay = ["-c", f"experiments/strategy/{strategy}.yaml"]
         command = [sys.executable, "-m", "baton_lightning", "fit", *arguments(base, experiment, stage, steps, *overlay, *more)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{base}"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, done.stderr[-3000:]
         return base / "runs" / experiment / stage
 
