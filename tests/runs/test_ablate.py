@@ -13,7 +13,7 @@ import yaml
 
 from baton_lightning.__main__ import main
 from baton_lightning.runs import evidence, suite
-from baton_lightning.runs.suite import Row, Suite, read_row, read_suite, runs_of
+from baton_lightning.runs.suite import Row, Suite, read_row, read_suite, runs_of, scores_file
 
 ROOT = Path(__file__).parents[2]
 SUITES = sorted((ROOT / "experiments/suites").glob("*.yaml"))
@@ -58,10 +58,13 @@ def test_rows_share_every_stage_up_to_their_change(table: Suite) -> None:
     assert not set(full.values()) & set(folders(table, "full", seed=1).values())
 
 
-def test_a_changed_parent_makes_a_new_child(table: Suite) -> None:
+def test_a_changed_parent_makes_a_new_child_and_new_clips(table: Suite) -> None:
     longer = replace(table, common={"stage1": {"trainer.max_steps": 7}})
     before, after = folders(table, "full"), folders(longer, "full")
     assert {stage for stage in before if before[stage] != after[stage]} == {"stage1", "stage2", "stage3_joint"}
+    rows = {row.name: row for row in table.rows}
+    same = {name for name, row in rows.items() if scores_file(table, row, 0, OUT) == scores_file(longer, row, 0, OUT)}
+    assert same == {"no_planner"}  # nothing of the planner is in it; the long one takes over its steps
 
 
 def test_the_plan_free_rows_get_the_steps_of_what_they_leave_out(table: Suite) -> None:
@@ -148,7 +151,7 @@ def test_the_report_holds_every_rows_seeds_and_says_which_claims_fail(table: Sui
     table = replace(table, rows=(Row("full", "full", paper=0.82), Row("no_planner", "no planner")), seeds=(0, 1))
     for row, values in (("full", (0.5, 0.6)), ("no_planner", (0.5, 0.7))):
         for seed, value in enumerate(values):
-            folder = tmp_path / "clips" / row / f"seed-{seed}"
+            folder = scores_file(table, next(r for r in table.rows if r.name == row), seed, tmp_path).parent
             folder.mkdir(parents=True)
             scores = {name: {"mean": value} for name in evidence.SCORES}
             (folder / "scores.json").write_text(json.dumps({"tiers": {"multi": scores | {"num_clips": 9}}}))
