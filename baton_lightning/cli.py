@@ -21,6 +21,7 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
@@ -116,10 +117,21 @@ class BatonCLI(LightningCLI):
         self.chosen.base = None  # the saved configuration stands alone
         if self.subcommand != "fit":
             return
+        self._require_accelerator()
         folder = Path(self.chosen.run.root) / self.chosen.run.experiment / self.chosen.run.stage
         if self.chosen.resume == "auto" and (folder / manifest.NAME).exists():
             self._require_same(folder)
             raise Finished(f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)")
+
+    def _require_accelerator(self) -> None:
+        """Refuses a GPU's strategy on a machine without one, before it starts a process for each rank."""
+        strategy = self.chosen.trainer.strategy
+        name = str(getattr(strategy, "class_path", strategy))
+        if name.rpartition(".")[2].startswith(("DeepSpeedStrategy", "deepspeed")) and not torch.cuda.is_available():
+            raise ValueError(
+                f"trainer.strategy {name} needs CUDA GPUs, and this machine has none that torch can use; lay a strategy for CPUs over the "
+                "experiment, e.g. -c experiments/strategy/zero3_cpu.yaml, or --trainer.strategy=auto --trainer.devices=1"
+            )
 
     def _require_same(self, folder: Path) -> None:
         """Refuses to take a finished run for one of other settings."""
@@ -217,6 +229,8 @@ def run(verb: str, argv: list[str]) -> int:
     except WrongArguments as error:
         print(f"baton_lightning: error: {error}", file=sys.stderr)
         return 2
+    except MisconfigurationException as error:  # Lightning's word for a setting that this machine can't follow
+        raise ValueError(" ".join(str(error).split())) from error
     except Terminated:
         print(f"baton_lightning: terminated; {GOES_ON[verb]}", file=sys.stderr, flush=True)
         return TERMINATED

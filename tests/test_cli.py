@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from baton_lightning.__main__ import LIGHTNING, OTHERS, main
@@ -111,3 +112,10 @@ def test_a_missing_data_set_says_how_to_make_one(tmp_path, capsys):
         capsys, "fit", "-c", "experiments/stage1.yaml", f"--data.init_args.root={tmp_path}/none", f"--run.root={tmp_path}"
     )
     assert code == 1 and "shards world" in err and "Traceback" not in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
+def test_a_gpus_strategy_is_refused_without_one_before_any_rank_starts(capsys):
+    assert main(["fit", "-c", "experiments/paper/stage1.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert "needs CUDA GPUs" in said and "zero3_cpu.yaml" in said and len(said.splitlines()) == 1
