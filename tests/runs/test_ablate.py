@@ -186,7 +186,7 @@ def test_a_suite_is_trained_once_scored_and_reported(tmp_path: Path, capsys: pyt
     few = {"trainer.max_steps": 2, "data.init_args.batch_size": 4, "model.init_args.scheduler.init_args.warmup_steps": 1}
     values |= {"data": str(tmp_path / "data"), "set": {stage: few for stage in values["stages"]}, "seeds": [0], "clips": 1}
     values |= {
-        "world": "--train 12 --val 3 --test 3 --tiers single multi talk --workers 0".split(),
+        "world": "--train 12 --val 3 --test 1 --tiers single multi talk --workers 0".split(),
         "rows": ["full", "no_planner", "adaptation_alone"],
     }
     for folder in ("suites", "ablations"):
