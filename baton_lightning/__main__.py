@@ -22,6 +22,7 @@ OTHERS = {
     "estimate": ("baton_lightning.runs.estimate", "tokens, parameters and memory of an experiment, before anything is downloaded"),
     "chain": ("baton_lightning.runs.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
     "slurm": ("baton_lightning.runs.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),
+    "ablate": ("baton_lightning.runs.ablate", "rows of an ablation over seeds, from one command, with a report"),
     "demo": ("baton_lightning.runs.demo", "the whole chain on a bare CPU machine, with a report"),
 }
 

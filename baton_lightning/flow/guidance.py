@@ -1,9 +1,10 @@
 """Guidance: away from a negative condition, towards the wanted one (classifier-free guidance), per modality.
 
-    v = v(-, no plan) + plan_scale (v(-, plan) - v(-, no plan)) + scale (v(+, plan) - v(-, plan))
-                      | guidance on the plan                     | guidance on the text
+    v = v(+, plan) + (scale - 1) (v(+, plan) - v(-, plan)) + (plan_scale - 1) (v(+, plan) - v(+, no plan))
+                   | guidance on the text                  | guidance on the plan
 
-where + is the wanted text, - the negative one. With every scale at 1 all but v(+, plan) cancels and is not evaluated.
+where + is the wanted text, - the negative one. A term whose scale is 1 is not evaluated. Each direction changes one thing only, so that
+with guidance on the plan alone the transformer is asked only what training showed it (``plan_dropout`` drops plans, nothing drops texts).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Guidance:
         Args:
             dit: The transformer.
             wanted: Text and plan.
-            negative: Texts to lead away from, one for each branch; its plan is not read. Needed unless every scale is 1.
+            negative: Texts to lead away from, one for each branch; its plan is not read. Needed where a text is guided.
             options: Passed on to the transformer.
 
         Raises:
@@ -68,10 +69,10 @@ class Guidance:
         """
         guides_text = (self.video_scale, self.audio_scale) != (1, 1)
         guides_plan = self.plan_scale != 1 and wanted.plan is not None
-        if (guides_text or guides_plan) and negative is None:
+        if guides_text and negative is None:
             raise ValueError(
-                f"guidance with scales video {self.video_scale}, audio {self.audio_scale}, plan {self.plan_scale} "
-                "needs a negative condition; give one, or set every scale to 1"
+                f"guidance on the text with scales video {self.video_scale}, audio {self.audio_scale} needs a negative condition; "
+                "give one, or set both scales to 1"
             )
         skipped = () if self.skip_block is None else (self.skip_block,)
 
@@ -80,17 +81,14 @@ class Guidance:
                 told = (condition.video_context, condition.audio_context, condition.plan)
                 return dit(video, audio, t, *told, skip_blocks=skip, **options)
 
-            video_out, audio_out = at(wanted)
-            if not (guides_text or guides_plan):
-                return video_out, audio_out
-            assert negative is not None
-            planned = at(replace(negative, plan=wanted.plan), skipped)
-            video_out = extrapolate(planned[0], video_out, self.video_scale)
-            audio_out = extrapolate(planned[1], audio_out, self.audio_scale)
+            guided = positive = at(wanted)
+            if guides_text:
+                assert negative is not None
+                unwanted = at(replace(negative, plan=wanted.plan), skipped)
+                guided = (extrapolate(unwanted[0], positive[0], self.video_scale), extrapolate(unwanted[1], positive[1], self.audio_scale))
             if guides_plan:
-                unplanned = at(replace(negative, plan=None), skipped)
-                video_out = video_out + (self.plan_scale - 1) * (planned[0] - unplanned[0])
-                audio_out = audio_out + (self.plan_scale - 1) * (planned[1] - unplanned[1])
-            return video_out, audio_out
+                unplanned = at(replace(wanted, plan=None), skipped)
+                guided = tuple(g + (self.plan_scale - 1) * (p - u) for g, p, u in zip(guided, positive, unplanned, strict=True))
+            return guided
 
         return velocity

@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         help="what the generator follows: the planner's tokens, the clip's own features, another prompt's plan, no plan; "
         "`ceiling` only passes the true clip through the codecs (default: %(default)s)",
     )
+    made.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
     made.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
     made.add_argument("--video-prompt", help="a prompt of your own: what is seen")
     made.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> int:
     from tqdm import tqdm
 
     from baton_lightning.media import write_mp4
+    from baton_lightning.runs.handover import hand_over
     from baton_lightning.runs.load import load_run
     from baton_lightning.stages.plan_sources import PlannedTokens
     from baton_lightning.world.evaluate import score_folder, show
@@ -69,6 +71,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(
             f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"
         )
+    if options.dit is not None:
+        hand_over(model.dit, options.dit, source="dit", clip=model.clip)
     model.eval()
     if options.plan_scale is not None:
         model.guidance.plan_scale = options.plan_scale

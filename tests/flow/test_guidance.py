@@ -74,14 +74,24 @@ def test_the_block_is_skipped_in_negative_evaluations_alone(world):
     torch.testing.assert_close(guided[0], extrapolate(minus[0], plus[0], 2.0))
 
 
-def test_guidance_on_the_plan_leads_from_no_plan_to_the_plan(world):
+def test_guidance_on_the_plan_leads_from_no_plan_to_the_plan_at_the_wanted_text(world):
     dit, at, wanted, negative = world
     plus = dit(*at, wanted.video_context, wanted.audio_context, wanted.plan)
-    told = dit(*at, negative.video_context, negative.audio_context, wanted.plan)
-    untold = dit(*at, negative.video_context, negative.audio_context)
+    minus = dit(*at, negative.video_context, negative.audio_context, wanted.plan)
+    untold = dit(*at, wanted.video_context, wanted.audio_context)
     guided = Guidance(video_scale=4.0, audio_scale=3.0, plan_scale=2.5)(dit, wanted, negative)(*at)
-    for ours, scale, p, m, u in zip(guided, (4, 3), plus, told, untold, strict=True):
-        torch.testing.assert_close(ours, u + 2.5 * (m - u) + scale * (p - m))
+    for ours, scale, p, m, u in zip(guided, (4, 3), plus, minus, untold, strict=True):
+        torch.testing.assert_close(ours, m + scale * (p - m) + 1.5 * (p - u))
+
+
+def test_guidance_on_the_plan_alone_needs_no_negative_and_costs_two_evaluations(world):
+    dit, at, wanted, _ = world
+    counting = Counting(dit)
+    guided = Guidance(plan_scale=3.0)(counting, wanted)(*at)
+    assert len(counting.calls) == 2
+    unplanned = Guidance(plan_scale=3.0)(counting, Condition(wanted.video_context, wanted.audio_context))(*at)
+    assert len(counting.calls) == 3
+    assert not torch.allclose(guided[0], unplanned[0])
 
 
 def test_guidance_without_a_negative_is_refused(world):

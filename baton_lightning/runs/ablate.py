@@ -1,0 +1,134 @@
+"""`ablate`: a suite of ablations from one command: trains what is not trained yet, makes and scores clips, writes the report.
+
+    python -m baton_lightning ablate experiments/suites/key_rows.yaml
+
+Rows share stages: a run is named after everything that it is made of, and nothing is trained twice. Interrupted, the same command goes on.
+`--seeds` takes a part of the suite, so tasks of a Slurm array can each take a seed (`--sbatch` prints such a script).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from baton_lightning.runs import suite as suites
+from baton_lightning.runs.conductor import Conductor
+from baton_lightning.runs.suite import Suite, read_suite
+
+SBATCH = """\
+#!/bin/bash
+#SBATCH --job-name=ablate-{name}
+#SBATCH --array=0-{last}
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task={jobs}
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={out}/logs/%x-%A_%a.out
+
+# One task a seed. A task that was requeued goes on where it stopped. Make the data first, so that no two tasks do:
+#   {data}
+# and the report when all have ended:
+#   {report}
+set -euo pipefail
+cd {folder}
+seeds=({seeds})
+srun {command} --seeds "${{seeds[$SLURM_ARRAY_TASK_ID]}}"
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m baton_lightning ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("suite", type=Path, help="suite file, e.g. experiments/suites/key_rows.yaml")
+    made.add_argument("--out", type=Path, help="folder of runs, clips and logs (default: runs/<name of the suite>)")
+    made.add_argument("--report", type=Path, metavar="DIR", help="folder of evidence.json, .md and .png (default: <out>/report)")
+    made.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these of the suite's seeds")
+    made.add_argument("--rows", nargs="+", metavar="ROW", help="only these of the suite's rows")
+    made.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: %(default)s)")
+    what = made.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="say what would be run and what is there, run nothing")
+    what.add_argument("--only-report", action="store_true", help="write the report of what is there, run nothing")
+    what.add_argument("--only-data", action="store_true", help="make and cache the data, train nothing")
+    what.add_argument("--sbatch", action="store_true", help="print a Slurm script with a task a seed")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
+    suite = read_suite(options.suite)
+    if unknown := sorted(set(options.rows or ()) - {row.name for row in suite.rows}):
+        raise ValueError(f"ablate: {options.suite} has the rows {', '.join(row.name for row in suite.rows)}, got {unknown[0]!r}")
+    if options.rows:
+        suite = replace(suite, rows=tuple(row for row in suite.rows if row.name in options.rows))
+    out = options.out or Path("runs") / options.suite.stem
+    seeds = tuple(options.seeds or suite.seeds)
+    if absent := sorted(set(seeds) - set(suite.seeds)):
+        raise ValueError(f"ablate: {options.suite} has the seeds {', '.join(map(str, suite.seeds))}, got {absent[0]}")
+    if options.jobs < 1:
+        raise ValueError(f"ablate: --jobs must be at least 1, got {options.jobs}")
+    if options.sbatch:
+        print(sbatch(suite, out, options.jobs), end="")
+        return 0
+
+    from rich.console import Console
+
+    console = Console()
+    steps = suites.steps(suite, out, seeds, Path("experiments"))
+    if options.only_data:
+        steps = [step for step in steps if step.name in ("data", "encode")]
+    if options.dry_run:
+        for step in steps:
+            state = "there" if step.done.exists() else "to do"
+            console.print(f"{state}  {step.name:<28} {' '.join(step.argv)}", soft_wrap=True, highlight=False)
+        console.print(f"{len(steps)} steps, {sum(step.done.exists() for step in steps)} of them are there")
+        return 0
+    conductor = Conductor(steps, out / "logs", slots=options.jobs)
+    if not options.only_report and not conductor.conduct():
+        return 130
+    if not options.only_data:
+        show(suite, out, options.report or out / "report", seeds, conductor)
+    return 0
+
+
+def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conductor: Conductor) -> None:
+    """Writes the report and prints its headline."""
+    from rich.table import Table
+
+    from baton_lightning.runs import evidence
+
+    command = shlex.join(["python", "-m", "baton_lightning", "ablate", str(suite.path)])
+    found = evidence.write(suite, out, report, seeds, command, conductor.times)
+    known = {(row["name"], row["tier"], row["score"]): row for row in found["rows"]}
+    tiers = list(dict.fromkeys(row["tier"] for row in found["rows"]))
+    table = Table(title="P-Acc: mean over seeds [95 % interval]")
+    table.add_column("row")
+    for tier in tiers:
+        table.add_column(tier, justify="right")
+    for row in suite.rows:
+        table.add_row(row.title, *(evidence.cell(known.get((row.name, tier, "p_acc"))) for tier in tiers))
+    conductor.console.print(table)
+    kept = [claim["holds"] for claim in found["claims"]]
+    if kept:
+        conductor.console.print(f"claims: {kept.count(True)} hold, {kept.count(False)} do not, {kept.count(None)} not measured")
+    conductor.console.print(f"report   {report}/evidence.md, evidence.json, evidence.png", highlight=False)
+
+
+def sbatch(suite: Suite, out: Path, jobs: int) -> str:
+    """A Slurm script whose tasks take a seed each."""
+    command = [sys.executable, "-m", "baton_lightning", "ablate", str(suite.path), "--out", str(out)]
+    return SBATCH.format(
+        name=suite.path.stem,
+        last=len(suite.seeds) - 1,
+        jobs=jobs,
+        out=out,
+        data=shlex.join([*command, "--only-data"]),
+        report=shlex.join([*command, "--only-report"]),
+        folder=shlex.quote(str(Path.cwd())),
+        seeds=" ".join(map(str, suite.seeds)),
+        command=shlex.join([*command, "--jobs", str(jobs)]),
+    )

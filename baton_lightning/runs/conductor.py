@@ -1,0 +1,171 @@
+"""Commands that need each other's results, run side by side: a step starts when those it needs are done.
+
+A step is one command of `python -m baton_lightning` and the file whose existence says that it is finished. What is finished is not run
+again, so work that was interrupted goes on where it stopped. On a small machine two processes with one thread each are faster than one
+process with two, so every step gets one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+COUNT = re.compile(r"(\d+)/(\d+)")
+
+
+@dataclass
+class Step:
+    """One command of a plan of work.
+
+    Args:
+        name: What the user reads, also the log's name.
+        argv: Arguments of ``python -m baton_lightning``.
+        done: File whose existence says that the step is finished.
+        needs: Names of the steps that must be done before.
+    """
+
+    name: str
+    argv: list[str]
+    done: Path
+    needs: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    seconds: float = field(default=0.0)
+
+
+def last_count(log: Path) -> tuple[int, int] | None:
+    """The last ``n/total`` that a progress bar wrote to the log."""
+    if not log.exists():
+        return None
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 2000))
+        found = COUNT.findall(file.read().decode(errors="replace"))
+    return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def die_with_parent() -> None:
+    """Run in a step's process: ask Linux to end it should its conductor be killed, so that no step runs twice."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Conductor:
+    """Runs steps in order of need, ``slots`` at a time, and shows where they stand."""
+
+    def __init__(self, steps: list[Step], logs: Path, *, slots: int = 2) -> None:
+        self.steps = {step.name: step for step in steps}
+        self.logs, self.slots = logs, slots
+        self.console = Console()
+        self.times = self._read_times()
+
+    def _read_times(self) -> dict[str, float]:
+        file = self.logs / "seconds.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def _start(self, step: Step) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        with (self.logs / f"{step.name}.log").open("ab") as log:
+            step.process = subprocess.Popen(
+                [sys.executable, "-m", "baton_lightning", *step.argv],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        step.started = time.monotonic()
+        self.console.print(
+            f"[cyan]start[/]  {step.name:<16} python -m baton_lightning {' '.join(step.argv)}", highlight=False, soft_wrap=True
+        )
+
+    def _finish(self, step: Step) -> None:
+        assert step.process is not None
+        step.seconds = time.monotonic() - step.started
+        if step.process.returncode or not step.done.exists():
+            log = self.logs / f"{step.name}.log"
+            tail = "\n".join(log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()[-12:])
+            raise RuntimeError(f"step {step.name} failed with exit code {step.process.returncode}; the end of {log}:\n{tail}")
+        self._note(step)
+        self.console.print(f"[green]done[/]   {step.name:<16} {step.seconds:6.0f} s", highlight=False)
+
+    def _note(self, step: Step) -> None:
+        """Adds a step's time to what it took in earlier, interrupted runs."""
+        self.times[step.name] = round(self.times.get(step.name, 0.0) + time.monotonic() - step.started, 1)
+        (self.logs / "seconds.json").write_text(json.dumps(self.times, indent=1))
+
+    def stop(self) -> None:
+        """Asks every running step to stop, and waits."""
+        for step in self.steps.values():
+            if step.process is not None and step.process.poll() is None:
+                os.killpg(step.process.pid, signal.SIGTERM)
+                self._note(step)
+        for step in self.steps.values():
+            if step.process is not None:
+                try:
+                    step.process.wait(20)
+                except subprocess.TimeoutExpired:
+                    os.killpg(step.process.pid, signal.SIGKILL)
+
+    def run(self) -> None:
+        """Runs all steps.
+
+        Raises:
+            RuntimeError: If a step fails; the others are stopped.
+        """
+        finished = {name for name, step in self.steps.items() if step.done.exists()}
+        for name in sorted(finished, key=list(self.steps).index):
+            self.console.print(f"[green]kept[/]   {name:<16} {self.steps[name].done}", highlight=False, soft_wrap=True)
+        columns = (
+            TextColumn("{task.description:<16}"),
+            BarColumn(30),
+            TextColumn("{task.completed:>5.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+        )
+        bars: dict[str, TaskID] = {}
+        spoken = time.monotonic()
+        try:
+            with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+                while len(finished) < len(self.steps):
+                    running = [s for s in self.steps.values() if s.process is not None and s.name not in finished]
+                    for step in running:
+                        if step.process is not None and step.process.poll() is not None:
+                            self._finish(step)
+                            finished.add(step.name)
+                            progress.remove_task(bars.pop(step.name))
+                        elif count := last_count(self.logs / f"{step.name}.log"):
+                            progress.update(bars[step.name], completed=count[0], total=max(count[1], 1))
+                    running = [s for s in running if s.name not in finished]
+                    for step in self.steps.values():
+                        ready = step.process is None and step.name not in finished and finished.issuperset(step.needs)
+                        if ready and len(running) < self.slots:
+                            self._start(step)
+                            bars[step.name] = progress.add_task(step.name, total=1)
+                            running.append(step)
+                    if not self.console.is_terminal and time.monotonic() - spoken > 30:
+                        spoken = time.monotonic()
+                        counts = {s.name: last_count(self.logs / f"{s.name}.log") for s in running}
+                        self.console.print("  ".join(f"{n} {c[0]}/{c[1]}" if c else n for n, c in counts.items()), highlight=False)
+                    time.sleep(0.2)
+        finally:
+            self.stop()
+
+    def conduct(self) -> bool:
+        """Runs all steps; ``False`` if it was interrupted or terminated, which is said."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self.run()
+        except KeyboardInterrupt:
+            self.console.print("\ninterrupted; run the same command again to go on", highlight=False)
+            return False
+        return True

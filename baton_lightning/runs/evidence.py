@@ -1,0 +1,224 @@
+"""Evidence: the scores of a suite's rows over seeds, as JSON, as a page, and as a picture.
+
+The interval of a score is Student's t over the seeds' means: each seed is one training of everything, scored on the same test prompts. A
+claim holds one row against another; the report says whether it holds, with the numbers, and stays when it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from baton_lightning.runs.manifest import git_commit, write_atomically
+from baton_lightning.runs.suite import Row, Suite, scores_folder
+
+SCORES = {
+    "p_acc": "P-Acc",
+    "p_check": "P-Check",
+    "order": "Order",
+    "m_ter": "M-TER",
+    "desync": "DeSync, s",
+    "desync_p": "DeSync-P, s",
+    "id": "ID",
+}
+FALLING = ("m_ter", "desync", "desync_p")
+"""Scores of which less is better."""
+WITHIN_0_1 = ("p_acc", "p_check", "order", "id")
+CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
+
+
+def interval(values: Sequence[float], score: str) -> tuple[float, float, float]:
+    """Mean of the seeds' values and its 95 % interval; of one seed there is no interval, and low and high are ``nan``."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return mean, math.nan, math.nan
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    top = 1.0 if score in WITHIN_0_1 else math.inf
+    return mean, max(0.0, mean - half), min(top, mean + half)
+
+
+def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """One entry a row, tier and score, of the seeds that are there.
+
+    Returns:
+        ``{"name", "tier", "score", "mean", "low", "high", "seeds", "clips", "values"}``; low and high are ``None`` for a single seed.
+    """
+    entries = []
+    for row in suite.rows:
+        files = {seed: scores_folder(out, row, seed) / "scores.json" for seed in seeds}
+        found = {seed: json.loads(file.read_text())["tiers"] for seed, file in files.items() if file.exists()}
+        for tier in dict.fromkeys(tier for tiers in found.values() for tier in tiers):
+            for score in SCORES:
+                values = {seed: tiers[tier][score]["mean"] for seed, tiers in found.items() if tiers[tier][score]["mean"] is not None}
+                if not values:
+                    continue
+                mean, low, high = interval(list(values.values()), score)
+                entries.append(
+                    {
+                        "name": row.name,
+                        "tier": tier,
+                        "score": score,
+                        "mean": round(mean, 4),
+                        "low": None if math.isnan(low) else round(low, 4),
+                        "high": None if math.isnan(high) else round(high, 4),
+                        "seeds": list(values),
+                        "clips": min(tiers[tier]["num_clips"] for tiers in found.values()),
+                        "values": [round(value, 4) for value in values.values()],
+                    }
+                )
+    return entries
+
+
+def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> tuple[bool | None, str]:
+    """Whether a claim holds in a tier, and its numbers; ``None`` where a row is not there.
+
+    Args:
+        claim: ``row`` is better than ``than`` in ``score``, ``by`` an absolute margin (default 0; negative: at most that much worse) or by
+            a ``share`` of ``than``'s value, and with intervals ``apart`` if asked for.
+        tier: Tier.
+        entries: Entries by row, tier and score.
+    """
+    score = claim.get("score", "p_acc")
+    a, b = entries.get((claim["row"], tier, score)), entries.get((claim["than"], tier, score))
+    if a is None or b is None:
+        return None, "not measured"
+    gain = (b["mean"] - a["mean"]) if score in FALLING else (a["mean"] - b["mean"])
+    needed = claim["share"] * b["mean"] if "share" in claim else claim.get("by", 0.0)
+    holds = gain >= needed - 1e-9
+    if claim.get("apart"):
+        better, worse = (b, a) if score in FALLING else (a, b)
+        holds = holds and better["low"] is not None and worse["high"] is not None and better["low"] > worse["high"]
+    return holds, f"{cell(a)} against {cell(b)}"
+
+
+def sentence(claim: Mapping[str, Any]) -> str:
+    """A claim in words."""
+    score = SCORES[claim.get("score", "p_acc")]
+    if "share" in claim:
+        how = f"{score} at least {claim['share']:.0%} better"
+    elif claim.get("by", 0.0) < 0:
+        how = f"{score} at most {-claim['by']:g} worse"
+    else:
+        how = f"{score} better by at least {claim['by']:g}" if claim.get("by") else f"{score} not worse"
+    return f"{claim['row']} against {claim['than']}: {how}{', intervals apart' if claim.get('apart') else ''}"
+
+
+def cell(entry: Mapping[str, Any] | None) -> str:
+    """``mean [low, high]``, or a dash."""
+    if entry is None:
+        return "-"
+    return f"{entry['mean']:.2f}" if entry["low"] is None else f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+
+
+def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Writes ``evidence.json``, ``evidence.md`` and ``evidence.png``.
+
+    Args:
+        suite: The suite.
+        out: Folder of its runs.
+        report: Folder of the report.
+        seeds: Seeds to report.
+        command: The command that made it.
+        seconds: Wall time of every step.
+    """
+    rows = collect(suite, out, seeds)
+    if not rows:
+        raise ValueError(f"ablate: there are no scores below {out}/clips/ yet; run the suite first")
+    known = {(row["name"], row["tier"], row["score"]): row for row in rows}
+    claims = []
+    for claim in suite.claims:
+        for tier in claim["tiers"]:
+            holds, numbers = judge(claim, tier, known)
+            claims.append({"claim": sentence(claim), "tier": tier, "holds": holds, "numbers": numbers})
+    evidence = {
+        "suite": str(suite.path),
+        "command": command,
+        "commit": git_commit(),
+        "seconds": round(sum(seconds.values())),
+        "rows": rows,
+        "claims": claims,
+    }
+    report.mkdir(parents=True, exist_ok=True)
+    write_atomically(report / "evidence.json", json.dumps(evidence, indent=1) + "\n")
+    write_atomically(report / "evidence.md", page(suite, evidence))
+    draw(suite.rows, known, report / "evidence.png")
+    return evidence
+
+
+def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
+    """The report as Markdown; a function of ``evidence.json`` and the suite's titles alone."""
+    known = {(row["name"], row["tier"], row["score"]): row for row in evidence["rows"]}
+    tiers = list(dict.fromkeys(row["tier"] for row in evidence["rows"]))
+    seeds = sorted({seed for row in evidence["rows"] for seed in row["seeds"]})
+    clips = max(row["clips"] for row in evidence["rows"])
+    lines = [
+        "# Evidence",
+        "",
+        "Rows of the paper's ablation on the benchmark world, whose truth is computable. The scores are **not** a reproduction of the paper's",
+        "numbers: other data, other sizes, other judges. Its P-Acc stands beside ours in a column of its own, for the order of rows alone.",
+        "",
+        "```bash",
+        evidence["command"],
+        "```",
+        "",
+        f"Made from `{suite.path.name}` at commit `{(evidence['commit'] or 'unknown')[:12]}` in {evidence['seconds'] / 60:.0f} minutes of one-thread "
+        f"processes; seeds {', '.join(map(str, seeds))}; {clips} test prompts",
+        "a tier. Mean over seeds, [95 % interval of Student's t over seeds]. Each seed is a training of everything; prompts are the same.",
+        "",
+        "![P-Acc of every row](evidence.png)",
+    ]
+    for tier in tiers:
+        lines += [
+            "",
+            f"## {tier}",
+            "",
+            f"| row | the paper's P-Acc (other data) | {' | '.join(SCORES.values())} |",
+            "|" + "---|" * (len(SCORES) + 2),
+        ]
+        for row in suite.rows:
+            if (row.name, tier, "p_acc") in known:
+                cells = [cell(known.get((row.name, tier, score))) for score in SCORES]
+                lines.append(f"| {row.title} | {'-' if row.paper is None else f'{row.paper:.2f}'} | {' | '.join(cells)} |")
+    if evidence["claims"]:
+        lines += ["", "## Claims", "", "| claim | tier | holds | numbers |", "|---|---|---|---|"]
+        words = {True: "yes", False: "**no**", None: "not measured"}
+        lines += [f"| {c['claim']} | {c['tier']} | {words[c['holds']]} | {c['numbers']} |" for c in evidence["claims"]]
+    notes = suite.path.with_suffix(".md")
+    if notes.exists():
+        lines += ["", notes.read_text().strip()]
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: Sequence[Row], known: Mapping[tuple[str, str, str], Mapping[str, Any]], file: Path) -> None:
+    """A forest plot: P-Acc of every row with its interval and its seeds, one panel a tier."""
+    from matplotlib.figure import Figure
+
+    tiers = list(dict.fromkeys(tier for _, tier, _ in known))
+    shown = [row for row in rows if any(name == row.name for name, _, _ in known)]
+    figure = Figure(figsize=(2 + 3 * len(tiers), 1 + 0.35 * len(shown)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(tiers), sharey=True))
+    for panel, tier in zip(panels, tiers, strict=True):
+        for place, row in enumerate(shown):
+            entry = known.get((row.name, tier, "p_acc"))
+            if entry is None:
+                continue
+            if entry["low"] is not None:
+                panel.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
+            panel.plot(entry["values"], [place] * len(entry["values"]), "|", color="tab:blue", alpha=0.6)
+            panel.plot([entry["mean"]], [place], "o", color="tab:blue")
+            if row.paper is not None:
+                panel.plot([row.paper], [place], "x", color="0.7")
+        panel.set(title=tier, xlim=(-0.03, 1.03), xlabel="P-Acc")
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(shown)), [row.title for row in shown])
+    panels[0].invert_yaxis()
+    figure.suptitle("mean, 95 % interval and seeds; x: the paper's own, on other data, not comparable in level", fontsize=9)
+    part = file.with_name(file.name + ".part")
+    figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
+    part.replace(file)

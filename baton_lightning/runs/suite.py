@@ -1,0 +1,259 @@
+"""A suite of ablations: rows, each a chain of stages with changes of its own, that share whatever they have in common.
+
+A suite file names the data, the stages' files, the rows, the seeds and how many clips are scored; a row file says what it changes.
+A stage's run folder is named after a digest of everything that it is made of: its settings, its seed, and the digests of its parents. So
+two rows that agree up to a stage share its run, a row that was changed gets new folders, and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from baton_lightning.runs import settings
+from baton_lightning.runs.conductor import Step
+
+LAST = "stage3_joint"
+PLACE = ("run.root", "run.experiment")
+"""Settings that say where a run lives, not what it is."""
+ROW_KEYS = ("title", "set", "without", "steps_of", "plan", "clips_of", "paper")
+SUITE_KEYS = ("data", "world", "stages", "rows", "seeds", "clips", "set", "claims")
+ROWS = Path("../ablations")
+"""Folder of the rows' files, relative to the suite's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Args:
+        name: Name of its file.
+        title: What the table calls it.
+        changes: Stage -> dotted setting -> value.
+        without: Stages that are left out; who would start from them starts afresh.
+        steps_of: Stage -> stages whose steps it gets together, as these are in the rows that leave nothing out.
+        plan: What clips follow, as for ``generate --plan``.
+        clips_of: Stage whose transformer makes the clips.
+        paper: P-Acc of the row in the paper's own table, if it is there.
+    """
+
+    name: str
+    title: str
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    steps_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plan: str = "planned"
+    clips_of: str = LAST
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is compared, on what data, how often.
+
+    Args:
+        path: The suite's file.
+        data: Folder of the data set.
+        world: Words for ``shards world`` that make it.
+        stages: Stage -> experiment file, parents before children.
+        rows: Rows, in the table's order.
+        seeds: Seeds of training.
+        clips: Test prompts a tier.
+        common: Changes that every row gets: stage -> dotted setting -> value.
+        claims: What the report holds the scores against, see :mod:`~baton_lightning.runs.evidence`.
+    """
+
+    path: Path
+    data: Path
+    world: tuple[str, ...]
+    stages: Mapping[str, Path]
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    clips: int
+    common: Mapping[str, Mapping[str, Any]]
+    claims: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stage of a row at a seed.
+
+    Args:
+        stage: Name of the stage.
+        folder: Run folder, named after the digest.
+        words: Arguments of ``fit``.
+        needs: Folders of its parents.
+    """
+
+    stage: str
+    folder: Path
+    words: tuple[str, ...]
+    needs: tuple[Path, ...]
+
+
+def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """A YAML file that must hold some of these keys and no others.
+
+    Raises:
+        ValueError: If it is missing, is no mapping, or has another key.
+    """
+    if not path.is_file():
+        raise ValueError(f"ablate: there is no file {path}")
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"ablate: {path} must hold `key: value` lines with the keys {', '.join(keys)}")
+    if unknown := sorted(values.keys() - set(keys)):
+        raise ValueError(f"ablate: {path} has the key `{unknown[0]}`; it may have {', '.join(keys)}")
+    return values
+
+
+def read_row(path: Path, stages: Mapping[str, Path]) -> Row:
+    """A row's file.
+
+    Raises:
+        ValueError: If it names a stage that the suite does not have.
+    """
+    values = mapping(path, ROW_KEYS)
+    row = Row(
+        path.stem,
+        values.get("title", path.stem.replace("_", " ")),
+        values.get("set") or {},
+        tuple(values.get("without") or ()),
+        {stage: tuple(names) for stage, names in (values.get("steps_of") or {}).items()},
+        values.get("plan", "planned"),
+        values.get("clips_of", LAST),
+        values.get("paper"),
+    )
+    named = {*row.changes, *row.without, *row.steps_of, *(name for names in row.steps_of.values() for name in names), row.clips_of}
+    if unknown := sorted(named - set(stages)):
+        raise ValueError(f"ablate: {path} names the stage {unknown[0]!r}; the suite has {', '.join(stages)}")
+    return row
+
+
+def read_suite(path: Path) -> Suite:
+    """A suite's file with its rows.
+
+    Raises:
+        ValueError: If something is missing or misspelt; the message names the file and what it may have.
+    """
+    values = mapping(path, SUITE_KEYS)
+    if missing := [key for key in ("data", "stages", "rows", "seeds", "clips") if not values.get(key)]:
+        raise ValueError(f"ablate: {path} must have `{missing[0]}`; e.g. experiments/suites/key_rows.yaml")
+    stages = {name: (path.parent / file).resolve() for name, file in values["stages"].items()}
+    stages = {name: file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file for name, file in stages.items()}
+    rows = tuple(read_row(path.parent / ROWS / f"{name}.yaml", stages) for name in values["rows"])
+    if unknown := sorted((values.get("set") or {}).keys() - stages.keys()):
+        raise ValueError(f"ablate: {path} changes the stage {unknown[0]!r}, which it does not have")
+    return Suite(
+        path,
+        Path(values["data"]),
+        tuple(map(str, values.get("world") or ())),
+        stages,
+        rows,
+        tuple(values["seeds"]),
+        int(values["clips"]),
+        values.get("set") or {},
+        tuple(values.get("claims") or ()),
+    )
+
+
+def words_of(changes: Mapping[str, Any]) -> list[str]:
+    """Changes as arguments."""
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
+
+
+def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
+    """The runs of a row at a seed, by stage, parents first; stages that the row does not need are left out.
+
+    Args:
+        suite: The suite.
+        row: One of its rows.
+        seed: One of its seeds.
+        out: Folder of the suite's runs.
+
+    Raises:
+        ValueError: If a stage's parent is none of the stages above it.
+    """
+    runs: dict[str, Run] = {}
+    for stage, config in suite.stages.items():
+        if stage in row.without:
+            continue
+        changes = {"seed_everything": seed, "data.init_args.root": str(suite.data)}
+        changes |= {**suite.common.get(stage, {}), **row.changes.get(stage, {})}
+        if stage in row.steps_of:
+            changes["trainer.max_steps"] = sum(num_steps(suite, name) for name in row.steps_of[stage])
+        words = words_of(changes)
+        made_of = settings.read([config], [*words, *(f"--{key}=anywhere" for key in PLACE)])
+        parents = {role: Path(str(run)).name for role, run in (made_of["model"]["init_args"].get("parents") or {}).items()}
+        parents = {role: name for role, name in parents.items() if name not in row.without}
+        if unknown := [name for name in parents.values() if name not in runs]:
+            raise ValueError(f"ablate: {config} starts from {unknown[0]!r}, which must be a stage above it in {suite.path}")
+        made_of["model"]["init_args"]["parents"] = {role: runs[name].folder.name for role, name in parents.items()}
+        identity = json.dumps([suite.world, made_of], sort_keys=True, default=str)
+        folder = out / "stages" / f"{stage}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+        words += [f"--run.root={out}", "--run.experiment=stages", f"--run.stage={folder.name}"]
+        if parents:
+            words += words_of({"model.init_args.parents": {role: str(runs[name].folder) for role, name in parents.items()}})
+        needs = tuple(runs[name].folder for name in parents.values())
+        runs[stage] = Run(stage, folder, ("fit", "-c", str(config), *words), needs)
+    return runs
+
+
+def num_steps(suite: Suite, stage: str) -> int:
+    """Optimiser steps of a stage in rows that do not change them."""
+    return int(settings.read([suite.stages[stage]], words_of(suite.common.get(stage, {})))["trainer"]["max_steps"])
+
+
+def needed(runs: Mapping[str, Run], last: str) -> list[Run]:
+    """A stage's run and all that it starts from, parents first."""
+    wanted = {runs[last].folder}
+    for run in reversed(list(runs.values())):
+        if run.folder in wanted:
+            wanted |= set(run.needs)
+    return [run for run in runs.values() if run.folder in wanted]
+
+
+def scores_folder(out: Path, row: Row, seed: int) -> Path:
+    """Where a row's clips and scores of a seed lie."""
+    return out / "clips" / row.name / f"seed-{seed}"
+
+
+def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) -> list[Step]:
+    """Everything that has to be run, each thing once: seed by seed, so that a suite that is stopped has whole seeds."""
+    found: dict[str, Step] = {}
+
+    def add(step: Step) -> str:
+        found.setdefault(step.name, step)
+        return step.name
+
+    if suite.world:
+        add(Step("data", ["shards", "world", str(suite.data), *suite.world], suite.data / "index.json"))
+        encode = ["predict", "-c", str(experiments / "encode.yaml"), f"--data.init_args.root={suite.data}", f"--run.root={out}"]
+        add(Step("encode", encode, suite.data / "cache.json", ("data",)))
+    first = tuple(found)[-1:]
+    for seed in seeds:
+        for row in suite.rows:
+            runs = runs_of(suite, row, seed, out)
+            names = {run.folder: f"{run.folder.name}" for run in runs.values()}
+            for run in needed(runs, LAST if row.plan in ("planned", "shuffled") else row.clips_of):
+                needs = (*first, *(names[folder] for folder in run.needs))
+                add(Step(names[run.folder], list(run.words), run.folder / "manifest.json", needs))
+            add(clip_step(suite, row, seed, runs, out))
+    return list(found.values())
+
+
+def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: Path) -> Step:
+    """Clips of a row at a seed, and their scores."""
+    folder = scores_folder(out, row, seed)
+    follows_planner = row.plan in ("planned", "shuffled")
+    run = runs[LAST] if follows_planner else runs[row.clips_of]
+    words = ["generate", "--run", str(run.folder), "--plan", row.plan, "--num", str(suite.clips), "--out", str(folder)]
+    if follows_planner and row.clips_of != LAST:
+        words += ["--dit", str(runs[row.clips_of].folder)]
+    return Step(f"clips-{row.name}-{seed}", words, folder / "scores.json", (run.folder.name,))
