@@ -66,6 +66,7 @@ class Conductor:
     def __init__(self, steps: list[Step], logs: Path, *, slots: int = 2) -> None:
         self.steps = {step.name: step for step in steps}
         self.logs, self.slots = logs, slots
+        logs.mkdir(parents=True, exist_ok=True)
         self.console = Console()
         self.times = self._read_times()
 

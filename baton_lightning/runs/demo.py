@@ -53,9 +53,7 @@ def main(argv: list[str]) -> int:
 
     if not (options.experiments / "stage1.yaml").exists():
         raise ValueError(f"demo: no stage files in {options.experiments}/; run it in the root of a checkout or give --experiments")
-    logs = options.out / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    conductor = Conductor(plan_steps(options.out, options.data, options.experiments, clips=options.clips), logs)
+    conductor = Conductor(plan_steps(options.out, options.data, options.experiments, clips=options.clips), options.out / "logs")
     if not conductor.conduct():
         return 130
 
