@@ -160,27 +160,22 @@ def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
     lines = [
         "# Evidence",
         "",
-        "Rows of the paper's ablation on the benchmark world, whose truth is computable. The scores are **not** a reproduction of the paper's",
-        "numbers: other data, other sizes, other judges. Its P-Acc stands beside ours in a column of its own, for the order of rows alone.",
+        "Rows of the paper's ablation on the benchmark world, whose truth is computable. The scores are **not** a reproduction of the",
+        "paper's numbers: other data, other sizes, other judges. Its P-Acc has a column of its own: other data, not comparable in level.",
         "",
         "```bash",
         evidence["command"],
         "```",
         "",
-        f"Made from `{suite.path.name}` at commit `{(evidence['commit'] or 'unknown')[:12]}` in {evidence['seconds'] / 60:.0f} minutes of one-thread "
-        f"processes; seeds {', '.join(map(str, seeds))}; {clips} test prompts",
-        "a tier. Mean over seeds, [95 % interval of Student's t over seeds]. Each seed is a training of everything; prompts are the same.",
+        f"Made from `{suite.path.name}` at commit `{(evidence['commit'] or 'unknown')[:12]}` by processes of one thread that took",
+        f"{evidence['seconds'] / 60:.0f} minutes, added up. Seeds {', '.join(map(str, seeds))}; {clips} test prompts a tier,",
+        "the same for all. Cells are the mean over seeds and its [95 % interval] by Student's t; a seed is a training of everything.",
         "",
         "![P-Acc of every row](evidence.png)",
     ]
     for tier in tiers:
-        lines += [
-            "",
-            f"## {tier}",
-            "",
-            f"| row | the paper's P-Acc (other data) | {' | '.join(SCORES.values())} |",
-            "|" + "---|" * (len(SCORES) + 2),
-        ]
+        columns = ["row", "the paper's P-Acc", *SCORES.values()]
+        lines += ["", f"## {tier}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         for row in suite.rows:
             if (row.name, tier, "p_acc") in known:
                 cells = [cell(known.get((row.name, tier, score))) for score in SCORES]

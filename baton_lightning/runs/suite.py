@@ -18,6 +18,7 @@ import yaml
 
 from baton_lightning.runs import settings
 from baton_lightning.runs.conductor import Step
+from baton_lightning.runs.manifest import write_atomically
 
 LAST = "stage3_joint"
 PLACE = ("run.root", "run.experiment")
@@ -87,14 +88,25 @@ class Run:
     Args:
         stage: Name of the stage.
         folder: Run folder, named after the digest.
+        overlay: What it changes, for the file beside the folder that lies over the stage's own.
         words: Arguments of ``fit``.
         needs: Folders of its parents.
     """
 
     stage: str
     folder: Path
+    overlay: Mapping[str, Any]
     words: tuple[str, ...]
     needs: tuple[Path, ...]
+
+    @property
+    def overlay_file(self) -> Path:
+        return self.folder.with_suffix(".yaml")
+
+    def write_overlay(self) -> None:
+        """Writes the overlay; a file, as a setting of a command line can't take a whole mapping away."""
+        self.overlay_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.overlay_file, yaml.safe_dump(dict(self.overlay)))
 
 
 def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -188,8 +200,7 @@ def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
         changes |= {**suite.common.get(stage, {}), **row.changes.get(stage, {})}
         if stage in row.steps_of:
             changes["trainer.max_steps"] = sum(num_steps(suite, name) for name in row.steps_of[stage])
-        words = words_of(changes)
-        made_of = settings.read([config], [*words, *(f"--{key}=anywhere" for key in PLACE)])
+        made_of = settings.read([config], [*words_of(changes), *(f"--{key}=anywhere" for key in PLACE)])
         parents = {role: Path(str(run)).name for role, run in (made_of["model"]["init_args"].get("parents") or {}).items()}
         parents = {role: name for role, name in parents.items() if name not in row.without}
         if unknown := [name for name in parents.values() if name not in runs]:
@@ -197,11 +208,15 @@ def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
         made_of["model"]["init_args"]["parents"] = {role: runs[name].folder.name for role, name in parents.items()}
         identity = json.dumps([suite.world, made_of], sort_keys=True, default=str)
         folder = out / "stages" / f"{stage}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+        overlay: dict[str, Any] = {}
+        for key, value in changes.items():
+            overlay = settings.merge(overlay, settings.nested(key.split("."), value))
+        words = ["fit", "-c", str(config), "-c", str(folder.with_suffix(".yaml"))]
         words += [f"--run.root={out}", "--run.experiment=stages", f"--run.stage={folder.name}"]
         if parents:
             words += words_of({"model.init_args.parents": {role: str(runs[name].folder) for role, name in parents.items()}})
         needs = tuple(runs[name].folder for name in parents.values())
-        runs[stage] = Run(stage, folder, ("fit", "-c", str(config), *words), needs)
+        runs[stage] = Run(stage, folder, overlay, tuple(words), needs)
     return runs
 
 
@@ -240,8 +255,9 @@ def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) ->
     for seed in seeds:
         for row in suite.rows:
             runs = runs_of(suite, row, seed, out)
-            names = {run.folder: f"{run.folder.name}" for run in runs.values()}
+            names = {run.folder: run.folder.name for run in runs.values()}
             for run in needed(runs, LAST if row.plan in ("planned", "shuffled") else row.clips_of):
+                run.write_overlay()
                 needs = (*first, *(names[folder] for folder in run.needs))
                 add(Step(names[run.folder], list(run.words), run.folder / "manifest.json", needs))
             add(clip_step(suite, row, seed, runs, out))
