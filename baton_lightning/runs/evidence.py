@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from baton_lightning.runs.manifest import git_commit, write_atomically
-from baton_lightning.runs.suite import Row, Suite, scores_folder
+from baton_lightning.runs.suite import Row, Suite, scores_file
 
 SCORES = {
     "p_acc": "P-Acc",
@@ -51,7 +51,7 @@ def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any
     """
     entries = []
     for row in suite.rows:
-        files = {seed: scores_folder(out, row, seed) / "scores.json" for seed in seeds}
+        files = {seed: scores_file(suite, row, seed, out) for seed in seeds}
         found = {seed: json.loads(file.read_text())["tiers"] for seed, file in files.items() if file.exists()}
         for tier in dict.fromkeys(tier for tiers in found.values() for tier in tiers):
             for score in SCORES:

@@ -226,17 +226,12 @@ def num_steps(suite: Suite, stage: str) -> int:
 
 
 def needed(runs: Mapping[str, Run], last: str) -> list[Run]:
-    """A stage's run and all that it starts from, parents first."""
-    wanted = {runs[last].folder}
+    """The run whose folder has this name and all that it starts from, parents first."""
+    wanted = {last}
     for run in reversed(list(runs.values())):
-        if run.folder in wanted:
-            wanted |= set(run.needs)
-    return [run for run in runs.values() if run.folder in wanted]
-
-
-def scores_folder(out: Path, row: Row, seed: int) -> Path:
-    """Where a row's clips and scores of a seed lie."""
-    return out / "clips" / row.name / f"seed-{seed}"
+        if run.folder.name in wanted:
+            wanted |= {folder.name for folder in run.needs}
+    return [run for run in runs.values() if run.folder.name in wanted]
 
 
 def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) -> list[Step]:
@@ -256,20 +251,27 @@ def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) ->
         for row in suite.rows:
             runs = runs_of(suite, row, seed, out)
             names = {run.folder: run.folder.name for run in runs.values()}
-            for run in needed(runs, LAST if row.plan in ("planned", "shuffled") else row.clips_of):
+            clips = clip_step(suite, row, seed, runs, out)
+            for run in needed(runs, clips.needs[0]):
                 run.write_overlay()
                 needs = (*first, *(names[folder] for folder in run.needs))
                 add(Step(names[run.folder], list(run.words), run.folder / "manifest.json", needs))
-            add(clip_step(suite, row, seed, runs, out))
+            add(clips)
     return list(found.values())
 
 
 def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: Path) -> Step:
-    """Clips of a row at a seed, and their scores."""
-    folder = scores_folder(out, row, seed)
+    """Clips of a row at a seed, and their scores, in a folder named after what they are made with, as runs are."""
     follows_planner = row.plan in ("planned", "shuffled")
-    run = runs[LAST] if follows_planner else runs[row.clips_of]
-    words = ["generate", "--run", str(run.folder), "--plan", row.plan, "--num", str(suite.clips), "--out", str(folder)]
+    run, dit = runs[LAST] if follows_planner else runs[row.clips_of], runs[row.clips_of]
+    words = ["generate", "--run", str(run.folder), "--plan", row.plan, "--num", str(suite.clips)]
     if follows_planner and row.clips_of != LAST:
-        words += ["--dit", str(runs[row.clips_of].folder)]
-    return Step(f"clips-{row.name}-{seed}", words, folder / "scores.json", (run.folder.name,))
+        words += ["--dit", str(dit.folder)]
+    identity = json.dumps([run.folder.name, dit.folder.name, row.plan, suite.clips])
+    folder = out / "clips" / f"{row.name}-{seed}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    return Step(f"clips-{row.name}-{seed}", [*words, "--out", str(folder)], folder / "scores.json", (run.folder.name,))
+
+
+def scores_file(suite: Suite, row: Row, seed: int, out: Path) -> Path:
+    """Where a row's scores of a seed are, once they are made."""
+    return clip_step(suite, row, seed, runs_of(suite, row, seed, out), out).done
