@@ -102,7 +102,8 @@ def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conducto
     from baton_lightning.runs import evidence
 
     command = shlex.join(["python", "-m", "baton_lightning", "ablate", str(suite.path)])
-    found = evidence.write(suite, out, report, seeds, command, conductor.times)
+    seconds = {name: conductor.times[name] for name in conductor.steps if name in conductor.times}  # not those of an earlier suite
+    found = evidence.write(suite, out, report, seeds, command, seconds)
     known = {(row["name"], row["tier"], row["score"]): row for row in found["rows"]}
     tiers = list(dict.fromkeys(row["tier"] for row in found["rows"]))
     table = Table(title="P-Acc: mean over seeds [95 % interval]")
