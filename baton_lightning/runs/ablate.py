@@ -116,7 +116,7 @@ def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conducto
     kept = [claim["holds"] for claim in found["claims"]]
     if kept:
         conductor.console.print(f"claims: {kept.count(True)} hold, {kept.count(False)} do not, {kept.count(None)} not measured")
-    conductor.console.print(f"report   {report}/evidence.md, evidence.json, evidence.png", highlight=False)
+    conductor.console.print(f"report   {report}/evidence.md, evidence.json, evidence.png", highlight=False, soft_wrap=True)
 
 
 def sbatch(suite: Suite, out: Path, jobs: int) -> str:

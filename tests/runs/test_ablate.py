@@ -187,7 +187,7 @@ def test_a_suite_is_trained_once_scored_and_reported(tmp_path: Path, capsys: pyt
     values |= {"data": str(tmp_path / "data"), "set": {stage: few for stage in values["stages"]}, "seeds": [0], "clips": 1}
     values |= {
         "world": "--train 12 --val 3 --test 1 --tiers single multi talk --workers 0".split(),
-        "rows": ["full", "no_planner", "adaptation_alone"],
+        "rows": ["full", "adaptation_alone"],
     }
     for folder in ("suites", "ablations"):
         (tmp_path / folder).mkdir()
@@ -197,7 +197,7 @@ def test_a_suite_is_trained_once_scored_and_reported(tmp_path: Path, capsys: pyt
     command = ["ablate", str(tmp_path / "suites/few.yaml"), "--out", str(tmp_path / "out")]
     assert main(command) == 0, capsys.readouterr()
     assert "evidence.md" in capsys.readouterr().out
-    assert len(list((tmp_path / "out/stages").glob("*/manifest.json"))) == 5  # one planner in two stages, two adaptations, one joint run
+    assert len(list((tmp_path / "out/stages").glob("*/manifest.json"))) == 4  # the rows share every stage
     rows = json.loads((tmp_path / "out/report/evidence.json").read_text())["rows"]
     assert {(row["name"], row["tier"]) for row in rows} == {(n, t) for n in values["rows"] for t in ("single", "multi", "talk")}
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("manifest.json")}
