@@ -19,7 +19,7 @@ OTHERS = {
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (
         "baton_lightning.runs.bench",
-        "measure: parity with recorded Ovi forwards, speed of the data, scores of the world's controls",
+        "measure: parity with recorded Ovi forwards, speed of the data, scores of the world's controls, killed runs against whole ones",
     ),
     "convert": ("baton_lightning.runs.convert", "a released checkpoint (Ovi's) as a parent to start from"),
     "export": ("baton_lightning.runs.export", "a run's weights as sharded safetensors with configuration and model card"),
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"baton_lightning: {verb} was interrupted", file=sys.stderr)
         return 130
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("BATON_DEBUG"):
             raise
         return report(error)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -26,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
-from baton_lightning.runs import manifest, sharding
+from baton_lightning.runs import checkpoints, manifest, saving, sharding
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
@@ -153,25 +154,39 @@ class BatonCLI(LightningCLI):
     def before_fit(self) -> None:
         self.started = time.monotonic()
         folder = self.config_init.fit.run.folder
-        last = folder / "checkpoints" / "last.ckpt"
-        strategy, ranks = self.trainer.strategy, self.trainer.world_size
-        if self.chosen.resume == "auto" and self.chosen.ckpt_path is None and last.exists():
-            sharding.require_resumable(last, strategy, ranks)
-            print(f"resuming {folder}/ from {last}", flush=True)
-            self.config_init.fit.ckpt_path = str(last)
-        self.whole_weights = sharding.WholeWeights() if sharding.zero_stage(strategy) else None
+        if self.chosen.resume == "auto" and self.chosen.ckpt_path is None:
+            newest, passed_over = checkpoints.newest(folder / "checkpoints")
+            if self.trainer.is_global_zero:
+                for name, why in passed_over.items():
+                    print(f"passing over {folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
+                if newest is not None:
+                    print(f"resuming {folder}/ from {newest}", flush=True)
+            self.config_init.fit.ckpt_path = newest and str(newest)
+        if chosen := self.config_init.fit.ckpt_path:
+            sharding.require_resumable(Path(chosen).resolve(), self.trainer.strategy, self.trainer.world_size)
+        self.read_safely(chosen)
+        self.whole_weights = sharding.WholeWeights() if sharding.zero_stage(self.trainer.strategy) else None
         if self.whole_weights is not None:
             self.trainer.callbacks.append(self.whole_weights)
 
     def before_validate(self) -> None:
         sharding.refuse_shards(self.chosen.ckpt_path)
+        self.read_safely(self.chosen.ckpt_path)
 
     before_test = before_predict = before_validate
+
+    def read_safely(self, checkpoint: str | None) -> None:
+        """Checkpoints are read without running code in them, and held against their manifests, if they have one, before that."""
+        if isinstance(self.trainer.strategy.checkpoint_io, TorchCheckpointIO):
+            self.trainer.strategy.checkpoint_io = saving.PlainFile()
+        if checkpoint and checkpoints.manifest_of(path := Path(checkpoint).resolve()).exists():
+            self.trainer.callbacks.append(saving.Verified(path))
 
     def after_fit(self) -> None:
         """Exports the weights and, last of all, writes the manifest."""
         if not self.trainer.state.finished or not self.trainer.is_global_zero:
             return
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         folder = self.config_init.fit.run.folder
@@ -182,7 +197,13 @@ class BatonCLI(LightningCLI):
             with sharding.final_weights(self.trainer):
                 weights = sharding.whole_weights(self.model, left_out)
         part = folder / (manifest.WEIGHTS + ".part")
-        save_file(weights, part)
+        try:
+            save_file(weights, part)
+        except SafetensorError as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(
+                f"{folder}/ is trained, but {part} could not be written ({error}); {GOES_ON['fit']} once there is room"
+            ) from error
         part.replace(folder / manifest.WEIGHTS)
         data = self.datamodule
         described = manifest.describe(

@@ -14,6 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
 
+from baton_lightning.runs import checkpoints
+
 
 def zero_stage(strategy: Strategy | None) -> int:
     """ZeRO's stage, 1 to 3; 0 where no strategy of DeepSpeed runs."""
@@ -112,43 +114,25 @@ class WholeWeights(Callback):
             self.weights = whole_weights(pl_module, tuple(getattr(pl_module, "not_exported", ())))
 
 
-def is_complete(checkpoint: Path, world_size: int) -> bool:
-    """Whether a checkpoint can be resumed from: a file, or a folder of DeepSpeed with every rank's shards.
-
-    Args:
-        checkpoint: File or folder; links are followed.
-        world_size: Ranks of the run.
-    """
-    if checkpoint.is_file():
-        return checkpoint.stat().st_size > 0
-    latest = checkpoint / "latest"
-    if not latest.is_file():
-        return False
-    shards = checkpoint / latest.read_text().strip()
-    states = [file for file in shards.glob("*_optim_states.pt") if file.stat().st_size]
-    return len(states) >= world_size and any(shards.glob("*model_states.pt"))
-
-
 def require_resumable(checkpoint: Path, strategy: Strategy, world_size: int) -> None:
     """Refuses a checkpoint that the run's strategy cannot go on from.
 
     Raises:
-        ValueError: If it is of another kind of strategy, or was written by another number of ranks.
+        ValueError: If it is of another kind of strategy, was cut off, was written by another number of ranks, or is a folder of pickles
+            that no manifest vouches for.
     """
     sharded = checkpoint.is_dir()
-    if sharded != isinstance(strategy, DeepSpeedStrategy):
+    if checkpoint.exists() and sharded != isinstance(strategy, DeepSpeedStrategy):
         was, now = ("shards of DeepSpeed", "does not use it") if sharded else ("one file", "uses DeepSpeed")
         raise ValueError(
             f"{checkpoint} holds {was}, this run {now}; go on with the strategy it was begun with, or start the next run from a "
             "finished run's weights.safetensors through model.init_args.parents"
         )
-    if not is_complete(checkpoint, world_size):
-        raise ValueError(f"{checkpoint} is not complete for {world_size} ranks: `latest` or a rank's shards are missing")
-    if sharded:
-        shards = checkpoint / (checkpoint / "latest").read_text().strip()
-        ranks = len(list(shards.glob("*_optim_states.pt")))
-        if ranks != world_size:
-            raise ValueError(f"{checkpoint} was written by {ranks} ranks, this run has {world_size}; DeepSpeed resumes on the same number")
+    foreign = checkpoint.is_file() and not checkpoints.manifest_of(checkpoint).exists()  # loaded as weights only
+    if not foreign and (fault := checkpoints.fault(checkpoint)):
+        raise ValueError(f"{checkpoint} must be a whole checkpoint, but {fault}; give another one")
+    if sharded and (ranks := checkpoints.read(checkpoint)["ranks"]) != world_size:
+        raise ValueError(f"{checkpoint} was written by {ranks} ranks, this run has {world_size}; DeepSpeed resumes on the same number")
 
 
 def refuse_shards(checkpoint: str | Path | None) -> None:

@@ -156,7 +156,8 @@ def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Standing]) 
 
 def progress(folder: Path) -> tuple[int | None, float | None, str]:
     """Last step, its loss and the newest checkpoint of a run."""
-    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    there = [path for path in (folder / "checkpoints").glob("*.ckpt") if not path.is_symlink()]
+    checkpoints = sorted(there, key=lambda path: path.stat().st_mtime_ns)
     steps = [int(found[1]) for path in checkpoints if (found := re.search(r"step[-=](\d+)", path.name))]
     newest = checkpoints[-1].name if checkpoints else ""
     line = last_line(folder / LEDGER)

@@ -1,0 +1,239 @@
+"""Whether a killed run ends as one that nothing stopped: the same ledger byte for byte, the same weights bit for bit.
+
+A stage is trained twice on a small set of the benchmark world, on processors in float32. The first run is left alone. The second one gets
+SIGKILL, all of its processes at once, as soon as its ledger has reached a step that was drawn at random, and is started again by the same
+command; this several times. Parents of the stage are trained shortly before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from baton_lightning.runs import manifest, settings
+from baton_lightning.runs.processes import call, kill_at
+from baton_lightning.runs.standing import CACHE, LEDGER
+
+CLIPS, BATCH, SAVE_EVERY = 32, 4, 4
+PARENT_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is stopped and gone on with.
+
+    Args:
+        work: Folder of runs; a set and parents that lie there are used again.
+        stage: Name of the experiment file.
+        strategy: Name of an overlay in ``strategy/``.
+        ranks: Processes.
+        steps: Optimiser steps of a run.
+        kills: How often the second run is killed.
+        seed: Of the steps at which it is.
+        data: A cached data set; ``None`` makes one.
+        experiments: Folder of the experiment files.
+    """
+
+    work: Path
+    stage: str = "stage1"
+    strategy: str = "ddp"
+    ranks: int = 1
+    steps: int = 20
+    kills: int = 3
+    seed: int = 0
+    data: Path | None = None
+    experiments: Path = Path("experiments")
+
+    def __post_init__(self) -> None:
+        for file in (self.experiments / f"{self.stage}.yaml", self.experiments / "strategy" / f"{self.strategy}.yaml"):
+            if not file.is_file():
+                raise ValueError(f"bench resume: there is no {file}; run it in the root of a checkout or give --experiments")
+        if not 1 <= self.kills <= self.steps - 2:
+            raise ValueError(f"bench resume: --kills must be from 1 to --steps - 2 = {self.steps - 2}, got {self.kills}")
+        if self.ranks < 1:
+            raise ValueError(f"bench resume: --ranks must be at least 1, got {self.ranks}")
+
+    @property
+    def root(self) -> Path:
+        return self.data or self.work / "data"
+
+    @property
+    def kill_steps(self) -> list[int]:
+        """Steps that are in the ledger when the run is killed; none is so late that it could end before."""
+        return sorted(random.Random(self.seed).sample(range(1, self.steps - 1), self.kills))
+
+    def run(self, name: str) -> Path:
+        return self.work / "runs" / name / self.stage
+
+    def words(self, experiment: str, steps: int) -> list[str]:
+        """Settings that make a run small."""
+        return [
+            f"--run.root={self.work}/runs",
+            f"--run.experiment={experiment}",
+            f"--data.init_args.root={self.root}",
+            f"--data.init_args.batch_size={BATCH}",
+            f"--trainer.max_steps={steps}",
+            f"--trainer.val_check_interval={min(steps, 2 * SAVE_EVERY)}",
+            "--trainer.accelerator=cpu",
+            "--trainer.enable_model_summary=false",
+            "--model.init_args.scheduler.init_args.warmup_steps=1",
+        ]
+
+    def command(self, name: str) -> list[str]:
+        """How the stage is trained, first and again after every kill."""
+        often = self.work / "often.yaml"
+        callbacks = yaml.safe_load((self.experiments / "base.yaml").read_text())["trainer"]["callbacks"]
+        callbacks[0]["init_args"]["every_n_train_steps"] = SAVE_EVERY
+        often.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+        files = [self.experiments / f"{self.stage}.yaml", often, self.experiments / "strategy" / f"{self.strategy}.yaml"]
+        parents = {role: f"{self.work}/runs/parents/{stage}" for role, stage in self.parents(self.stage).items()}
+        more = [f"--model.init_args.parents={json.dumps(parents)}"] if parents else []
+        if self.strategy.startswith("zero"):
+            more += ["--model.init_args.optimizer", "torch.optim.AdamW"]  # the demo's own needs whole matrices
+        return [
+            "fit",
+            *(word for file in files for word in ("-c", str(file))),
+            *self.words(name, self.steps),
+            f"--trainer.devices={self.ranks}",
+            *more,
+        ]
+
+    def parents(self, stage: str) -> dict[str, str]:
+        """Role -> name of the stage that a stage starts from."""
+        model = settings.read([self.experiments / f"{stage}.yaml"])["model"]["init_args"]
+        return {role: Path(run).name for role, run in (model.get("parents") or {}).items()}
+
+    def prepare(self) -> None:
+        """Makes the set and trains parents, unless they are there."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        if self.data is None and not (self.root / CACHE).exists():
+            say("making a small set of the benchmark world")
+            shutil.rmtree(self.root, ignore_errors=True)
+            call(["shards", "world", str(self.root), "--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"])
+            paths = [f"--data.init_args.root={self.root}", f"--run.root={self.work}/runs", "--trainer.accelerator=cpu"]
+            call(["predict", "-c", str(self.experiments / "encode.yaml"), *paths])
+        self.prepare_parents(self.stage)
+
+    def prepare_parents(self, stage: str) -> None:
+        for parent in self.parents(stage).values():
+            self.prepare_parents(parent)
+            if not (self.work / "runs/parents" / parent / manifest.NAME).exists():
+                say(f"training {parent} for {PARENT_STEPS} steps, to start from")
+                call(["fit", "-c", str(self.experiments / f"{parent}.yaml"), *self.words("parents", PARENT_STEPS)])
+
+
+def prove(case: Case) -> dict[str, Any]:
+    """Runs a case.
+
+    Returns:
+        Figures, ``headline`` first.
+
+    Raises:
+        RuntimeError: If a run failed, or ended before it could be killed.
+    """
+    case.prepare()
+    name = f"{case.stage}-{case.strategy}-{case.ranks}"
+    whole, killed = f"{name}-whole", f"{name}-killed"
+    for experiment in (whole, killed):
+        shutil.rmtree(case.work / "runs" / experiment, ignore_errors=True)
+    started = time.monotonic()
+    call(case.command(whole))
+    say(f"uninterrupted: {case.steps} steps in {time.monotonic() - started:.0f} s")
+    reached = []
+    for step in case.kill_steps:
+        reached.append(kill_at(case.command(killed), case.run(killed) / LEDGER, step))
+        say(f"killed at step {step}; the ledger had {reached[-1]}")
+    call(case.command(killed))
+    say("went on to the end")
+    difference = first_difference(case.run(whole), case.run(killed))
+    return {
+        "headline": {"identical": difference is None, "first_difference": difference},
+        "stage": case.stage,
+        "strategy": case.strategy,
+        "ranks": case.ranks,
+        "steps": case.steps,
+        "seed": case.seed,
+        "kill_steps": case.kill_steps,
+        "ledger_at_kill": reached,
+        "seconds": round(time.monotonic() - started, 1),
+        "trained_by": shlex.join(["python", "-m", "baton_lightning", *case.command(killed)]),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("deepspeed", *manifest.PACKAGES)}},
+    }
+
+
+def first_difference(whole: Path, killed: Path) -> str | None:
+    """Where two finished runs first differ: a step and field of the ledger, else a weight; ``None`` if they do not."""
+    from safetensors.torch import load_file
+
+    ledgers = [(run / LEDGER).read_bytes() for run in (whole, killed)]
+    if ledgers[0] != ledgers[1]:
+        lines = [ledger.splitlines() for ledger in ledgers]
+        for was, now in zip(*lines, strict=False):
+            if was != now:
+                a, b = json.loads(was), json.loads(now)
+                field = next((key for key in a if a[key] != b.get(key)), "form")
+                return f"step {a['step']}: {field} is {b.get(field)}, was {a.get(field)} in the uninterrupted run"
+        return f"the ledger has {len(lines[1])} lines, {len(lines[0])} in the uninterrupted run"
+    one, other = (load_file(run / manifest.WEIGHTS) for run in (whole, killed))
+    if one.keys() != other.keys():
+        return f"weights: only one run has {min(one.keys() ^ other.keys())}"
+    bits = {key: (one[key].numpy().tobytes(), other[key].numpy().tobytes()) for key in sorted(one)}
+    return next((f"weights: {key}" for key, (a, b) in bits.items() if a != b or one[key].shape != other[key].shape), None)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# ---- the verb
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.epilog = (
+        "examples:\n  python -m baton_lightning bench resume --stage stage1 --kills 3 --json resume.json\n"
+        "  python -m baton_lightning bench resume --stage stage3_joint --strategy zero3_cpu --ranks 2"
+    )
+    add = parser.add_argument
+    add("--stage", default="stage1", help="experiment file: stage1, stage2, stage3_adapt or stage3_joint (default: %(default)s)")
+    add("--strategy", default="ddp", help="overlay of experiments/strategy: ddp, zero1_cpu, zero2_cpu or zero3_cpu (default: %(default)s)")
+    add("--ranks", type=int, default=1, help="processes (default: %(default)s)")
+    add("--kills", type=int, default=3, help="how often the second run is killed (default: %(default)s)")
+    add("--steps", type=int, default=20, help="optimiser steps of a run (default: %(default)s)")
+    add("--seed", type=int, default=0, help="draws the steps at which it is killed (default: %(default)s)")
+    add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world is made")
+    add("--work", type=Path, metavar="DIR", help="keep set, parents and runs there, and use those that are; default: a temporary folder")
+    add("--experiments", type=Path, default=Path("experiments"), help="folder of the experiment files (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write what was found; `headline` holds identical and first_difference")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Runs the case, prints a table, and exits 1 if there is a difference."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with tempfile.TemporaryDirectory(prefix="bench-resume-") as scratch:
+        values = {name: value for name, value in vars(options).items() if name in Case.__dataclass_fields__}
+        found = prove(Case(**values | {"work": (options.work or Path(scratch)).resolve()}))
+    found["command"] = shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]])
+    if options.json:
+        manifest.write_atomically(options.json, json.dumps(found, indent=1) + "\n")
+    headline = found["headline"]
+    table = Table(title="a run that was killed against one that was not", show_header=False)
+    for row in ("stage", "strategy", "ranks", "steps", "kill_steps", "seconds"):
+        table.add_row(row.replace("_", " "), str(found[row]))
+    table.add_row("ledger and weights", "identical" if headline["identical"] else f"DIFFERENT: {headline['first_difference']}")
+    Console().print(table)
+    return 0 if headline["identical"] else 1

@@ -1,0 +1,84 @@
+"""A run on two ranks that is killed behind a checkpoint and gone on with, and what the bench says of runs that differ."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from baton_lightning.runs import bench_resume
+from baton_lightning.runs.bench_resume import SAVE_EVERY, Case, first_difference, prove
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_that_was_killed_ends_as_one_that_was_not(survival: Path) -> None:
+    found = prove(Case(survival, "stage1", "ddp", ranks=2, steps=8, kills=1, seed=5))
+    assert found["headline"] == {"identical": True, "first_difference": None}
+    assert SAVE_EVERY < found["kill_steps"][0] <= found["ledger_at_kill"][0]
+
+
+def finished(folder: Path, loss: str = "0x1p+0", weight: float = 1.0, lines: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    steps = [json.dumps({"step": n, "epoch": 0, "digest": "a", "loss": loss if n == 2 else "0x0"}) + "\n" for n in range(1, lines + 1)]
+    (folder / "ledger.jsonl").write_text("".join(steps))
+    save_file({"a": torch.ones(2), "b": torch.tensor([0.0, weight])}, folder / "weights.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("other", "where"),
+    [
+        ({}, None),
+        ({"loss": "0x1.0000000000001p+0"}, "step 2: loss is 0x1.0000000000001p+0, was 0x1p+0 in the uninterrupted run"),
+        ({"lines": 2}, "the ledger has 2 lines, 3 in the uninterrupted run"),
+        ({"weight": 1 + 2**-23}, "weights: b"),
+    ],
+)
+def test_one_bit_is_a_difference_and_is_named(tmp_path: Path, other: dict, where: str | None) -> None:
+    assert first_difference(finished(tmp_path / "one"), finished(tmp_path / "two", **other)) == where
+
+
+def test_steps_to_be_killed_at_are_drawn_from_the_seed_and_leave_something_to_do(tmp_path: Path) -> None:
+    case = Case(tmp_path, steps=9, kills=3, seed=1, experiments=ROOT / "experiments")
+    again = Case(tmp_path, steps=9, kills=3, seed=2, experiments=ROOT / "experiments")
+    assert case.kill_steps == case.kill_steps != again.kill_steps
+    assert len(set(case.kill_steps)) == 3 and 1 <= min(case.kill_steps) <= max(case.kill_steps) <= 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kills": 0}, "--kills must be"),
+        ({"ranks": 0}, "--ranks"),
+        ({"stage": "stage9"}, "stage9.yaml"),
+        ({"strategy": "fsdp"}, "fsdp.yaml"),
+    ],
+)
+def test_a_case_that_cannot_be_is_refused(tmp_path: Path, wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Case(tmp_path, **{"experiments": ROOT / "experiments"} | wrong)
+
+
+@pytest.mark.parametrize("difference", [None, "weights: b"])
+def test_the_verb_writes_what_it_found_and_fails_on_a_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], difference: str | None
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(Case, "prepare", lambda case: None)
+    monkeypatch.setattr(bench_resume, "call", lambda argv: None)
+    monkeypatch.setattr(bench_resume, "kill_at", lambda argv, ledger, step: step)
+    monkeypatch.setattr(bench_resume, "first_difference", lambda whole, killed: difference)
+    parser = argparse.ArgumentParser()
+    bench_resume.add_arguments(parser)
+    options = parser.parse_args(["--stage", "stage2", "--kills", "2", "--work", str(tmp_path), "--json", f"{tmp_path}/f.json"])
+    assert bench_resume.main(options) == (difference is not None)
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["headline"] == {"identical": difference is None, "first_difference": difference}
+    assert {"command", "versions", "kill_steps", "seed", "trained_by"} <= found.keys()
+    assert ("DIFFERENT: weights: b" in capsys.readouterr().out) == (difference is not None)
