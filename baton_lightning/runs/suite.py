@@ -175,6 +175,11 @@ def read_suite(path: Path) -> Suite:
     )
 
 
+def digest(made_of: Any) -> str:
+    """Ten digits that stand for everything that a run, or a folder of clips, is made of."""
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
 def words_of(changes: Mapping[str, Any]) -> list[str]:
     """Changes as arguments."""
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
@@ -206,8 +211,7 @@ def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
         if unknown := [name for name in parents.values() if name not in runs]:
             raise ValueError(f"ablate: {config} starts from {unknown[0]!r}, which must be a stage above it in {suite.path}")
         made_of["model"]["init_args"]["parents"] = {role: runs[name].folder.name for role, name in parents.items()}
-        identity = json.dumps([suite.world, made_of], sort_keys=True, default=str)
-        folder = out / "stages" / f"{stage}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+        folder = out / "stages" / f"{stage}-{digest([suite.world, made_of])}"
         overlay: dict[str, Any] = {}
         for key, value in changes.items():
             overlay = settings.merge(overlay, settings.nested(key.split("."), value))
@@ -237,26 +241,22 @@ def needed(runs: Mapping[str, Run], last: str) -> list[Run]:
 def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) -> list[Step]:
     """Everything that has to be run, each thing once: seed by seed, so that a suite that is stopped has whole seeds."""
     found: dict[str, Step] = {}
-
-    def add(step: Step) -> str:
-        found.setdefault(step.name, step)
-        return step.name
-
     if suite.world:
-        add(Step("data", ["shards", "world", str(suite.data), *suite.world], suite.data / "index.json"))
+        found["data"] = Step("data", ["shards", "world", str(suite.data), *suite.world], suite.data / "index.json")
         encode = ["predict", "-c", str(experiments / "encode.yaml"), f"--data.init_args.root={suite.data}", f"--run.root={out}"]
-        add(Step("encode", encode, suite.data / "cache.json", ("data",)))
+        found["encode"] = Step("encode", encode, suite.data / "cache.json", ("data",))
     first = tuple(found)[-1:]
     for seed in seeds:
         for row in suite.rows:
             runs = runs_of(suite, row, seed, out)
-            names = {run.folder: run.folder.name for run in runs.values()}
             clips = clip_step(suite, row, seed, runs, out)
             for run in needed(runs, clips.needs[0]):
-                run.write_overlay()
-                needs = (*first, *(names[folder] for folder in run.needs))
-                add(Step(names[run.folder], list(run.words), run.folder / "manifest.json", needs))
-            add(clips)
+                name = run.folder.name
+                if name not in found:
+                    run.write_overlay()
+                    needs = (*first, *(folder.name for folder in run.needs))
+                    found[name] = Step(name, list(run.words), run.folder / "manifest.json", needs)
+            found[clips.name] = clips
     return list(found.values())
 
 
@@ -267,8 +267,7 @@ def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: P
     words = ["generate", "--run", str(run.folder), "--plan", row.plan, "--num", str(suite.clips)]
     if follows_planner and row.clips_of != LAST:
         words += ["--dit", str(dit.folder)]
-    identity = json.dumps([run.folder.name, dit.folder.name, row.plan, suite.clips])
-    folder = out / "clips" / f"{row.name}-{seed}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    folder = out / "clips" / f"{row.name}-{seed}-{digest([run.folder.name, dit.folder.name, row.plan, suite.clips])}"
     return Step(f"clips-{row.name}-{seed}", [*words, "--out", str(folder)], folder / "scores.json", (run.folder.name,))
 
 
