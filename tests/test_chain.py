@@ -153,6 +153,38 @@ def test_generate_takes_a_prompt_of_ones_own(base):
     assert (base / "own/prompt.mp4").exists() and not (base / "own/scores.json").exists()
 
 
+def test_generate_takes_a_file_of_prompts_and_evaluate_scores_what_it_made(base):
+    seen, heard = "a red circle on the left. first the red circle jumps.", "first a thump."
+    prompts = {key: {"video_prompt": seen.replace("red", key), "audio_prompt": heard} for key in ("red", "blue", "green")}
+    (base / "prompts.json").write_text(json.dumps(prompts))
+    words = ["--prompts", f"{base}/prompts.json", "--batch-size", "2"]
+    assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", *words, "--out", f"{base}/three"]) == 0
+    assert {file.stem for file in (base / "three").glob("*.mp4")} == set(prompts)
+    assert (base / "three/blue.mp4").read_bytes() != (base / "three/red.mp4").read_bytes()
+    assert main(["evaluate", f"{base}/three"]) == 0
+    assert json.loads((base / "three/scores.json").read_text())["tiers"]["single"]["num_clips"] == 3
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({}, "at least one prompt"),
+        ({"a/b": {"video_prompt": "x", "audio_prompt": "y"}}, "got 'a/b'"),
+        ({"a": {"video_prompt": "x"}}, "audio_prompt must be a text"),
+    ],
+)
+def test_a_file_of_prompts_that_cannot_be_used_is_refused(base, capsys, prompts, message):
+    (base / "wrong.json").write_text(json.dumps(prompts))
+    words = ["--prompts", f"{base}/wrong.json", "--out", f"{base}/never"]
+    assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", *words]) == 1
+    assert message in capsys.readouterr().err and not (base / "never").exists()
+
+
+def test_generate_says_which_parts_a_data_set_has(base, capsys):
+    assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", "--split", "ood", "--out", f"{base}/never"]) == 1
+    assert "ood" in capsys.readouterr().err
+
+
 def test_generate_repeats_itself_to_the_byte(base):
     for name in ("a", "b"):
         assert main(["generate", "--run", f"{base}/runs/e/stage3_joint", "--num", "1", "--out", f"{base}/{name}"]) == 0

@@ -66,15 +66,14 @@ class Prompt:
         return cls(values["video_prompt"], values["audio_prompt"], lines, values.get("language", "en"), values.get("tier", "all"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``from_dict`` gives the prompt back."""
-        speech = [{"speaker": line.speaker, "text": line.text} for line in self.speech]
-        return {
+        """Plain JSON values, without a tier where there is but one; ``from_dict`` gives the prompt back."""
+        values = {
             "video_prompt": self.video_prompt,
             "audio_prompt": self.audio_prompt,
-            "speech": speech,
+            "speech": [{"speaker": line.speaker, "text": line.text} for line in self.speech],
             "language": self.language,
-            "tier": self.tier,
         }
+        return values if self.tier == "all" else values | {"tier": self.tier}
 
 
 def read_prompts(file: Path) -> dict[str, Prompt]:

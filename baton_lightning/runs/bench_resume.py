@@ -1,8 +1,8 @@
 """Whether a killed run ends as one that nothing stopped: the same ledger byte for byte, the same weights bit for bit.
 
-A stage is trained twice on a small set of the benchmark world, on processors in float32. The first run is left alone. The second one gets
-SIGKILL, all of its processes at once, as soon as its ledger has reached a step that was drawn at random, and is started again by the same
-command; this several times. Parents of the stage are trained shortly before.
+A stage is trained on a small set of the benchmark world, on processors in float32. The first run is left alone. Another gets SIGKILL, all
+of its processes at once, as soon as its ledger has reached a step that was drawn at random, and is started again by the same command; this
+several times, and if wanted with further runs and other steps. Parents of the stage are trained shortly before.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class Case:
         strategy: Name of an overlay in ``strategy/``.
         ranks: Processes.
         steps: Optimiser steps of a run.
-        kills: How often the second run is killed.
-        seed: Of the steps at which it is.
+        kills: How often a run is killed.
+        repeats: Runs that are killed, each at steps of its own.
+        seed: Of the steps at which they are.
         data: A cached data set; ``None`` makes one.
         experiments: Folder of the experiment files.
     """
@@ -53,6 +54,7 @@ class Case:
     ranks: int = 1
     steps: int = 20
     kills: int = 3
+    repeats: int = 1
     seed: int = 0
     data: Path | None = None
     experiments: Path = Path("experiments")
@@ -63,17 +65,24 @@ class Case:
                 raise ValueError(f"bench resume: there is no {file}; run it in the root of a checkout or give --experiments")
         if not 1 <= self.kills <= self.steps - 2:
             raise ValueError(f"bench resume: --kills must be from 1 to --steps - 2 = {self.steps - 2}, got {self.kills}")
-        if self.ranks < 1:
-            raise ValueError(f"bench resume: --ranks must be at least 1, got {self.ranks}")
+        for name in ("ranks", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"bench resume: --{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def root(self) -> Path:
         return self.data or self.work / "data"
 
     @property
-    def kill_steps(self) -> list[int]:
-        """Steps that are in the ledger when the run is killed; none is so late that it could end before."""
-        return sorted(random.Random(self.seed).sample(range(1, self.steps - 1), self.kills))
+    def said(self) -> Path:
+        """What the latest process said."""
+        return self.work / "said.txt"
+
+    @property
+    def kill_steps(self) -> list[list[int]]:
+        """For each run, steps that are in the ledger when it is killed; none is so late that it could end before."""
+        draw = random.Random(self.seed)
+        return [sorted(draw.sample(range(1, self.steps - 1), self.kills)) for _ in range(self.repeats)]
 
     def run(self, name: str) -> Path:
         return self.work / "runs" / name / self.stage
@@ -122,9 +131,9 @@ class Case:
         if self.data is None and not (self.root / CACHE).exists():
             say("making a small set of the benchmark world")
             shutil.rmtree(self.root, ignore_errors=True)
-            call(["shards", "world", str(self.root), "--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"])
+            call(["shards", "world", str(self.root), "--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"], self.said)
             paths = [f"--data.init_args.root={self.root}", f"--run.root={self.work}/runs", "--trainer.accelerator=cpu"]
-            call(["predict", "-c", str(self.experiments / "encode.yaml"), *paths])
+            call(["predict", "-c", str(self.experiments / "encode.yaml"), *paths], self.said)
         self.prepare_parents(self.stage)
 
     def prepare_parents(self, stage: str) -> None:
@@ -132,7 +141,7 @@ class Case:
             self.prepare_parents(parent)
             if not (self.work / "runs/parents" / parent / manifest.NAME).exists():
                 say(f"training {parent} for {PARENT_STEPS} steps, to start from")
-                call(["fit", "-c", str(self.experiments / f"{parent}.yaml"), *self.words("parents", PARENT_STEPS)])
+                call(["fit", "-c", str(self.experiments / f"{parent}.yaml"), *self.words("parents", PARENT_STEPS)], self.said)
 
 
 def prove(case: Case) -> dict[str, Any]:
@@ -146,19 +155,20 @@ def prove(case: Case) -> dict[str, Any]:
     """
     case.prepare()
     name = f"{case.stage}-{case.strategy}-{case.ranks}"
-    whole, killed = f"{name}-whole", f"{name}-killed"
-    for experiment in (whole, killed):
-        shutil.rmtree(case.work / "runs" / experiment, ignore_errors=True)
+    whole = f"{name}-whole"
+    shutil.rmtree(case.work / "runs" / whole, ignore_errors=True)
     started = time.monotonic()
-    call(case.command(whole))
+    call(case.command(whole), case.said, case.ranks)
     say(f"uninterrupted: {case.steps} steps in {time.monotonic() - started:.0f} s")
-    reached = []
-    for step in case.kill_steps:
-        reached.append(kill_at(case.command(killed), case.run(killed) / LEDGER, step))
-        say(f"killed at step {step}; the ledger had {reached[-1]}")
-    call(case.command(killed))
-    say("went on to the end")
-    difference = first_difference(case.run(whole), case.run(killed))
+    reached, difference = [], None
+    for repeat, steps in enumerate(case.kill_steps):
+        killed = f"{name}-killed-{repeat}"
+        shutil.rmtree(case.work / "runs" / killed, ignore_errors=True)
+        reached.append([kill_at(case.command(killed), case.said, case.ranks, case.run(killed) / LEDGER, step) for step in steps])
+        call(case.command(killed), case.said, case.ranks)
+        found = first_difference(case.run(whole), case.run(killed))
+        say(f"killed when the ledger had {reached[-1]} steps, went on to the end: {found or 'identical'}")
+        difference = difference or found
     return {
         "headline": {"identical": difference is None, "first_difference": difference},
         "stage": case.stage,
@@ -169,7 +179,7 @@ def prove(case: Case) -> dict[str, Any]:
         "kill_steps": case.kill_steps,
         "ledger_at_kill": reached,
         "seconds": round(time.monotonic() - started, 1),
-        "trained_by": shlex.join(["python", "-m", "baton_lightning", *case.command(killed)]),
+        "trained_by": shlex.join(["python", "-m", "baton_lightning", *case.command(whole)]),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("deepspeed", *manifest.PACKAGES)}},
     }
 
@@ -210,9 +220,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stage", default="stage1", help="experiment file: stage1, stage2, stage3_adapt or stage3_joint (default: %(default)s)")
     add("--strategy", default="ddp", help="overlay of experiments/strategy: ddp, zero1_cpu, zero2_cpu or zero3_cpu (default: %(default)s)")
     add("--ranks", type=int, default=1, help="processes (default: %(default)s)")
-    add("--kills", type=int, default=3, help="how often the second run is killed (default: %(default)s)")
+    add("--kills", type=int, default=3, help="how often a run is killed (default: %(default)s)")
+    add("--repeats", type=int, default=1, help="runs that are killed, each at steps of its own (default: %(default)s)")
     add("--steps", type=int, default=20, help="optimiser steps of a run (default: %(default)s)")
-    add("--seed", type=int, default=0, help="draws the steps at which it is killed (default: %(default)s)")
+    add("--seed", type=int, default=0, help="draws the steps at which they are killed (default: %(default)s)")
     add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world is made")
     add("--work", type=Path, metavar="DIR", help="keep set, parents and runs there, and use those that are; default: a temporary folder")
     add("--experiments", type=Path, default=Path("experiments"), help="folder of the experiment files (default: %(default)s)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from baton_lightning.batch import Batch
+    from baton_lightning.metrics.prompts import Prompt
     from baton_lightning.stages.joint import JointTraining
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
@@ -27,8 +28,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
     made.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
+    made.add_argument("--split", default="test", help="part of the data set that they are from, e.g. ood (default: %(default)s)")
     made.add_argument("--video-prompt", help="a prompt of your own: what is seen")
     made.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
+    made.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='prompts of your own, as JSON: {"key": {"video_prompt": ..., "audio_prompt": ...}, ...}, or the file of Verse-Bench; clips '
+        "are named after the keys",
+    )
     made.add_argument(
         "--plan-scale", type=float, help="guidance on the plan; 1 guides nothing, 2 doubles the work (default: the run's own)"
     )
@@ -53,7 +62,10 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if bool(options.video_prompt) != bool(options.audio_prompt):
         raise ValueError("generate: --video-prompt and --audio-prompt go together; give both or neither")
-    if options.video_prompt and options.plan not in ("planned", "none"):
+    if options.prompts and options.video_prompt:
+        raise ValueError("generate: give --prompts or --video-prompt, not both")
+    own = own_prompts(options)
+    if own and options.plan not in ("planned", "none"):
         raise ValueError(f"generate: a prompt of your own has no true clip, so --plan must be planned or none, got {options.plan}")
 
     import torch
@@ -77,10 +89,14 @@ def main(argv: list[str]) -> int:
     if options.plan_scale is not None:
         model.guidance.plan_scale = options.plan_scale
     options.out.mkdir(parents=True, exist_ok=True)
-    batches = own_prompt(model, options) if options.video_prompt else held_out(data, options.num, options.batch_size)
+    if own:
+        batches = batches_of(model, own, options.batch_size)
+    else:
+        data.splits["test"] = options.split
+        batches = held_out(data, options.num, options.batch_size)
     total, scored = 0, True
     with torch.no_grad():
-        for batch, metadata in tqdm(list(batches), desc=f"generate {options.plan}", unit="batch"):
+        for batch, metadata in tqdm(batches, desc=f"generate {options.plan}", unit="batch"):
             frames, waveform = clips_of(model, batch, options.plan)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
                 file = options.out / f"{key}.mp4"
@@ -111,13 +127,37 @@ def held_out(data: Any, num: int, batch_size: int) -> list[tuple[Batch, list[dic
     return batches
 
 
-def own_prompt(model: JointTraining, options: argparse.Namespace) -> list[tuple[Batch, list[dict[str, Any]]]]:
-    """One batch with one prompt; its context comes from the run's text encoder."""
+def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
+    """Prompts that were given, by the names of their clips; empty if none were.
+
+    Raises:
+        ValueError: If a file cannot be read, is empty, or has a key that is no file name.
+    """
+    from baton_lightning.metrics.prompts import Prompt, read_prompts
+
+    if options.video_prompt:
+        return {"prompt": Prompt(options.video_prompt, options.audio_prompt)}
+    if options.prompts is None:
+        return {}
+    prompts = read_prompts(options.prompts)
+    if not prompts:
+        raise ValueError(f"generate: {options.prompts} must hold at least one prompt")
+    if wrong := [key for key in prompts if key in ("", ".", "..") or "/" in key]:
+        raise ValueError(f"generate: {options.prompts}: clips are named after their keys, so a key must be a file name, got {wrong[0]!r}")
+    return prompts
+
+
+def batches_of(model: JointTraining, prompts: dict[str, Prompt], batch_size: int) -> list[tuple[Batch, list[dict[str, Any]]]]:
+    """Prompts in batches; their contexts come from the run's text encoder, the noise from their places."""
     import torch
 
     from baton_lightning.batch import Batch
 
-    padded = model.padded(model.borrowed("text_encoder").context([options.video_prompt], [options.audio_prompt]))
-    meta = {"video_prompt": options.video_prompt, "audio_prompt": options.audio_prompt}
-    batch = Batch(["prompt"], torch.zeros(1, dtype=torch.long), 0, [options.video_prompt], [options.audio_prompt], context=padded)
-    return [(batch, [meta])]
+    encoder, batches = model.borrowed("text_encoder"), []
+    keys = list(prompts)
+    for start in range(0, len(keys), batch_size):
+        part = keys[start : start + batch_size]
+        seen, heard = ([getattr(prompts[key], name) for key in part] for name in ("video_prompt", "audio_prompt"))
+        batch = Batch(part, torch.arange(start, start + len(part)), 0, seen, heard, context=model.padded(encoder.context(seen, heard)))
+        batches.append((batch, [prompts[key].to_dict() for key in part]))
+    return batches

@@ -50,8 +50,9 @@ def test_a_heartbeat_says_step_clips_shard_and_what_the_main_thread_does(tmp_pat
 
 
 @pytest.mark.slow
-def test_of_two_ranks_the_one_that_sleeps_is_named_by_both_and_both_end(tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(tmp_path), "ddp", "32-true", "sleep"]
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+def test_of_two_ranks_the_one_that_sleeps_is_named_by_both_and_both_end(tmp_path: Path, strategy: str) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(tmp_path), strategy, "32-true", "sleep"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     told = re.findall(r"watchdog: rank (\d) has not moved for 15 s .*; behind is (.*); ending", done.stderr)

@@ -19,6 +19,7 @@ def survival(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("survival")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")  # of processes that are started
+        patch.syspath_prepend(folder)  # of those that are forked
         Case(folder).prepare()
         yield folder

@@ -1,9 +1,10 @@
-"""A run on two ranks that is killed behind a checkpoint and gone on with, and what the bench says of runs that differ."""
+"""Runs that are killed and gone on with, of every stage, and what the bench says of runs that differ."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,28 @@ from baton_lightning.runs import bench_resume
 from baton_lightning.runs.bench_resume import SAVE_EVERY, Case, first_difference, prove
 
 ROOT = Path(__file__).parents[2]
+SEED = 5
 
 
 @pytest.mark.slow
-def test_a_run_on_two_ranks_that_was_killed_ends_as_one_that_was_not(survival: Path) -> None:
-    found = prove(Case(survival, "stage1", "ddp", ranks=2, steps=8, kills=1, seed=5))
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("strategy", ["ddp", "zero2_cpu", "zero3_cpu"])
+def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(survival: Path, strategy: str, ranks: int) -> None:
+    found = prove(Case(survival, "stage1", strategy, ranks, steps=10, kills=2, repeats=3, seed=SEED))
     assert found["headline"] == {"identical": True, "first_difference": None}
-    assert SAVE_EVERY < found["kill_steps"][0] <= found["ledger_at_kill"][0]
+    assert [len(steps) for steps in found["kill_steps"]] == [2, 2, 2]
+    drawn, reached = (list(chain.from_iterable(found[key])) for key in ("kill_steps", "ledger_at_kill"))
+    assert all(step <= was for step, was in zip(drawn, reached, strict=True)) and any(step > SAVE_EVERY for step in drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "strategy", "ranks"),
+    [("stage2", "zero3_cpu", 1), ("stage3_adapt", "ddp", 2), ("stage3_joint", "zero3_cpu", 2), ("stage3_joint", "zero1_cpu", 1)],
+)
+def test_every_stage_survives_two_kills(survival: Path, stage: str, strategy: str, ranks: int) -> None:
+    found = prove(Case(survival, stage, strategy, ranks, steps=8, kills=2, seed=SEED))
+    assert found["headline"] == {"identical": True, "first_difference": None}
 
 
 def finished(folder: Path, loss: str = "0x1p+0", weight: float = 1.0, lines: int = 3) -> Path:
@@ -45,10 +61,11 @@ def test_one_bit_is_a_difference_and_is_named(tmp_path: Path, other: dict, where
 
 
 def test_steps_to_be_killed_at_are_drawn_from_the_seed_and_leave_something_to_do(tmp_path: Path) -> None:
-    case = Case(tmp_path, steps=9, kills=3, seed=1, experiments=ROOT / "experiments")
-    again = Case(tmp_path, steps=9, kills=3, seed=2, experiments=ROOT / "experiments")
+    case = Case(tmp_path, steps=9, kills=3, repeats=2, seed=1, experiments=ROOT / "experiments")
+    again = Case(tmp_path, steps=9, kills=3, repeats=2, seed=2, experiments=ROOT / "experiments")
     assert case.kill_steps == case.kill_steps != again.kill_steps
-    assert len(set(case.kill_steps)) == 3 and 1 <= min(case.kill_steps) <= max(case.kill_steps) <= 7
+    assert [len(set(steps)) for steps in case.kill_steps] == [3, 3]
+    assert all(1 <= step <= 7 for steps in case.kill_steps for step in steps) and case.kill_steps[0] != case.kill_steps[1]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +73,7 @@ def test_steps_to_be_killed_at_are_drawn_from_the_seed_and_leave_something_to_do
     [
         ({"kills": 0}, "--kills must be"),
         ({"ranks": 0}, "--ranks"),
+        ({"repeats": 0}, "--repeats"),
         ({"stage": "stage9"}, "stage9.yaml"),
         ({"strategy": "fsdp"}, "fsdp.yaml"),
     ],
@@ -71,8 +89,8 @@ def test_the_verb_writes_what_it_found_and_fails_on_a_difference(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Case, "prepare", lambda case: None)
-    monkeypatch.setattr(bench_resume, "call", lambda argv: None)
-    monkeypatch.setattr(bench_resume, "kill_at", lambda argv, ledger, step: step)
+    monkeypatch.setattr(bench_resume, "call", lambda argv, said, ranks: "")
+    monkeypatch.setattr(bench_resume, "kill_at", lambda argv, said, ranks, ledger, step: step)
     monkeypatch.setattr(bench_resume, "first_difference", lambda whole, killed: difference)
     parser = argparse.ArgumentParser()
     bench_resume.add_arguments(parser)

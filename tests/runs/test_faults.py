@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import torch
 from baton_lightning.__main__ import main
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.bench_resume import SAVE_EVERY, Case
-from baton_lightning.runs.processes import kill
+from baton_lightning.runs.processes import call
 
 STEPS = 2 * SAVE_EVERY + 2
 FAULTS = """
@@ -52,7 +53,7 @@ class Run:
 
     def __init__(self, case: Case, name: str) -> None:
         (case.root.parent / "faults.py").write_text(FAULTS)
-        self.folder = case.run(name)
+        self.folder, self.said, self.ranks = case.run(name), case.said, case.ranks
         self.argv = [*case.command(name), "--trainer.callbacks+=faults.Fault"]
         self.last = self.folder / "checkpoints" / f"step-{SAVE_EVERY}.ckpt"
 
@@ -77,7 +78,9 @@ class Run:
                     time.sleep(0.1)
             return process.returncode, said
         finally:
-            kill(process)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def steps(self) -> list[str]:
         return (self.folder / "ledger.jsonl").read_text().splitlines()
@@ -85,8 +88,8 @@ class Run:
     def goes_on(self) -> None:
         """By the same command, from the checkpoint that was whole; steps before it are those that were made."""
         before = self.steps()[:SAVE_EVERY]
-        code, said = self()
-        assert code == 0 and f"from {self.last}" in said, said[-3000:]
+        said = call(self.argv, self.said, self.ranks)
+        assert f"from {self.last}" in said, said[-3000:]
         assert self.steps()[:SAVE_EVERY] == before and [json.loads(line)["step"] for line in self.steps()] == list(range(1, STEPS + 1))
         assert (self.folder / "manifest.json").exists()
 
@@ -146,10 +149,12 @@ def test_shards_that_cannot_be_written_or_were_exchanged_are_not_opened(run: Cal
 
 
 @pytest.mark.slow
-def test_when_rank_0_dies_the_other_ends_and_the_run_goes_on_later(run: Callable[..., Run]) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_a_rank_dies_the_other_ends_and_the_run_goes_on_later(run: Callable[..., Run], rank: int) -> None:
     stopped = run("ddp", 2)
-    code, said = stopped.with_fault("kill 0")
-    assert code == -signal.SIGKILL and not (stopped.folder / "manifest.json").exists(), said[-3000:]
+    code, said = stopped.with_fault(f"kill {rank}")
+    assert code != 0 and not (stopped.folder / "manifest.json").exists(), said[-3000:]
+    assert rank or code == -signal.SIGKILL
     stopped.goes_on()
 
 

@@ -41,6 +41,18 @@ def test_another_geometry_is_refused_by_name(parent):
         hand_over(nn.Linear(3, 4), parent[0], source="planner", clip=ClipSpec(keyframe_fps=3.0))
 
 
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ({"plan_grid": (3, 2)}, r"plan_grid: .*3, 2.* != .*3, 3"),
+        ({"audio_plan_rate": 20}, "audio_plan_rate: 20 != 40"),
+    ],
+)
+def test_another_number_of_planned_tokens_a_keyframe_or_second_is_refused_by_name(parent, geometry, message):
+    with pytest.raises(ValueError, match=message):
+        hand_over(nn.Linear(3, 4), parent[0], source="planner", clip=ClipSpec(**geometry))
+
+
 def test_changed_weights_are_refused(parent):
     run, body = parent
     save_file({f"planner.{k}": v + 1 for k, v in body.state_dict().items()}, run / manifest.WEIGHTS)

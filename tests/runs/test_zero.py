@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +16,7 @@ from baton_lightning.muon import MuonAdamW
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
+from baton_lightning.runs.processes import call
 from baton_lightning.runs.sharding import require_resumable
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zero")
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
+    patch.syspath_prepend(folder)
     assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
     assert main(["predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}/runs"]) == 0
     yield folder
@@ -62,10 +61,7 @@ def fit(base: Path) -> Callable[..., Path]:
             assert main(["fit", *arguments(base, experiment, stage, steps, *more)]) == 0
             return base / "runs" / experiment / stage
         overlay = ["-c", f"experiments/strategy/{strategy}.yaml"]
-        command = [sys.executable, "-m", "baton_lightning", "fit", *arguments(base, experiment, stage, steps, *overlay, *more)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{base}"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == code, done.stderr[-3000:]
+        call(["fit", *arguments(base, experiment, stage, steps, *overlay, *more)], base / "said.txt", ranks=2, code=code)
         return base / "runs" / experiment / stage
 
     return run
@@ -121,13 +117,29 @@ def steps_of(run: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "strategy"),
-    [("stage3_joint", "zero3_cpu"), ("stage3_adapt", "zero2_cpu"), ("stage2", "zero3_cpu"), ("stage1", "zero1_cpu")],
+    [
+        ("stage3_joint", "zero3_cpu"),
+        ("stage3_adapt", "zero2_cpu"),
+        ("stage2", "zero3_cpu"),
+        ("stage1", "zero1_cpu"),
+        ("stage1", "zero3_offload_cpu"),
+    ],
 )
 def test_a_sharded_run_ends_with_the_weights_of_a_whole_one(fit: Callable[..., Path], parents: None, stage: str, strategy: str) -> None:
     more = ["--model.init_args.dit.init_args.recompute=true"] if stage == "stage3_joint" else []  # which alters no number
     through, whole = fit(f"through-{strategy}", stage, strategy, 4, *more), fit("reference", stage, None, 4)
     assert difference(through, whole) <= 1e-6
     assert not any("planner" in key for key in load_file(through / "weights.safetensors")) or not stage.startswith("stage3")
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_starts_from_a_sharded_one(fit: Callable[..., Path]) -> None:
+    sharded, whole = fit("three", "stage1", "zero3_cpu"), fit("whole", "stage1", None)
+    parent = f"--model.init_args.parents.planner={sharded}"
+    from_shards, from_whole = fit("from-three", "stage2", None, 2, parent), fit("whole", "stage2", None)
+    parents = [json.loads((run / "manifest.json").read_text())["parents"] for run in (from_shards, from_whole)]
+    assert str(sharded) in str(parents[0]) and str(whole) in str(parents[1])
+    assert difference(from_shards, from_whole) <= 1e-5
 
 
 POWER_CUT = """

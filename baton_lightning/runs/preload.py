@@ -1,0 +1,12 @@
+"""What runs on processors import, for a server that forks them (:mod:`~baton_lightning.runs.processes`)."""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}  # read when torch and deepspeed are first imported
+
+import deepspeed  # noqa: F401
+import tqdm.std
+
+import baton_lightning.cli  # noqa: F401
+
+tqdm.std.TqdmDefaultWriteLock.mp_lock = None  # a process that is killed would leave a semaphore behind for each of its bars
