@@ -39,7 +39,7 @@ demo: $(STAMP)
 	$(BIN)/python -m baton_lightning demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

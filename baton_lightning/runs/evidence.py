@@ -1,7 +1,8 @@
 """Evidence: the scores of a suite's rows over seeds, as JSON, as a page, and as a picture.
 
 The interval of a score is Student's t over the seeds' means: each seed is one training of everything, scored on the same test prompts. A
-claim holds one row against another; the report says whether it holds, with the numbers, and stays when it does not.
+claim holds the mean of one row against another's; the report says whether it holds, with the numbers and the interval of the difference,
+which seeds pair, and stays when it does not.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from baton_lightning.runs import manifest
 from baton_lightning.runs.manifest import git_commit, write_atomically
-from baton_lightning.runs.suite import Row, Suite, scores_file
+from baton_lightning.runs.suite import Row, Suite, runs_of, scores_file
 
 SCORES = {
     "p_acc": "P-Acc",
@@ -30,6 +32,9 @@ SCORES = {
 FALLING = ("m_ter", "desync", "desync_p")
 """Scores of which less is better."""
 WITHIN_0_1 = ("p_acc", "p_check", "order", "id")
+GAIN = "gain"
+"""By how much a row is better than another in some score, seed by seed."""
+PAIRED = "A claim is about means. *Better by* is the mean difference with its 95 % interval, as the seeds pair the two rows."
 CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
 
 
@@ -39,6 +44,8 @@ def interval(values: Sequence[float], score: str) -> tuple[float, float, float]:
     if n < 2:
         return mean, math.nan, math.nan
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    if score == GAIN:
+        return mean, mean - half, mean + half
     top = 1.0 if score in WITHIN_0_1 else math.inf
     return mean, max(0.0, mean - half), min(top, mean + half)
 
@@ -94,7 +101,15 @@ def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, 
     if claim.get("apart"):
         better, worse = (b, a) if score in FALLING else (a, b)
         holds = holds and better["low"] is not None and worse["high"] is not None and better["low"] > worse["high"]
-    return holds, f"{cell(a)} against {cell(b)}"
+    return holds, f"{cell(a)} against {cell(b)}; better by {gain_of(a, b, score)}"
+
+
+def gain_of(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
+    """By how much ``a`` is better than ``b``: the mean over the seeds that both have, and its interval, as the seeds pair them."""
+    values = [dict(zip(entry["seeds"], entry["values"], strict=True)) for entry in (a, b)]
+    sign = -1 if score in FALLING else 1
+    mean, low, high = interval([sign * (values[0][seed] - values[1][seed]) for seed in values[0] if seed in values[1]], GAIN)
+    return f"{mean:.2f}" if math.isnan(low) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def sentence(claim: Mapping[str, Any]) -> str:
@@ -139,7 +154,7 @@ def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: 
     evidence = {
         "suite": str(suite.path),
         "command": command,
-        "commit": git_commit(),
+        "commit": ", ".join(commits(suite, out, seeds)) or git_commit(),
         "seconds": round(sum(seconds.values())),
         "rows": rows,
         "claims": claims,
@@ -151,12 +166,24 @@ def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: 
     return evidence
 
 
+def commits(suite: Suite, out: Path, seeds: Sequence[int]) -> list[str]:
+    """The commits at which the suite's stages were trained."""
+    found = set()
+    for row in suite.rows:
+        for seed in seeds:
+            for run in runs_of(suite, row, seed, out).values():
+                if (run.folder / manifest.NAME).exists():
+                    found.add(json.loads((run.folder / manifest.NAME).read_text()).get("git_commit"))
+    return sorted(commit for commit in found if commit)
+
+
 def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
     """The report as Markdown; a function of ``evidence.json`` and the suite's titles alone."""
     known = {(row["name"], row["tier"], row["score"]): row for row in evidence["rows"]}
     tiers = list(dict.fromkeys(row["tier"] for row in evidence["rows"]))
     seeds = sorted({seed for row in evidence["rows"] for seed in row["seeds"]})
     clips = max(row["clips"] for row in evidence["rows"])
+    commit = ", ".join(f"`{text[:12]}`" for text in (evidence["commit"] or "unknown").split(", "))
     lines = [
         "# Evidence",
         "",
@@ -167,7 +194,7 @@ def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
         evidence["command"],
         "```",
         "",
-        f"Made from `{suite.path.name}` at commit `{(evidence['commit'] or 'unknown')[:12]}` by processes of one thread that took",
+        f"Made from `{suite.path.name}` at commit {commit} by processes of one thread that took",
         f"{evidence['seconds'] / 60:.0f} minutes, added up. Seeds {', '.join(map(str, seeds))}; {clips} test prompts a tier,",
         "the same for all. Cells are the mean over seeds and its [95 % interval] by Student's t; a seed is a training of everything.",
         "",
@@ -181,7 +208,7 @@ def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
                 cells = [cell(known.get((row.name, tier, score))) for score in SCORES]
                 lines.append(f"| {row.title} | {'-' if row.paper is None else f'{row.paper:.2f}'} | {' | '.join(cells)} |")
     if evidence["claims"]:
-        lines += ["", "## Claims", "", "| claim | tier | holds | numbers |", "|---|---|---|---|"]
+        lines += ["", "## Claims", "", PAIRED, "", "| claim | tier | holds | numbers |", "|---|---|---|---|"]
         words = {True: "yes", False: "**no**", None: "not measured"}
         lines += [f"| {c['claim']} | {c['tier']} | {words[c['holds']]} | {c['numbers']} |" for c in evidence["claims"]]
     notes = suite.path.with_suffix(".md")

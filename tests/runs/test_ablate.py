@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,8 +124,8 @@ def test_an_interval_is_students_over_seeds_and_a_single_seed_has_none() -> None
     assert all(math.isnan(value) for value in evidence.interval([0.4], "p_acc")[1:])
 
 
-def entry(mean: float, half: float = 0.05) -> dict[str, float]:
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+def entry(mean: float, half: float = 0.05) -> dict[str, Any]:
+    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": [0, 1], "values": [mean - half, mean + half]}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,14 @@ def test_a_claim_holds_exactly_if_margin_and_intervals_do(claim: dict, a: float,
     assert evidence.judge(claim | {"row": "full", "than": "absent"}, "multi", entries)[0] is None
 
 
+def test_a_gain_pairs_seeds_so_that_what_two_rows_share_cancels() -> None:
+    a = {"seeds": [0, 1, 2], "values": [0.1, 0.5, 0.9]}
+    b = {"seeds": [2, 1, 5], "values": [0.7, 0.3, 0.0]}
+    assert evidence.gain_of(a, b, "p_acc") == "0.20 [0.20, 0.20]"
+    assert evidence.gain_of(a, b, "desync_p") == "-0.20 [-0.20, -0.20]"
+    assert evidence.gain_of(a, b | {"seeds": [2, 7, 8]}, "p_acc") == "0.20"
+
+
 def test_the_report_holds_every_rows_seeds_and_says_which_claims_fail(table: Suite, tmp_path: Path) -> None:
     table = replace(table, rows=(Row("full", "full", paper=0.82), Row("no_planner", "no planner")), seeds=(0, 1))
     for row, values in (("full", (0.5, 0.6)), ("no_planner", (0.5, 0.7))):
@@ -161,6 +170,7 @@ def test_the_report_holds_every_rows_seeds_and_says_which_claims_fail(table: Sui
     row = next(row for row in made["rows"] if (row["name"], row["score"]) == ("full", "p_acc"))
     assert row["mean"] == 0.55 and row["seeds"] == [0, 1] and row["clips"] == 9 and np.allclose(row["values"], [0.5, 0.6])
     page = (tmp_path / "report/evidence.md").read_text()
+    assert "-0.05 [-0.69, 0.59]" in page  # of -0.0 and -0.1 with 12.7 standard errors
     assert "the command" in page and "**no**" in page and "| full | 0.82 | 0.55 [" in page
     assert (tmp_path / "report/evidence.png").stat().st_size > 1000
 
