@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def prove(case: Case) -> dict[str, Any]:
     """Runs a case.
 
     Returns:
-        Figures, ``headline`` first.
+        What was done and found; ``first_difference`` is ``None`` if there is none.
 
     Raises:
         RuntimeError: If a run failed, or ended before it could be killed.
@@ -170,7 +171,6 @@ def prove(case: Case) -> dict[str, Any]:
         say(f"killed when the ledger had {reached[-1]} steps, went on to the end: {found or 'identical'}")
         difference = difference or found
     return {
-        "headline": {"identical": difference is None, "first_difference": difference},
         "stage": case.stage,
         "strategy": case.strategy,
         "ranks": case.ranks,
@@ -178,9 +178,9 @@ def prove(case: Case) -> dict[str, Any]:
         "seed": case.seed,
         "kill_steps": case.kill_steps,
         "ledger_at_kill": reached,
+        "first_difference": difference,
         "seconds": round(time.monotonic() - started, 1),
         "trained_by": shlex.join(["python", "-m", "baton_lightning", *case.command(whole)]),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("deepspeed", *manifest.PACKAGES)}},
     }
 
 
@@ -214,12 +214,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.epilog = (
         "examples:\n  python -m baton_lightning bench resume --stage stage1 --kills 3 --json resume.json\n"
-        "  python -m baton_lightning bench resume --stage stage3_joint --strategy zero3_cpu --ranks 2"
+        "  python -m baton_lightning bench resume --stage stage1 stage3_joint --strategy ddp zero3_cpu --ranks 1 2"
     )
     add = parser.add_argument
-    add("--stage", default="stage1", help="experiment file: stage1, stage2, stage3_adapt or stage3_joint (default: %(default)s)")
-    add("--strategy", default="ddp", help="overlay of experiments/strategy: ddp, zero1_cpu, zero2_cpu or zero3_cpu (default: %(default)s)")
-    add("--ranks", type=int, default=1, help="processes (default: %(default)s)")
+    several = {"nargs": "+", "metavar": "NAME"}
+    add("--stage", **several, default=["stage1"], help="experiment files: stage1, stage2, stage3_adapt, stage3_joint (default: stage1)")
+    add(
+        "--strategy",
+        **several,
+        default=["ddp"],
+        help="overlays of experiments/strategy: ddp, zero1_cpu, ... (default: ddp)",
+    )
+    add(
+        "--ranks",
+        type=int,
+        nargs="+",
+        metavar="N",
+        default=[1],
+        help="processes; all combinations are tried (default: 1)",
+    )
     add("--kills", type=int, default=3, help="how often a run is killed (default: %(default)s)")
     add("--repeats", type=int, default=1, help="runs that are killed, each at steps of its own (default: %(default)s)")
     add("--steps", type=int, default=20, help="optimiser steps of a run (default: %(default)s)")
@@ -231,20 +244,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Runs the case, prints a table, and exits 1 if there is a difference."""
+    """Runs all combinations of what was chosen, prints a table, and exits 1 if there is a difference."""
     from rich.console import Console
     from rich.table import Table
 
+    chosen = list(product(options.stage, options.strategy, options.ranks))
+    rest = {name: getattr(options, name) for name in ("steps", "kills", "repeats", "seed", "data", "experiments")}
     with tempfile.TemporaryDirectory(prefix="bench-resume-") as scratch:
-        values = {name: value for name, value in vars(options).items() if name in Case.__dataclass_fields__}
-        found = prove(Case(**values | {"work": (options.work or Path(scratch)).resolve()}))
-    found["command"] = shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]])
+        work = (options.work or Path(scratch)).resolve()
+        cases = [Case(work, stage, strategy, ranks, **rest) for stage, strategy, ranks in chosen]
+        found = []
+        for number, case in enumerate(cases, 1):
+            say(f"{number}/{len(cases)}: {case.stage}, {case.strategy}, ranks: {case.ranks}")
+            found.append(prove(case))
+    differences = [f"{c['stage']}, {c['strategy']}, ranks: {c['ranks']}: {c['first_difference']}" for c in found if c["first_difference"]]
+    headline = {"identical": not differences, "first_difference": next(iter(differences), None)}
+    versions = {"python": platform.python_version(), **{name: version(name) for name in ("deepspeed", *manifest.PACKAGES)}}
     if options.json:
-        manifest.write_atomically(options.json, json.dumps(found, indent=1) + "\n")
-    headline = found["headline"]
-    table = Table(title="a run that was killed against one that was not", show_header=False)
-    for row in ("stage", "strategy", "ranks", "steps", "kill_steps", "seconds"):
-        table.add_row(row.replace("_", " "), str(found[row]))
-    table.add_row("ledger and weights", "identical" if headline["identical"] else f"DIFFERENT: {headline['first_difference']}")
+        command = shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]])
+        text = json.dumps({"headline": headline, "command": command, "versions": versions, "cases": found}, indent=1)
+        manifest.write_atomically(options.json, text + "\n")
+    table = Table(title="runs that were killed against one that was not")
+    for column in ("stage", "strategy", "ranks", "steps", "killed at steps", "seconds", "ledger and weights"):
+        table.add_column(column)
+    for row in found:
+        killed = "; ".join(", ".join(map(str, steps)) for steps in row["ledger_at_kill"])
+        verdict = f"DIFFERENT: {row['first_difference']}" if row["first_difference"] else "identical"
+        table.add_row(row["stage"], row["strategy"], str(row["ranks"]), str(row["steps"]), killed, f"{row['seconds']:.0f}", verdict)
     Console().print(table)
     return 0 if headline["identical"] else 1

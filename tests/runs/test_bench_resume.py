@@ -23,7 +23,7 @@ SEED = 5
 @pytest.mark.parametrize("strategy", ["ddp", "zero2_cpu", "zero3_cpu"])
 def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(survival: Path, strategy: str, ranks: int) -> None:
     found = prove(Case(survival, "stage1", strategy, ranks, steps=10, kills=2, repeats=3, seed=SEED))
-    assert found["headline"] == {"identical": True, "first_difference": None}
+    assert found["first_difference"] is None
     assert [len(steps) for steps in found["kill_steps"]] == [2, 2, 2]
     drawn, reached = (list(chain.from_iterable(found[key])) for key in ("kill_steps", "ledger_at_kill"))
     assert all(step <= was for step, was in zip(drawn, reached, strict=True)) and any(step > SAVE_EVERY for step in drawn)
@@ -36,7 +36,7 @@ def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(s
 )
 def test_every_stage_survives_two_kills(survival: Path, stage: str, strategy: str, ranks: int) -> None:
     found = prove(Case(survival, stage, strategy, ranks, steps=8, kills=2, seed=SEED))
-    assert found["headline"] == {"identical": True, "first_difference": None}
+    assert found["first_difference"] is None
 
 
 def finished(folder: Path, loss: str = "0x1p+0", weight: float = 1.0, lines: int = 3) -> Path:
@@ -94,9 +94,13 @@ def test_the_verb_writes_what_it_found_and_fails_on_a_difference(
     monkeypatch.setattr(bench_resume, "first_difference", lambda whole, killed: difference)
     parser = argparse.ArgumentParser()
     bench_resume.add_arguments(parser)
-    options = parser.parse_args(["--stage", "stage2", "--kills", "2", "--work", str(tmp_path), "--json", f"{tmp_path}/f.json"])
+    options = parser.parse_args(
+        ["--stage", "stage1", "stage2", "--ranks", "1", "2", "--kills", "2", "--work", str(tmp_path), "--json", f"{tmp_path}/f.json"]
+    )
     assert bench_resume.main(options) == (difference is not None)
     found = json.loads((tmp_path / "f.json").read_text())
-    assert found["headline"] == {"identical": difference is None, "first_difference": difference}
-    assert {"command", "versions", "kill_steps", "seed", "trained_by"} <= found.keys()
-    assert ("DIFFERENT: weights: b" in capsys.readouterr().out) == (difference is not None)
+    first = None if difference is None else "stage1, ddp, ranks: 1: weights: b"
+    assert found["headline"] == {"identical": difference is None, "first_difference": first}
+    assert [(case["stage"], case["ranks"]) for case in found["cases"]] == [("stage1", 1), ("stage1", 2), ("stage2", 1), ("stage2", 2)]
+    assert {"command", "versions"} <= found.keys() and {"kill_steps", "seed", "trained_by"} <= found["cases"][0].keys()
+    assert ("DIFFERENT" in capsys.readouterr().out) == (difference is not None)
