@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.patch_perceiver import resize
 from baton_lightning.frozen.siglip import Siglip2, SiglipPerceiver, TinySiglip
+from baton_lightning.world.clips import make_clip
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,21 @@ def test_a_saved_tower_loads_by_path(tower, tmp_path):
     tower.save_pretrained(tmp_path)
     pictures = frames(1, 2, 30, 40)
     torch.testing.assert_close(Siglip2(str(tmp_path), grid=(2, 2))(pictures), SiglipPerceiver(copy.deepcopy(tower), (2, 2))(pictures))
+
+
+def test_a_token_says_where_it_is_and_not_when() -> None:
+    """What spatial positions of a plan repeat, and temporal ones alone can tell, with features of frames seen one by one."""
+    clip = ClipSpec()
+    count, (rows, columns) = round(clip.seconds * clip.keyframe_fps), clip.plan_grid
+    perceiver = TinySiglip(grid=clip.plan_grid, width=clip.video_plan_width)
+    films = [make_clip(0, i, "multi", clip).frames for i in range(64)]
+    keyframes = torch.stack([torch.as_tensor(film)[:: len(film) // count][:count] for film in films])
+    features = perceiver(keyframes).double().flatten(1, 3)
+    axes = (torch.arange(n, dtype=torch.double) for n in (count, rows, columns))
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
+    seen, held_out = (torch.nn.functional.pad(part.flatten(0, 1), (0, 1), value=1.0) for part in (features[:48], features[48:]))
+    ridge = 1e-3 * torch.eye(seen.shape[1], dtype=torch.double)
+    weights = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ places.repeat(48, 1))
+    error = (held_out @ weights - places.repeat(16, 1)).square().mean(0)
+    when, row, column = (1 - error / places.var(0, correction=0)).tolist()
+    assert row > 0.8 and column > 0.8 and when < 0.1
