@@ -41,8 +41,8 @@ class EMA(Callback):
         """What the manifest says of them."""
 
     # ---- training
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens to the optimiser.
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listens to the optimiser, also of a run that goes on from its last step and never starts to train.
 
         Raises:
             ValueError: If there are several, or one steps weights in half precision.

@@ -31,11 +31,24 @@ class Record:
 
     Args:
         stages: The chain.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
 
     def __init__(self, stages: dict[str, Stage]) -> None:
         self.path = next(iter(stages.values())).folder.parent / RECORD
-        self.stages: dict[str, dict[str, Any]] = json.loads(self.path.read_text())["stages"] if self.path.exists() else {}
+        self.stages: dict[str, dict[str, Any]] = {}
+        if not self.path.exists():
+            return
+        try:
+            self.stages = json.loads(self.path.read_bytes())["stages"]
+            if not all({"pid", "host"} <= entry.keys() or "job" in entry or not entry for entry in self.stages.values()):
+                raise ValueError("an entry has neither job nor pid and host")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"chain: {self.path} is damaged ({error}); it only says who works on which stage: delete it once nobody does"
+            ) from error
 
     def note(self, name: str, **entry: Any) -> None:
         """Writes down who works on a stage; nothing means nobody."""
@@ -65,10 +78,17 @@ def alive(entry: dict[str, Any]) -> bool:
 
 
 def squeue() -> dict[str, str]:
-    """Job -> running or queued, of this user's jobs; empty where there is no SLURM."""
+    """Job -> running or queued, of this user's jobs; empty where there is no SLURM.
+
+    Raises:
+        ValueError: If SLURM does not answer.
+    """
     if shutil.which("squeue") is None:
         return {}
-    lines = subprocess.run(["squeue", "--noheader", "--me", "--format=%F %T"], capture_output=True, text=True).stdout.splitlines()
+    done = subprocess.run(["squeue", "--noheader", "--me", "--format=%F %T"], capture_output=True, text=True)
+    if done.returncode:  # taking its silence for an empty queue, a job would be submitted twice
+        raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
+    lines = done.stdout.splitlines()
     found: dict[str, str] = {}
     for job, _, state in (line.strip().partition(" ") for line in lines):
         if state in QUEUE and found.get(job) != "running":  # one running task makes a running array
@@ -140,7 +160,7 @@ def submit(stages: dict[str, Stage], chain: Path, words: list[str], options: arg
     """Submits what is due as jobs that wait for each other; a stage of an array waits for its own task of the parent's array.
 
     Raises:
-        ValueError: If a stage of any task is stale or of other settings, or sbatch refuses.
+        ValueError: If a stage of any task is stale or of other settings, a process works on one, or sbatch refuses.
     """
     experiment = next(iter(stages.values())).folder.parent.name
     variants = [slurm.with_own_folder(task, experiment) for task in slurm.tasks(options.grid, options.array)]
@@ -155,7 +175,9 @@ def submit(stages: dict[str, Stage], chain: Path, words: list[str], options: arg
             print(f"chain: {name} is finished")
             continue
         if busy := record.busy().get(name):
-            jobs[name] = record.jobs.get(name, "")
+            if name not in record.jobs:
+                raise ValueError(f"chain: {name} is {busy} as a process, which no job can wait for ({record.stages[name]}); wait for it")
+            jobs[name] = record.jobs[name]
             print(f"chain: {name} is {busy} already: {record.stages[name]}")
             continue
         array = bool(variants) and stage.verb == "fit"

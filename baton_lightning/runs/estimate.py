@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,10 +42,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="Everything after the options below goes to the experiment, e.g. --clip.plan_grid '[9, 9]'. Nothing is read or downloaded: "
         "networks are built on the meta device, language models from their published sizes or a local config.json.",
+        allow_abbrev=False,
     )
     made.add_argument("-c", "--config", action="append", required=True, help="experiment file, as for `fit`; several overlay each other")
     made.add_argument("--gpus", type=int, help="GPUs the states are divided over (default: trainer.devices x trainer.num_nodes)")
-    made.add_argument("--gpu-memory", type=float, default=80.0, help="memory of one, in GiB (default: %(default)s)")
+    made.add_argument("--gpu-memory", type=gigabytes, default=80.0, help="memory of one, in GiB, e.g. 80 or 80GB (default: %(default)s)")
     made.add_argument("--prompt-tokens", type=int, default=256, help="tokens of both prompts, for the planner (default: %(default)s)")
     made.add_argument("--clips", type=int, default=1_500_000, help="clips of the data set (default: %(default)s, the paper's)")
     made.add_argument("--tflops", type=float, default=989.0, help="peak of a GPU in bf16, in TFLOP/s (default: %(default)s, an H100)")
@@ -52,8 +54,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def gigabytes(text: str) -> float:
+    """A number, with or without its unit, as cards are called."""
+    return float(re.sub(r"(?i)\s*gi?b$", "", text))
+
+
 def main(argv: list[str]) -> int:
     options, rest = parser().parse_known_args(argv)
+    for name in ("gpus", "gpu_memory", "prompt_tokens", "clips", "tflops", "mfu"):
+        if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
+            raise ValueError(f"estimate: --{name.replace('_', '-')} must be positive and finite, got {value:g}")
     from rich.console import Console
 
     model, settings = build([*(word for file in options.config for word in ("-c", file)), *rest])

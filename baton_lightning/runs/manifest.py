@@ -37,8 +37,11 @@ def read(run: Path) -> dict[str, Any]:
             f"the run {run}/ is not finished (no {NAME}); finish it, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`"
         )
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        manifest = json.loads(path.read_bytes())
+        if not isinstance(manifest, dict) or "weights_sha256" not in manifest:
+            raise ValueError("it names no weights_sha256")
+        return manifest
+    except ValueError as error:  # no JSON, no text, no manifest
         raise ValueError(f"{path} is damaged ({error}); train the run again or restore the file") from error
 
 

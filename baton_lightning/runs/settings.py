@@ -29,7 +29,7 @@ def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dic
     merged: dict[str, Any] = {}
     for config in configs:
         for path in chain(Path(config)):
-            values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            values = parsed(path.read_bytes(), str(path))
             if not isinstance(values, dict):
                 raise ValueError(f"configuration: {path} must hold `key: value` lines, got a {type(values).__name__}")
             merged = merge(merged, values)
@@ -41,6 +41,18 @@ def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dic
     except OmegaConfBaseException as error:
         names = " ".join(map(str, configs))
         raise ValueError(f"configuration: {names}: {' '.join(str(error).split())}; check the spelling") from error
+
+
+def parsed(text: str | bytes, where: str) -> Any:
+    """YAML as plain values, interpolations as they stand.
+
+    Raises:
+        ValueError: Naming where it is none.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.create(text if isinstance(text, str) else text.decode()), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"configuration: {where} must be YAML: {' '.join(str(error).split())}") from error
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +84,7 @@ def overrides(words: list[str]) -> dict[str, Any]:
         if "${" in value:
             found[key[2:]] = value
         else:
-            found[key[2:]] = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))["value"]  # type: ignore[index,call-overload]
+            found[key[2:]] = parsed(f"value: {value}", word)["value"]
     return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
 
@@ -99,6 +100,18 @@ def final_weights(trainer: Trainer) -> Iterator[None]:
         yield
 
 
+class EndingLoop(_FitLoop):
+    """Lightning's loop, which also starts and ends training where a run that goes on from its last step has nothing left to train."""
+
+    def run(self) -> None:
+        self.setup_data()
+        if not self.skip:
+            super().run()
+            return
+        self.on_run_start()
+        self.on_run_end()
+
+
 class WholeWeights(Callback):
     """Gathers a sharded run's weights when training ends, while the shards are still in place.
 
@@ -108,6 +121,9 @@ class WholeWeights(Callback):
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        trainer.fit_loop.__class__ = EndingLoop  # a run killed between its last checkpoint and its manifest would hand on no weights
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with final_weights(trainer):

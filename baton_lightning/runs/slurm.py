@@ -19,6 +19,8 @@ from typing import Any
 
 from baton_lightning.runs import settings
 
+SECTIONS = ("base", "seed_everything", "clip", "run", "data", "model", "trainer", "optimizer", "lr_scheduler", "weights_only")
+"""Of the settings that a task may be given. `resume` and `ckpt_path` are not among them: every start would begin there again."""
 RUN = ("--run.root", "--run.experiment", "--run.stage")
 
 TEMPLATE = """\
@@ -123,7 +125,10 @@ def tasks(grid: list[str], listed: Path | None) -> list[list[str]]:
     if listed is not None:
         if not listed.is_file():
             raise ValueError(f"slurm: there is no list {listed}; write one line of overrides a task, e.g. `--seed_everything=1`")
-        lines = [shlex.split(line, comments=True) for line in listed.read_text().splitlines()]
+        try:
+            lines = [shlex.split(line, comments=True) for line in listed.read_text().splitlines()]
+        except ValueError as error:  # a quotation that is not closed, or no text
+            raise ValueError(f"slurm: {listed} must hold overrides as a shell would take them: {error}") from error
         if not any(lines):
             raise ValueError(f"slurm: {listed} must hold one line of overrides a task, it holds none")
         return [line for line in lines if line]
@@ -174,6 +179,8 @@ def script(
     chosen = settings.read(configs, words)
     variants = tasks(options.grid, options.array)
     asked = resources(options, chosen, array=bool(variants))
+    for words_of_task in [words, *variants]:
+        require_settings(words_of_task)
     experiment = str((chosen.get("run") or {}).get("experiment", "demo"))
     variants = [with_own_folder(variant, experiment) for variant in variants]
     folders = [settings.folder(settings.read(configs, [*words, *variant])) for variant in variants or [[]]]
@@ -206,6 +213,19 @@ def script(
         command=shlex.join(command) + (' "${overrides[@]}"' if variants else ""),
     )
     return text, asked, folders
+
+
+def require_settings(words: list[str]) -> None:
+    """Refuses overrides that the job would end with, or never get past, once it has waited in the queue.
+
+    Raises:
+        ValueError: If a word is no setting of an experiment, or says where every start of a requeued job would begin again.
+    """
+    for key in settings.overrides(words):
+        if key in ("resume", "ckpt_path"):
+            raise ValueError(f"slurm: a job that is requeued goes on from its own last checkpoint, with --{key} it would begin there again")
+        if key.split(".")[0].rstrip("+") not in SECTIONS:
+            raise ValueError(f"slurm: there is no option and no section of an experiment called --{key}; see `slurm write --help`")
 
 
 def case(variants: list[list[str]]) -> str:

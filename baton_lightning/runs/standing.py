@@ -90,8 +90,12 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
     """
     if not path.is_file():
         raise ValueError(f"chain: there is no file {path}; e.g. experiments/chain.yaml")
-    entries = yaml.safe_load(path.read_text())
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) and "config" in entry for entry in entries.values()):
+    try:
+        entries = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"chain: {path} must be YAML: {' '.join(str(error).split())}") from error
+    named = isinstance(entries, dict) and all(isinstance(e, dict) and isinstance(e.get("config"), str) for e in entries.values())
+    if not entries or not named:
         raise ValueError(f"chain: {path} must name stages as `name: {{config: stage1.yaml, after: [names]}}`")
     stages: dict[str, Stage] = {}
     for name, entry in entries.items():
@@ -99,13 +103,15 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
             raise ValueError(f"chain: {path}: {name} has config, verb and after, got `{unknown[0]}`")
         if (verb := entry.get("verb", "fit")) not in ("fit", "predict"):
             raise ValueError(f"chain: {path}: the verb of {name} must be fit or predict, got {verb!r}")
-        after = tuple(entry.get("after") or ())
+        after = entry.get("after") or ()
+        if not isinstance(after, list | tuple):
+            raise ValueError(f"chain: {path}: what {name} comes after must be a list of stages, got {after!r}; e.g. after: [{after}]")
         if missing := [other for other in after if other not in stages]:
             raise ValueError(
                 f"chain: {path}: {name} comes after {missing[0]}, which must be a stage above it; there are {', '.join(stages)}"
             )
         config = Path(os.path.relpath(path.parent / entry["config"]))
-        stages[name] = Stage(name, config, verb, after, settings.read([config], words))
+        stages[name] = Stage(name, config, verb, tuple(after), settings.read([config], words))
     homes = {stage.folder.parent for stage in stages.values()}
     if len(homes) > 1:
         raise ValueError(f"chain: all stages must share run.root and run.experiment, got {', '.join(sorted(map(str, homes)))}")
@@ -140,6 +146,8 @@ def standings(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mappin
 
 def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Standing]) -> tuple[str, str]:
     """Whether a finished run is the one that its chain asks for, and what differs."""
+    if lacking := {"config", "parents"} - made.keys():
+        return "other settings", f"its manifest has no {min(lacking)}"
     asked = {key: value for key, value in stage.settings.items() if key not in BEGINNING}
     asked["trainer"] = {key: value for key, value in asked.get("trainer", {}).items() if key not in WHERE}
     if differs := settings.differences(asked, made["config"]):
@@ -173,4 +181,10 @@ def last_line(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         whole = file.read().rpartition(b"\n")[0]
-    return json.loads(whole.rpartition(b"\n")[2]) if whole else None
+    if not whole:
+        return None
+    try:
+        line = json.loads(whole.rpartition(b"\n")[2])
+        return line | {"step": int(line["step"]), "loss": str(line["loss"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: its last line is no step of a run ({error}); delete the run's folder, or mend it") from error

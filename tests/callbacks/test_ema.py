@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from baton_lightning.muon import MuonAdamW
-from baton_lightning.runs.sharding import final_weights
+from baton_lightning.runs.sharding import WholeWeights, final_weights
 from callbacks.ema import AVERAGE, EMA
 
 DATA = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(0))
@@ -102,6 +102,21 @@ def test_a_resumed_runs_average_is_the_uninterrupted_ones_to_the_bit(tmp_path: P
 
     later = average(fit(tmp_path / "stopped", Rest(), EMA(0.9), start=str(tmp_path / "stopped/last.ckpt"), val_check_interval=3))
     assert all(torch.equal(whole[name], later[name]) for name in whole)
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_a_run_started_again_after_its_last_step_hands_on_what_it_would_have(tmp_path: Path, sharded: bool) -> None:
+    def handed_on(start: str | None = None) -> dict[str, torch.Tensor]:
+        whole = WholeWeights()
+        trainer = fit(tmp_path, Net(), EMA(0.9), *([whole] if sharded else []), start=start, max_steps=10)
+        if sharded:
+            return whole.weights
+        with final_weights(trainer):
+            return weights(trainer.lightning_module)
+
+    first, again = handed_on(), handed_on(str(tmp_path / "last.ckpt"))
+    assert first.keys() == again.keys() and len(first) > 0
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_checkpoints_hold_the_weights_that_are_trained_when_a_validation_writes_them(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def test_a_stage_that_somebody_works_on_is_not_started_twice(door, capsys):
         (folder / "chain.json").write_text(json.dumps({"stages": {"encode": {"pid": sleeper.pid, "host": socket.gethostname()}}}))
         assert states(door, capsys)["encode"] == "running"
         assert main(["chain", "run", CHAIN, *door.words]) == 1 and "running already" in capsys.readouterr().err
+        assert main(["chain", "submit", CHAIN, *door.words, "--dry-run"]) == 1 and "no job can wait" in capsys.readouterr().err
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -153,7 +154,7 @@ def queue(tmp_path, monkeypatch):
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (tools / "sbatch").write_text(f"#!/bin/bash\nn=$(ls {scripts} | wc -l); cat > {scripts}/$((100 + n)); echo $((100 + n))\n")
-    (tools / "squeue").write_text(f"#!/bin/bash\ncat {tmp_path}/queue 2>/dev/null\n")
+    (tools / "squeue").write_text(f"#!/bin/bash\ncat {tmp_path}/queue 2>/dev/null || true\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
@@ -196,6 +197,10 @@ def test_a_dry_run_submits_nothing(door, queue, capsys):
         ("a: {config: stage1.yaml, needs: [b]}", "got `needs`"),
         ("a: {config: nowhere.yaml}", "nowhere.yaml"),
         ("a: stage1.yaml", "must name stages"),
+        ("{}", "must name stages"),
+        ("a: {config: 3}", "must name stages"),
+        ("a: [1,", "must be YAML"),
+        ("a: {config: stage1.yaml}\nb: {config: stage1.yaml, after: a}", "a list of stages, got 'a'; e.g. after: [a]"),
     ],
 )
 def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, text, said):
@@ -203,6 +208,33 @@ def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, te
     (tmp_path / "chain.yaml").write_text(text)
     assert main(["chain", "run", str(tmp_path / "chain.yaml")]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("chain.json", "{", "is damaged"),
+        ("chain.json", "{}", "is damaged"),
+        ("chain.json", '{"stages": {"stage1": {"pid": 1}}}', "neither job nor pid and host"),
+        ("stage1/manifest.json", "{}", "names no weights_sha256"),
+        ("stage1/manifest.json", "[]", "is damaged"),
+        ("stage1/ledger.jsonl", "{}\n", "no step of a run"),
+        ("stage1/ledger.jsonl", "\0\0\n", "no step of a run"),
+    ],
+)
+def test_a_damaged_file_of_a_chain_is_named(door, capsys, file, text, said):
+    path = door.root / "runs/e" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert main(["chain", "status", CHAIN, *door.words]) == 1
+    assert said in (err := capsys.readouterr().err) and str(path) in err and "Traceback" not in err
+
+
+def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(door, queue, tmp_path, capsys):
+    assert main(["chain", "submit", CHAIN, *door.words]) == 0
+    (tmp_path / "tools/squeue").write_text("#!/bin/bash\necho no controller >&2; exit 1\n")
+    assert main(["chain", "submit", CHAIN, *door.words]) == 1
+    assert "no controller" in capsys.readouterr().err
 
 
 def test_light_settings_are_those_of_the_parser(capsys):

@@ -67,7 +67,7 @@ def test_states_shrink_with_the_zero_stage_and_frozen_weights_cost_two_bytes():
 
 def test_the_verb_says_what_does_not_fit_and_how_long_it_takes(capsys):
     shallow = "--model.init_args.dit.init_args.depth=2"
-    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1", "--gpu-memory", "20", "--clips", "1000", shallow]) == 0
+    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1", "--gpu-memory", "20GB", "--clips", "1000", shallow]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Without plan attention and Latent-MLPs" in out and "does not fit" in out and "GPUs would do" in out
     assert "One pass over 1,000 clips" in out
@@ -76,6 +76,12 @@ def test_the_verb_says_what_does_not_fit_and_how_long_it_takes(capsys):
 def test_an_experiment_that_trains_nothing_is_refused(capsys):
     assert main(["estimate", "-c", "experiments/encode.yaml"]) == 1
     assert "needs a training stage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--gpus", "0"), ("--gpu-memory", "-1GB"), ("--mfu", "0"), ("--clips", "-1")])
+def test_a_number_that_makes_no_sense_is_refused(capsys, option, value):
+    assert main(["estimate", "-c", "experiments/stage1.yaml", f"{option}={value}"]) == 1
+    assert f"{option} must be positive" in capsys.readouterr().err
 
 
 def test_a_misspelt_key_is_named(capsys):

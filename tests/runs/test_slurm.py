@@ -116,6 +116,10 @@ def test_the_ports_of_tasks_that_share_a_node_differ(capsys, tmp_path, recorded)
         (["--array", "nowhere"], "no list nowhere"),
         (["--trainer.devices=auto"], "--gpus-per-node"),
         (["oops"], "--key=value"),
+        (["--gpu-per-node", "8"], "no section of an experiment called --gpu-per-node"),
+        (["--resume", "never"], "it would begin there again"),
+        (["--grid", "ckpt_path=a.ckpt,b.ckpt"], "it would begin there again"),
+        (["--grid", "data.init_args.fields=[a,b]"], "--data.init_args.fields=[a must be YAML"),
     ],
 )
 def test_what_cannot_be_an_array_is_refused_in_one_line(capsys, words, said):
