@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from baton_lightning.runs import evidence
 from baton_lightning.runs import suite as suites
 from baton_lightning.runs.conductor import Conductor
 from baton_lightning.runs.suite import Suite, read_suite
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     suite = read_suite(options.suite)
+    evidence.require_claims(suite)
     if unknown := sorted(set(options.rows or ()) - {row.name for row in suite.rows}):
         raise ValueError(f"ablate: {options.suite} has the rows {', '.join(row.name for row in suite.rows)}, got {unknown[0]!r}")
     if options.rows:
@@ -98,8 +100,6 @@ def main(argv: list[str]) -> int:
 def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conductor: Conductor) -> None:
     """Writes the report and prints its headline."""
     from rich.table import Table
-
-    from baton_lightning.runs import evidence
 
     command = shlex.join(["python", "-m", "baton_lightning", "ablate", str(suite.path)])
     seconds = {name: conductor.times[name] for name in conductor.steps if name in conductor.times}  # not those of an earlier suite

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 
 from baton_lightning.runs import manifest
 from baton_lightning.runs.manifest import git_commit, write_atomically
-from baton_lightning.runs.suite import Row, Suite, runs_of, scores_file
+from baton_lightning.runs.suite import ROWS, Row, Suite, runs_of, scores_file
 
 SCORES = {
     "p_acc": "P-Acc",
@@ -29,13 +29,13 @@ SCORES = {
     "desync_p": "DeSync-P, s",
     "id": "ID",
 }
+CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
 FALLING = ("m_ter", "desync", "desync_p")
 """Scores of which less is better."""
 WITHIN_0_1 = ("p_acc", "p_check", "order", "id")
 GAIN = "gain"
 """By how much a row is better than another in some score, seed by seed."""
 PAIRED = "A claim is about means. *Better by* is the mean difference with its 95 % interval, as the seeds pair the two rows."
-CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
 
 
 def interval(values: Sequence[float], score: str) -> tuple[float, float, float]:
@@ -80,6 +80,22 @@ def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any
                     }
                 )
     return entries
+
+
+def require_claims(suite: Suite) -> None:
+    """Refuses claims that could never be judged, before anything is trained for them.
+
+    Raises:
+        ValueError: If a claim has no row, no other row or no tiers, another key, or names what does not exist.
+    """
+    rows = {path.stem for path in (suite.path.parent / ROWS).glob("*.yaml")}
+    for claim in suite.claims:
+        complete = isinstance(claim, dict) and {"row", "than", "tiers"} <= claim.keys() <= set(CLAIM_KEYS)
+        if not (complete and {claim["row"], claim["than"]} <= rows and claim.get("score", "p_acc") in SCORES):
+            raise ValueError(
+                f"ablate: {suite.path}: a claim must name row, than (files beside the suite's rows) and tiers, and may have a score "
+                f"({', '.join(SCORES)}), by, share and apart, got {claim}"
+            )
 
 
 def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> tuple[bool | None, str]:

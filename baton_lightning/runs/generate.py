@@ -64,6 +64,9 @@ def main(argv: list[str]) -> int:
         raise ValueError("generate: --video-prompt and --audio-prompt go together; give both or neither")
     if options.prompts and options.video_prompt:
         raise ValueError("generate: give --prompts or --video-prompt, not both")
+    for name in ("num", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"generate: --{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     own = own_prompts(options)
     if own and options.plan not in ("planned", "none"):
         raise ValueError(f"generate: a prompt of your own has no true clip, so --plan must be planned or none, got {options.plan}")

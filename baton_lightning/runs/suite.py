@@ -18,6 +18,7 @@ import yaml
 
 from baton_lightning.runs import settings
 from baton_lightning.runs.conductor import Step
+from baton_lightning.runs.generate import PLANS
 from baton_lightning.runs.manifest import write_atomically
 
 LAST = "stage3_joint"
@@ -113,11 +114,14 @@ def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """A YAML file that must hold some of these keys and no others.
 
     Raises:
-        ValueError: If it is missing, is no mapping, or has another key.
+        ValueError: If it is missing, is no YAML, no mapping, or has another key.
     """
     if not path.is_file():
         raise ValueError(f"ablate: there is no file {path}")
-    values = yaml.safe_load(path.read_text())
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"ablate: {path} must be YAML, which cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ValueError(f"ablate: {path} must hold `key: value` lines with the keys {', '.join(keys)}")
     if unknown := sorted(values.keys() - set(keys)):
@@ -129,7 +133,7 @@ def read_row(path: Path, stages: Mapping[str, Path]) -> Row:
     """A row's file.
 
     Raises:
-        ValueError: If it names a stage that the suite does not have.
+        ValueError: If it names a stage that the suite does not have, or clips follow what `generate` does not know.
     """
     values = mapping(path, ROW_KEYS)
     row = Row(
@@ -145,6 +149,8 @@ def read_row(path: Path, stages: Mapping[str, Path]) -> Row:
     named = {*row.changes, *row.without, *row.steps_of, *(name for names in row.steps_of.values() for name in names), row.clips_of}
     if unknown := sorted(named - set(stages)):
         raise ValueError(f"ablate: {path} names the stage {unknown[0]!r}; the suite has {', '.join(stages)}")
+    if row.plan not in PLANS:
+        raise ValueError(f"ablate: {path}: plan must be one of {', '.join(PLANS)}, got {row.plan!r}")
     return row
 
 
@@ -157,6 +163,8 @@ def read_suite(path: Path) -> Suite:
     values = mapping(path, SUITE_KEYS)
     if missing := [key for key in ("data", "stages", "rows", "seeds", "clips") if not values.get(key)]:
         raise ValueError(f"ablate: {path} must have `{missing[0]}`; e.g. experiments/suites/key_rows.yaml")
+    if wrong := [key for key, kind in (("rows", str), ("seeds", int)) if not _is_list(values[key], kind)]:
+        raise ValueError(f"ablate: {path}: `{wrong[0]}` must be a list, as in experiments/suites/key_rows.yaml, got {values[wrong[0]]!r}")
     stages = {name: (path.parent / file).resolve() for name, file in values["stages"].items()}
     stages = {name: file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file for name, file in stages.items()}
     rows = tuple(read_row(path.parent / ROWS / f"{name}.yaml", stages) for name in values["rows"])
@@ -173,6 +181,10 @@ def read_suite(path: Path) -> Suite:
         values.get("set") or {},
         tuple(values.get("claims") or ()),
     )
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
 def digest(made_of: Any) -> str:

@@ -50,7 +50,10 @@ def score_folder(folder: Path) -> dict[str, Any]:
     for file in track(files, description=f"score {folder.name}"):
         media, meta = read_clip(file), metadata_of(file)
         scene = scene_of(meta, media.seconds, file)
-        found = judge(scene, media.frames, media.waveform, media.fps, media.sample_rate)
+        try:
+            found = judge(scene, media.frames, media.waveform, media.fps, media.sample_rate)
+        except ValueError as error:
+            raise ValueError(f"evaluate: {file}: {error}") from error
         tiers.setdefault(scene.tier, []).append(found.scores)
         texts = {name: meta[name] for name in ("video_prompt", "audio_prompt") if name in meta}
         clips[file.stem] = found.scores.to_dict() | {"tier": scene.tier} | texts | {"facts": found.facts}
@@ -77,6 +80,8 @@ def metadata_of(file: Path) -> dict[str, Any]:
         raise ValueError(f"{fix}; it is no JSON ({error})") from error
     if not isinstance(meta, dict) or not ("scene" in meta or {"video_prompt", "audio_prompt"} <= set(meta)):
         raise ValueError(f"{fix}; got {', '.join(meta) if isinstance(meta, dict) else type(meta).__name__}")
+    if wrong := [name for name in ("video_prompt", "audio_prompt", "tier") if not isinstance(meta.get(name, ""), str)]:
+        raise ValueError(f"{fix}; `{wrong[0]}` must be a text, got {meta[wrong[0]]!r}")
     return meta
 
 
@@ -118,12 +123,12 @@ def read_clip(file: Path) -> Media:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Prints the tiers' scores as a table."""
-    table = Table(title="scores: mean and 95 % interval")
-    for column in ("tier", "clips", *HEADLINE):
-        table.add_column(column, justify="left" if column == "tier" else "right")
-    for tier, scores in result["tiers"].items():
-        cells = [cell(scores[name]) for name in HEADLINE]
-        table.add_row(tier, str(scores["num_clips"]), *cells)
+    table = Table("score", title="scores: mean and 95 % interval")
+    for tier in result["tiers"]:
+        table.add_column(tier, justify="right")
+    table.add_row("clips", *(str(scores["num_clips"]) for scores in result["tiers"].values()))
+    for name in HEADLINE:
+        table.add_row(name, *(cell(scores[name]) for scores in result["tiers"].values()))
     console.print(table)
 
 
@@ -145,6 +150,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts a tier (default: %(default)s)")
     parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
     options = parser.parse_args(argv)
+    for name in ("num", "page_clips"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"evaluate: --{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     if options.folder is None and options.run is None:
         raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
     folder = options.folder or options.run / "evaluation"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from baton_lightning.world import vocabulary as v
-from baton_lightning.world.references import SAME_WORDS, echoed, referable
+from baton_lightning.world.references import OTHER, SAME_WORDS, echoed, referable
 from baton_lightning.world.scene import Event, Object, Scene
 
 _COLOUR, _SHAPE, _COLUMN = "|".join(v.COLOURS), "|".join(v.SHAPES), "|".join(v.COLUMNS)
@@ -33,9 +33,10 @@ def parse_prompts(video_prompt: str, audio_prompt: str, seconds: float, tier: st
     (stage, *seen), heard = _sentences(video_prompt) or [""], _sentences(audio_prompt)
     objects = tuple(Object(c, s, v.COLUMNS.index(k)) for c, s, k in OBJECT.findall(stage))
     colours = [o.colour for o in objects]
-    if not objects or len(set(colours)) < len(objects) or OBJECT.sub("", stage).replace(" and ", "").strip(" ,"):
+    distinct = len(set(colours)) == len({o.column for o in objects}) == len(objects) > 0
+    if not distinct or OBJECT.sub("", stage).replace(" and ", "").strip(" ,"):
         raise ValueError(
-            f"prompt: its first sentence must name objects of different colours with their places, as {EXAMPLE} do, got {stage!r}"
+            f"prompt: its first sentence must name objects of different colours in different places, as {EXAMPLE} do, got {stage!r}"
         )
     if not seen or len(seen) != len(heard):
         raise ValueError(
@@ -76,7 +77,11 @@ def _event(picture: str, sound: str, objects: tuple[Object, ...], before: list[E
     if v.EFFECTS.get(kind) != effect or voice or bool(silence) != (kind == "slides"):
         raise ValueError(f"prompt: {picture!r} and {sound!r} are not picture and sound of one event")
     if target:
-        return Event(kind, actor, start, target=_who(target, objects, before))
+        others = [o.colour for o in objects if o.colour != actor]
+        hit = others[0] if target == OTHER and len(others) == 1 else _who(target, objects, before)
+        if hit == actor:
+            raise ValueError(f"prompt: {picture!r} must name another object than the one that hits")
+        return Event(kind, actor, start, target=hit)
     return Event(kind, actor, start, column=v.COLUMNS.index(column) if column else None)
 
 

@@ -112,19 +112,45 @@ class Scene:
         """Plain JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
+    def may_hold(self, part: Object | Event) -> bool:
+        """Whether an object or an event is of the world, with a target, a column or words exactly if its kind has one."""
+
+        def place(column: int | None) -> bool:
+            return isinstance(column, int) and column in range(len(v.COLUMNS))
+
+        if isinstance(part, Object):
+            return part.colour in v.COLOURS and part.shape in v.SHAPES and place(part.column)
+        colours = {o.colour for o in self.objects}
+        return (
+            part.kind in v.KINDS
+            and part.actor in colours
+            and isinstance(part.start, float | int)
+            and (part.target in colours - {part.actor} if part.kind == "hits" else part.target is None)
+            and (place(part.column) if part.kind == "slides" else part.column is None)
+            and bool(part.words) == (part.kind == "says")
+            and set(part.words) <= set(v.WORDS)
+        )
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Scene:
         """The scene of :meth:`to_dict`, unchanged.
 
         Raises:
-            ValueError: If fields are missing or unknown.
+            ValueError: If fields are missing or unknown, or hold what is not of the world.
         """
         try:
             objects = tuple(Object(**o) for o in values["objects"])
             events = tuple(Event(**{**e, "words": tuple(e.get("words", ()))}) for e in values["events"])
-            return cls(values["tier"], float(values["seconds"]), objects, events)
-        except (KeyError, TypeError) as error:
+            scene = cls(str(values["tier"]), float(values["seconds"]), objects, events)
+            parts: list[Object | Event] = [*objects, *events]
+            wrong = [part for part in parts if not scene.may_hold(part)]
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"scene: expected tier, seconds, objects and events as Scene.to_dict writes them, got {error}") from error
+        if wrong:
+            raise ValueError(f"scene: objects and events must be of the world, each with what belongs to it and no more, got {wrong[0]}")
+        if not events or not objects or len({o.colour for o in objects}) < len(objects):
+            raise ValueError(f"scene: expected an event and objects of different colours, got {len(events)} events, {list(objects)}")
+        return scene
 
 
 def sample_scene(

@@ -109,6 +109,36 @@ def test_a_misspelt_key_or_stage_is_named(file: str, tmp_path: Path, capsys: pyt
     assert ("sedes" in said and "seeds" in said) if file == "suite" else ("mine.yaml" in said and "stage9" in said)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"claims": [{"row": "full", "than": "oracle"}]}, "a claim must name row, than"),
+        ({"claims": [{"row": "full", "than": "orcale", "tiers": ["multi"]}]}, "orcale"),
+        ({"claims": [{"row": "full", "than": "oracle", "tiers": ["multi"], "score": "pacc"}]}, "p_acc, p_check"),
+        ({"claims": [{"row": "full", "than": "oracle", "tiers": ["multi"], "shares": 0.3}]}, "shares"),
+        ({"seeds": 3}, "`seeds` must be a list"),
+        ({"rows": "full"}, "`rows` must be a list"),
+        ({"rows": ["broken"]}, "broken.yaml must be YAML"),
+        ({"rows": ["strange"]}, "plan must be one of planned, truth, shuffled, none, ceiling, got 'wish'"),
+    ],
+    ids=str,
+)
+def test_what_could_only_fail_after_training_is_refused_before(
+    wrong: dict, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = yaml.safe_load(SUITES[0].read_text()) | {"rows": ["full"]}
+    values["stages"] = {name: str((SUITES[0].parent / config).resolve()) for name, config in values["stages"].items()}
+    for path in (tmp_path / "ablations", tmp_path / "suites"):
+        path.mkdir()
+    for path in ROWS:
+        (tmp_path / "ablations" / path.name).write_text(path.read_text())
+    (tmp_path / "ablations/broken.yaml").write_text("set: {")
+    (tmp_path / "ablations/strange.yaml").write_text("plan: wish")
+    (tmp_path / "suites/s.yaml").write_text(yaml.safe_dump(values | wrong))
+    assert main(["ablate", str(tmp_path / "suites/s.yaml"), "--dry-run"]) == 1
+    assert said in capsys.readouterr().err
+
+
 def test_a_slurm_script_gives_each_task_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablate", "experiments/suites/key_rows.yaml", "--sbatch"]) == 0
     script = capsys.readouterr().out

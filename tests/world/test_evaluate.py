@@ -190,7 +190,8 @@ def test_the_verb_leaves_a_page_that_plays_by_itself_and_marks_what_fails(tmp_pa
     swapped = [("talk", "blue", None, ("ba", "ku"), 0.3), *LOG[1:]]
     folder_of(tmp_path, Script(5.0, OBJECTS, LOG), Script(5.0, OBJECTS, swapped))
     assert main(["evaluate", str(tmp_path)]) == 0
-    assert "p_acc" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(f" {name} " in printed for name in evaluate.HEADLINE), "a name or a number that is cut tells nothing"
     text = (tmp_path / "index.html").read_text()
     page = Page(text)
     assert not page.open and len(page.videos) == 2 and all(src.startswith("data:video/mp4;base64,AAAA") for src in page.videos)
@@ -214,6 +215,13 @@ def test_a_clip_without_sound_counts_as_silent(tmp_path):
     assert clip["p_acc"] == 0 and clip["m_ter"] == 1 and all(e["seen"] for e in clip["facts"]["events"])
 
 
+def test_a_clip_whose_sound_cannot_hold_the_ding_is_named(tmp_path):
+    Script(1.0, OBJECTS).write(tmp_path / "0.mp4", 48, 12, 8000, 18)
+    (tmp_path / "0.json").write_text(json.dumps(PROMPTS))
+    with pytest.raises(ValueError, match=r"0\.mp4: .* at least 14000 Hz .* got 8000"):
+        evaluate.score_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("side", "message"),
     [
@@ -225,6 +233,8 @@ def test_a_clip_without_sound_counts_as_silent(tmp_path):
         ),
         ('{"video_prompt": "a dog barks.", "audio_prompt": "bark."}', "0.json: prompt: its first sentence"),
         ('{"scene": {"tier": "multi"}}', "0.json: scene: expected"),
+        ('{"video_prompt": null, "audio_prompt": "bark."}', "`video_prompt` must be a text, got None"),
+        (json.dumps(PROMPTS | {"tier": 5}), "`tier` must be a text, got 5"),
     ],
 )
 def test_what_cannot_be_scored_is_named_in_one_line(tmp_path, capsys, side, message):
@@ -234,4 +244,5 @@ def test_what_cannot_be_scored_is_named_in_one_line(tmp_path, capsys, side, mess
     with pytest.raises(ValueError, match=message):
         evaluate.score_folder(tmp_path)
     assert main(["evaluate", str(tmp_path)]) == 1 and "Traceback" not in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--page-clips", "0"]) == 1 and "--page-clips must be at least 1" in capsys.readouterr().err
     assert main(["evaluate"]) == 1 and "give a FOLDER" in capsys.readouterr().err

@@ -30,6 +30,12 @@ def test_other_spellings_mean_the_same():
     assert shouted == scene and scene.tier == "multi"
 
 
+def test_the_other_one_that_is_hit_is_never_the_one_that_hits():
+    for first in ("red circle", "blue square"):
+        video = f"{SCENE}first the {first} jumps. then the red circle hits the other one."
+        assert parse_prompts(video, "first a thump. then a clack.", 2.0).events[1].target == "blue"
+
+
 def test_the_tier_is_inferred():
     one = parse_prompts(SCENE + "first the red circle jumps.", "first a thump.", 2.0)
     talk = SCENE + "first the red circle talks. then the blue square talks."
@@ -43,6 +49,8 @@ def test_the_tier_is_inferred():
         ("a man walks his dog.", "first a bark.", "first sentence must name objects"),
         (SCENE, "", "at least one"),
         (SCENE + "first the red circle jumps.", "first a thump. then a ding.", "1 seen .* 2 heard"),
+        ("a red circle on the left and a blue square on the left. first the red circle jumps.", "first a thump.", "different places"),
+        (SCENE + "first the red circle hits the red circle.", "first a clack.", "another object than the one that hits"),
         (SCENE + "first the red circle dances.", "first a thump.", "'first the red circle dances' is not of the world's language"),
         (SCENE + "first the green circle jumps.", "first a thump.", "names none of the red circle, the blue square"),
         (SCENE + "first the other one jumps.", "first a thump.", "names none of"),

@@ -7,7 +7,7 @@ import pytest
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world import vocabulary as v
-from baton_lightning.world.scene import SPLITS, TIERS, Scene, sample_scene
+from baton_lightning.world.scene import SPLITS, TIERS, Event, Scene, sample_scene
 
 NANO = ClipSpec()
 TOY = ClipSpec(seconds=5, height=48, width=48)
@@ -37,6 +37,35 @@ def test_a_damaged_scene_is_refused():
     values = sample_scene(0, 0, "multi", NANO).to_dict()
     with pytest.raises(ValueError, match="events"):
         Scene.from_dict({k: value for k, value in values.items() if k != "events"})
+
+
+RED, JUMP = {"colour": "red", "shape": "circle", "column": 0}, {"kind": "jumps", "actor": "red"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            {"objects": objects}
+            for objects in ([], [RED, RED], [RED | {"colour": "pink"}], [RED | {"colour": ["red"]}], [RED | {"column": 3}])
+        ),
+        *({"objects": [RED | {"column": column}]} for column in (-1, 1.0, None)),
+        *(
+            {"events": events}
+            for events in ([], ["jumps"], [JUMP | {"kind": "flies"}], [JUMP | {"actor": "blue"}], [JUMP | {"start": "soon"}])
+        ),
+        *({"events": [JUMP | {"kind": kind}]} for kind in ("says", "hits", "slides")),
+        *({"events": [JUMP | {"kind": "says", "words": words}]} for words in (["hello"], "ba", [["ba"]])),
+        {"events": [JUMP | {"kind": "hits", "target": "red"}]},
+        {"events": [JUMP | {"target": "red"}]},
+    ],
+    ids=str,
+)
+def test_a_scene_that_is_not_of_the_world_is_refused(change):
+    values = {"tier": "single", "seconds": 2.0, "objects": [RED], "events": [JUMP]}
+    assert Scene.from_dict(values).events == (Event("jumps", "red"),)
+    with pytest.raises(ValueError, match="scene: "):
+        Scene.from_dict(values | change)
 
 
 @pytest.mark.parametrize("clip", [NANO, TOY], ids=["nano", "toy"])
