@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.runs import checkpoints, manifest, saving, sharding
+from baton_lightning.runs.claim import claim
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
@@ -154,6 +155,8 @@ class BatonCLI(LightningCLI):
     def before_fit(self) -> None:
         self.started = time.monotonic()
         folder = self.config_init.fit.run.folder
+        if self.trainer.is_global_zero:
+            self.claimed = claim(folder)
         if self.chosen.resume == "auto" and self.chosen.ckpt_path is None:
             newest, passed_over = checkpoints.newest(folder / "checkpoints")
             if self.trainer.is_global_zero:

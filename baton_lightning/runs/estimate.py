@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     gpus = options.gpus or max(1, int(trainer.devices if isinstance(trainer.devices, int) else 1) * int(trainer.num_nodes))
     parts = list(measure(model))
     console = Console()
-    console.print(token_table(model.clip))
+    console.print(token_table(model.clip, settings.data.init_args.batch_size))
     console.print(parameter_table(type(model).__name__, parts))
     if hasattr(model, "dit"):
         console.print("Without plan attention and Latent-MLPs: {:,} parameters, of which fusion {:,}.".format(*backbone(model.dit)))
@@ -196,13 +196,15 @@ def backbone(dit: nn.Module) -> tuple[int, int]:
     return sum(plain.values()), sum(count for name, count in plain.items() if "fusion" in name)
 
 
-def token_table(clip: ClipSpec) -> Any:
-    """Sequence lengths of a clip."""
+def token_table(clip: ClipSpec, clips: int) -> Any:
+    """Sequence lengths of a clip, and tokens of a step of so many clips."""
     from rich.table import Table
 
     table = Table(title=f"{clip.seconds:g} s, {clip.width} x {clip.height} at {clip.fps:g} fps")
-    for column in ("tokens of a clip", "grid", "number"):
-        table.add_column(column, justify="right" if column == "number" else "left")
+    table.add_column("tokens")
+    table.add_column("grid")
+    table.add_column("of a clip", justify="right")
+    table.add_column(f"of a step, {clips} clips", justify="right")
     rows = [
         ("video", " x ".join(map(str, clip.token_grid)), clip.num_video_tokens),
         ("audio", f"{clip.audio_latent_rate:g} / s", clip.num_audio_latents),
@@ -211,7 +213,7 @@ def token_table(clip: ClipSpec) -> Any:
         ("text", "", clip.text_tokens),
     ]
     for name, grid, number in rows:
-        table.add_row(name, grid, f"{number:,}")
+        table.add_row(name, grid, f"{number:,}", f"{number * clips:,}")
     return table
 
 

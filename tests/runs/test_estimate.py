@@ -70,7 +70,7 @@ def test_the_verb_says_what_does_not_fit_and_how_long_it_takes(capsys):
     assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1", "--gpu-memory", "20GB", "--clips", "1000", shallow]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Without plan attention and Latent-MLPs" in out and "does not fit" in out and "GPUs would do" in out
-    assert "One pass over 1,000 clips" in out
+    assert "One pass over 1,000 clips" in out and "of a step, 8 clips" in out
 
 
 def test_an_experiment_that_trains_nothing_is_refused(capsys):

@@ -1,0 +1,32 @@
+"""Two processes do not train in one folder; a process that ends in any way lets go of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from baton_lightning.runs.claim import claim
+
+
+def hold(folder: Path, told: multiprocessing.connection.Connection) -> None:
+    held = claim(folder)
+    told.send("held")
+    told.recv()
+    del held
+
+
+def test_a_folder_that_is_held_is_refused_until_its_holder_is_killed(tmp_path: Path) -> None:
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path / "run", there))
+    process.start()
+    assert here.recv() == "held"
+    with pytest.raises(ValueError, match="is being trained by another process"):
+        claim(tmp_path / "run")
+    assert claim(tmp_path / "other")
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    assert claim(tmp_path / "run")
