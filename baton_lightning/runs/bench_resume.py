@@ -45,6 +45,7 @@ class Case:
         kills: How often a run is killed.
         repeats: Runs that are killed, each at steps of its own.
         seed: Of the steps at which they are.
+        workers: Further processes of each rank that read data.
         data: A cached data set; ``None`` makes one.
         experiments: Folder of the experiment files.
     """
@@ -57,6 +58,7 @@ class Case:
     kills: int = 3
     repeats: int = 1
     seed: int = 0
+    workers: int = 0
     data: Path | None = None
     experiments: Path = Path("experiments")
 
@@ -95,6 +97,7 @@ class Case:
             f"--run.experiment={experiment}",
             f"--data.init_args.root={self.root}",
             f"--data.init_args.batch_size={BATCH}",
+            f"--data.init_args.num_workers={self.workers}",
             f"--trainer.max_steps={steps}",
             f"--trainer.val_check_interval={min(steps, 2 * SAVE_EVERY)}",
             "--trainer.accelerator=cpu",
@@ -174,6 +177,7 @@ def prove(case: Case) -> dict[str, Any]:
         "stage": case.stage,
         "strategy": case.strategy,
         "ranks": case.ranks,
+        "workers": case.workers,
         "steps": case.steps,
         "seed": case.seed,
         "kill_steps": case.kill_steps,
@@ -237,6 +241,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=1, help="runs that are killed, each at steps of its own (default: %(default)s)")
     add("--steps", type=int, default=20, help="optimiser steps of a run (default: %(default)s)")
     add("--seed", type=int, default=0, help="draws the steps at which they are killed (default: %(default)s)")
+    add("--workers", type=int, default=0, help="further processes of each rank that read data (default: %(default)s)")
     add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world is made")
     add("--work", type=Path, metavar="DIR", help="keep set, parents and runs there, and use those that are; default: a temporary folder")
     add("--experiments", type=Path, default=Path("experiments"), help="folder of the experiment files (default: %(default)s)")
@@ -248,8 +253,9 @@ def main(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    sys.warnoptions.append("ignore:resource_tracker")  # of processes that are killed, whose semaphores it clears
     chosen = list(product(options.stage, options.strategy, options.ranks))
-    rest = {name: getattr(options, name) for name in ("steps", "kills", "repeats", "seed", "data", "experiments")}
+    rest = {name: getattr(options, name) for name in ("steps", "kills", "repeats", "seed", "workers", "data", "experiments")}
     with tempfile.TemporaryDirectory(prefix="bench-resume-") as scratch:
         work = (options.work or Path(scratch)).resolve()
         cases = [Case(work, stage, strategy, ranks, **rest) for stage, strategy, ranks in chosen]
