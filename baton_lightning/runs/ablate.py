@@ -14,7 +14,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from baton_lightning.runs import evidence
+from baton_lightning.arguments import require_at_least_one
+from baton_lightning.runs import evidence, manifest
 from baton_lightning.runs import suite as suites
 from baton_lightning.runs.conductor import Conductor
 from baton_lightning.runs.suite import Suite, read_suite
@@ -71,8 +72,7 @@ def main(argv: list[str]) -> int:
     seeds = tuple(options.seeds or suite.seeds)
     if absent := sorted(set(seeds) - set(suite.seeds)):
         raise ValueError(f"ablate: {options.suite} has the seeds {', '.join(map(str, suite.seeds))}, got {absent[0]}")
-    if options.jobs < 1:
-        raise ValueError(f"ablate: --jobs must be at least 1, got {options.jobs}")
+    require_at_least_one("ablate", options, "jobs")
     if options.sbatch:
         print(sbatch(suite, out, options.jobs), end="")
         return 0
@@ -103,7 +103,8 @@ def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conducto
 
     command = shlex.join(["python", "-m", "baton_lightning", "ablate", str(suite.path)])
     seconds = {name: conductor.times[name] for name in conductor.steps if name in conductor.times}  # not those of an earlier suite
-    found = evidence.write(suite, out, report, seeds, command, seconds)
+    manifests = [step.done for step in conductor.steps.values() if step.done.name == manifest.NAME]
+    found = evidence.write(suite, out, report, seeds, command, seconds, manifests)
     known = {(row["name"], row["tier"], row["score"]): row for row in found["rows"]}
     tiers = list(dict.fromkeys(row["tier"] for row in found["rows"]))
     table = Table(title="P-Acc: mean over seeds [95 % interval]")

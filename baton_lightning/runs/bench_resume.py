@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from baton_lightning.arguments import require_at_least_one
 from baton_lightning.runs import manifest, settings
 from baton_lightning.runs.processes import call, kill_at
 from baton_lightning.runs.standing import CACHE, LEDGER
@@ -68,9 +69,7 @@ class Case:
                 raise ValueError(f"bench resume: there is no {file}; run it in the root of a checkout or give --experiments")
         if not 1 <= self.kills <= self.steps - 2:
             raise ValueError(f"bench resume: --kills must be from 1 to --steps - 2 = {self.steps - 2}, got {self.kills}")
-        for name in ("ranks", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"bench resume: --{name} must be at least 1, got {getattr(self, name)}")
+        require_at_least_one("bench resume", self, "ranks", "repeats")
 
     @property
     def root(self) -> Path:
@@ -162,14 +161,16 @@ def prove(case: Case) -> dict[str, Any]:
     whole = f"{name}-whole"
     shutil.rmtree(case.work / "runs" / whole, ignore_errors=True)
     started = time.monotonic()
-    call(case.command(whole), case.said, case.ranks)
+    command = case.command(whole)
+    call(command, case.said, case.ranks)
     say(f"uninterrupted: {case.steps} steps in {time.monotonic() - started:.0f} s")
     reached, difference = [], None
     for repeat, steps in enumerate(case.kill_steps):
         killed = f"{name}-killed-{repeat}"
         shutil.rmtree(case.work / "runs" / killed, ignore_errors=True)
-        reached.append([kill_at(case.command(killed), case.said, case.ranks, case.run(killed) / LEDGER, step) for step in steps])
-        call(case.command(killed), case.said, case.ranks)
+        again = case.command(killed)
+        reached.append([kill_at(again, case.said, case.ranks, case.run(killed) / LEDGER, step) for step in steps])
+        call(again, case.said, case.ranks)
         found = first_difference(case.run(whole), case.run(killed))
         say(f"killed when the ledger had {reached[-1]} steps, went on to the end: {found or 'identical'}")
         difference = difference or found
@@ -184,7 +185,7 @@ def prove(case: Case) -> dict[str, Any]:
         "ledger_at_kill": reached,
         "first_difference": difference,
         "seconds": round(time.monotonic() - started, 1),
-        "trained_by": shlex.join(["python", "-m", "baton_lightning", *case.command(whole)]),
+        "trained_by": shlex.join(["python", "-m", "baton_lightning", *command]),
     }
 
 

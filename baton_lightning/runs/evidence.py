@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
-from baton_lightning.runs import manifest
 from baton_lightning.runs.manifest import git_commit, write_atomically
-from baton_lightning.runs.suite import ROWS, Row, Suite, runs_of, scores_file
+from baton_lightning.runs.suite import ROWS, Row, Suite, scores_file
 
 SCORES = {
     "p_acc": "P-Acc",
@@ -33,21 +32,20 @@ CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
 FALLING = ("m_ter", "desync", "desync_p")
 """Scores of which less is better."""
 WITHIN_0_1 = ("p_acc", "p_check", "order", "id")
-GAIN = "gain"
-"""By how much a row is better than another in some score, seed by seed."""
 PAIRED = "A claim is about means. *Better by* is the mean difference with its 95 % interval, as the seeds pair the two rows."
 
 
-def interval(values: Sequence[float], score: str) -> tuple[float, float, float]:
-    """Mean of the seeds' values and its 95 % interval; of one seed there is no interval, and low and high are ``nan``."""
+def interval(values: Sequence[float], score: str | None = None) -> tuple[float, float, float]:
+    """Mean of the seeds' values and its 95 % interval, within the score's range if they are values of a score and not differences.
+
+    Of one seed there is no interval, and low and high are ``nan``.
+    """
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return mean, math.nan, math.nan
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    if score == GAIN:
-        return mean, mean - half, mean + half
-    top = 1.0 if score in WITHIN_0_1 else math.inf
-    return mean, max(0.0, mean - half), min(top, mean + half)
+    bottom, top = -math.inf if score is None else 0.0, 1.0 if score in WITHIN_0_1 else math.inf
+    return mean, max(bottom, mean - half), min(top, mean + half)
 
 
 def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -124,8 +122,8 @@ def gain_of(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
     """By how much ``a`` is better than ``b``: the mean over the seeds that both have, and its interval, as the seeds pair them."""
     values = [dict(zip(entry["seeds"], entry["values"], strict=True)) for entry in (a, b)]
     sign = -1 if score in FALLING else 1
-    mean, low, high = interval([sign * (values[0][seed] - values[1][seed]) for seed in values[0] if seed in values[1]], GAIN)
-    return f"{mean:.2f}" if math.isnan(low) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    mean, low, high = interval([sign * (values[0][seed] - values[1][seed]) for seed in values[0] if seed in values[1]])
+    return cell({"mean": mean, "low": None if math.isnan(low) else low, "high": high})
 
 
 def sentence(claim: Mapping[str, Any]) -> str:
@@ -147,7 +145,15 @@ def cell(entry: Mapping[str, Any] | None) -> str:
     return f"{entry['mean']:.2f}" if entry["low"] is None else f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
 
 
-def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+def write(
+    suite: Suite,
+    out: Path,
+    report: Path,
+    seeds: Sequence[int],
+    command: str,
+    seconds: Mapping[str, float],
+    manifests: Iterable[Path] = (),
+) -> dict[str, Any]:
     """Writes ``evidence.json``, ``evidence.md`` and ``evidence.png``.
 
     Args:
@@ -157,6 +163,7 @@ def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: 
         seeds: Seeds to report.
         command: The command that made it.
         seconds: Wall time of every step.
+        manifests: Of the suite's stages; those that are there say at which commits these were trained.
     """
     rows = collect(suite, out, seeds)
     if not rows:
@@ -170,7 +177,7 @@ def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: 
     evidence = {
         "suite": str(suite.path),
         "command": command,
-        "commit": ", ".join(commits(suite, out, seeds)) or git_commit(),
+        "commit": ", ".join(commits(manifests)) or git_commit(),
         "seconds": round(sum(seconds.values())),
         "rows": rows,
         "claims": claims,
@@ -182,15 +189,9 @@ def write(suite: Suite, out: Path, report: Path, seeds: Sequence[int], command: 
     return evidence
 
 
-def commits(suite: Suite, out: Path, seeds: Sequence[int]) -> list[str]:
-    """The commits at which the suite's stages were trained."""
-    found = set()
-    for row in suite.rows:
-        for seed in seeds:
-            for run in runs_of(suite, row, seed, out).values():
-                if (run.folder / manifest.NAME).exists():
-                    found.add(json.loads((run.folder / manifest.NAME).read_text()).get("git_commit"))
-    return sorted(commit for commit in found if commit)
+def commits(manifests: Iterable[Path]) -> list[str]:
+    """The commits that manifests of finished runs name."""
+    return sorted({commit for file in manifests if file.exists() and (commit := json.loads(file.read_text()).get("git_commit"))})
 
 
 def page(suite: Suite, evidence: Mapping[str, Any]) -> str:

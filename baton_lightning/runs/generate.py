@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning.arguments import require_at_least_one
+
 if TYPE_CHECKING:
     from baton_lightning.batch import Batch
     from baton_lightning.metrics.prompts import Prompt
@@ -64,9 +66,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("generate: --video-prompt and --audio-prompt go together; give both or neither")
     if options.prompts and options.video_prompt:
         raise ValueError("generate: give --prompts or --video-prompt, not both")
-    for name in ("num", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"generate: --{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    require_at_least_one("generate", options, "num", "batch_size")
     own = own_prompts(options)
     if own and options.plan not in ("planned", "none"):
         raise ValueError(f"generate: a prompt of your own has no true clip, so --plan must be planned or none, got {options.plan}")

@@ -13,12 +13,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 from baton_lightning.runs.conductor import die_with_parent
 from baton_lightning.runs.standing import last_line
@@ -30,16 +28,15 @@ SERVER.set_forkserver_preload(["baton_lightning.runs.preload"])
 
 
 class Ranks:
-    """Processes that do the same thing, one for each rank.
+    """Processes that run the same verb, one for each rank.
 
     Args:
-        task: A function of a module.
-        arguments: What it is called with; what it returns is the exit code.
+        argv: Arguments of ``python -m baton_lightning``.
         said: File that takes the output.
         ranks: How many; more than one finds what ``torchrun`` tells its ranks in the environment.
     """
 
-    def __init__(self, task: Callable[..., int | None], arguments: Sequence[Any], said: Path, ranks: int = 1) -> None:
+    def __init__(self, argv: list[str], said: Path, ranks: int = 1) -> None:
         self.said = said
         environment = dict(os.environ)
         if ranks > 1:
@@ -48,7 +45,7 @@ class Ranks:
         self.processes: list[ForkServerProcess] = []
         for rank in range(ranks):
             told = environment | ({"LOCAL_RANK": str(rank)} if ranks > 1 else {})
-            process = SERVER.Process(target=forked, args=(task, tuple(arguments), told, said))
+            process = SERVER.Process(target=forked, args=(argv, told, said))
             process.start()
             self.processes.append(process)
 
@@ -88,8 +85,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def forked(task: Callable[..., int | None], arguments: tuple[Any, ...], environment: dict[str, str], said: Path) -> None:
-    """The life of a process."""
+def forked(argv: list[str], environment: dict[str, str], said: Path) -> None:
+    """The life of a process: `python -m baton_lightning` with these arguments."""
+    from baton_lightning.__main__ import main
+
     os.setsid()
     die_with_parent()
     os.environ.clear()
@@ -97,15 +96,8 @@ def forked(task: Callable[..., int | None], arguments: tuple[Any, ...], environm
     with said.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(task(*arguments))
-
-
-def verb(argv: list[str]) -> int:
-    """`python -m baton_lightning` with these arguments."""
-    from baton_lightning.__main__ import main
-
     sys.argv[1:] = argv
-    return main(argv)
+    sys.exit(main(argv))
 
 
 def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:
@@ -123,7 +115,7 @@ def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:
     Raises:
         RuntimeError: If it ends otherwise.
     """
-    processes = Ranks(verb, [argv], said, ranks)
+    processes = Ranks(argv, said, ranks)
     try:
         ended = processes.wait()
     finally:
@@ -151,7 +143,7 @@ def kill_at(argv: list[str], said: Path, ranks: int, ledger: Path, step: int) ->
     """
     before = ledger.stat().st_mtime_ns if ledger.exists() else 0
     deadline = time.monotonic() + PATIENCE
-    processes = Ranks(verb, [argv], said, ranks)
+    processes = Ranks(argv, said, ranks)
     try:
         while not (ledger.exists() and ledger.stat().st_mtime_ns != before and steps_in(ledger) >= step):
             if processes.code is not None or time.monotonic() > deadline:

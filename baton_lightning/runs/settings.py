@@ -55,6 +55,18 @@ def parsed(text: str | bytes, where: str) -> Any:
         raise ValueError(f"configuration: {where} must be YAML: {' '.join(str(error).split())}") from error
 
 
+def read_yaml(path: Path, verb: str) -> Any:
+    """A YAML file that is no experiment, e.g. a chain or a suite.
+
+    Raises:
+        ValueError: If it is no YAML; begins with the verb.
+    """
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{verb}: {path} must be YAML: {' '.join(str(error).split())}") from error
+
+
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Two layers of settings: mappings merge, ``key+`` appends to a list, everything else replaces."""
     merged = dict(below)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from baton_lightning.runs import manifest, settings
 
 LEDGER, CACHE = "ledger.jsonl", "cache.json"
@@ -90,10 +88,7 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
     """
     if not path.is_file():
         raise ValueError(f"chain: there is no file {path}; e.g. experiments/chain.yaml")
-    try:
-        entries = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ValueError(f"chain: {path} must be YAML: {' '.join(str(error).split())}") from error
+    entries = settings.read_yaml(path, "chain")
     named = isinstance(entries, dict) and all(isinstance(e, dict) and isinstance(e.get("config"), str) for e in entries.values())
     if not entries or not named:
         raise ValueError(f"chain: {path} must name stages as `name: {{config: stage1.yaml, after: [names]}}`")

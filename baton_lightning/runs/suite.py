@@ -118,10 +118,7 @@ def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"ablate: there is no file {path}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"ablate: {path} must be YAML, which cannot be read ({' '.join(str(error).split())})") from error
+    values = settings.read_yaml(path, "ablate")
     if not isinstance(values, dict):
         raise ValueError(f"ablate: {path} must hold `key: value` lines with the keys {', '.join(keys)}")
     if unknown := sorted(values.keys() - set(keys)):

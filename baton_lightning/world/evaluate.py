@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from baton_lightning.arguments import require_at_least_one
+
 if TYPE_CHECKING:
     from baton_lightning.media import Media
     from baton_lightning.world.scene import Scene
@@ -150,9 +152,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts a tier (default: %(default)s)")
     parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
     options = parser.parse_args(argv)
-    for name in ("num", "page_clips"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"evaluate: --{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    require_at_least_one("evaluate", options, "num", "page_clips")
     if options.folder is None and options.run is None:
         raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
     folder = options.folder or options.run / "evaluation"
