@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from baton_lightning.__main__ import LIGHTNING, main
-from baton_lightning.runs import estimate
+from baton_lightning.estimate import cli as estimate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from baton_lightning.bench import parity, recording
 from baton_lightning.models import attention, branch, conditions, dit, layers, patches, rope
 from baton_lightning.models.attention import Located, attend, turn
-from baton_lightning.runs import parity, recording
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
 CAUGHT = 10 * parity.BARS["float32"]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from baton_lightning.bench import parity, recording
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.ovi import ovi_model
 from baton_lightning.models.plan_attention import PlanOptions
-from baton_lightning.runs import parity, recording
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baton_lightning.__main__ import main
+from baton_lightning.bench.parity import relative_error, replay
+from baton_lightning.bench.recording import read_config, read_tensors
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.ovi import ovi_model
 from baton_lightning.runs import manifest
-from baton_lightning.runs.parity import relative_error, replay
-from baton_lightning.runs.recording import read_config, read_tensors
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
 

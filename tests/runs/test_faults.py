@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from baton_lightning.__main__ import main
+from baton_lightning.bench.resume import SAVE_EVERY, Case
 from baton_lightning.runs import checkpoints
-from baton_lightning.runs.bench_resume import SAVE_EVERY, Case
 from baton_lightning.runs.processes import call
 
 STEPS = 2 * SAVE_EVERY + 2

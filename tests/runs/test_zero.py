@@ -101,7 +101,7 @@ def test_an_optimiser_of_whole_matrices_is_refused_under_zero(stage: int) -> Non
     assert build_optimizer(module, torch.optim.AdamW)["optimizer"].param_groups
 
 
-# ---- every stage; runs that are stopped are in test_bench_resume and test_faults
+# ---- every stage; runs that are stopped are in tests/bench/test_resume.py and test_faults
 @pytest.fixture(scope="module")
 def parents(fit: Callable[..., Path]) -> None:
     """Finished whole runs of the planner's stages, to start from."""

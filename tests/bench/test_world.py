@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from baton_lightning.__main__ import main
+from baton_lightning.bench.world_page import markdown
 from baton_lightning.clip import ClipSpec
-from baton_lightning.world.bench_page import markdown
 from baton_lightning.world.clips import make_clip
 from baton_lightning.world.confusion import heard_confusion, seen_confusion
 from baton_lightning.world.controls import controls, first_event_only, in_reverse, shifted, wrong_speakers

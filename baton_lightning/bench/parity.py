@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning.runs.recording import NAMES, load_model, read_case, read_config, read_tensors
+from baton_lightning.bench.recording import NAMES, load_model, read_case, read_config, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from baton_lightning.runs.estimate import build
-from baton_lightning.runs.footprint import LiveTensors, footprint, joint_step, planner_step
+from baton_lightning.estimate.cli import build
+from baton_lightning.estimate.footprint import LiveTensors, footprint, joint_step, planner_step
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from baton_lightning.clip import ClipSpec
-    from baton_lightning.runs.footprint import Footprint
+    from baton_lightning.estimate.footprint import Footprint
 
 ADAMW_BYTES = 8
 """Of two moments in float32 for a trained parameter."""
@@ -103,7 +103,7 @@ def walk(model: Any, recompute: bool, prompt_tokens: int) -> Footprint:
 
     import torch
 
-    from baton_lightning.runs.footprint import footprint, joint_step, planner_step
+    from baton_lightning.estimate.footprint import footprint, joint_step, planner_step
 
     model = copy.deepcopy(model).to(torch.bfloat16).train()
     if hasattr(model, "dit"):

@@ -41,7 +41,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The page.
 
     Args:
-        result: As :func:`~baton_lightning.world.bench.measure` returns it, with ``command``.
+        result: As :func:`~baton_lightning.bench.world.measure` returns it, with ``command``.
     """
     parts = [OPENING.format(command=result["command"], clips=result["clips"])]
     for geometry, tiers in result["scores"].items():

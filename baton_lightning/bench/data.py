@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning.runs.bench_data_baseline import KINDS
+from baton_lightning.bench.data_baseline import KINDS
 
 if TYPE_CHECKING:
     from baton_lightning.batch import Batch
@@ -172,7 +172,7 @@ def ours(class_path: str, root: Path, clip: ClipSpec, kind: str, batch_size: int
 
 def theirs(shards: list[Path], clip: ClipSpec, kind: str, batch_size: int, workers: int) -> Callable[[], Iterable[Batch]]:
     """webdataset's pipeline in webdataset's loader."""
-    from baton_lightning.runs.bench_data_baseline import loader
+    from baton_lightning.bench.data_baseline import loader
 
     return lambda: loader(shards, clip, kind, batch_size, workers)
 

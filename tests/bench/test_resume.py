@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from baton_lightning.runs import bench_resume
-from baton_lightning.runs.bench_resume import SAVE_EVERY, Case, first_difference, prove
+from baton_lightning.bench import resume
+from baton_lightning.bench.resume import SAVE_EVERY, Case, first_difference, prove
 
 ROOT = Path(__file__).parents[2]
 SEED = 5
@@ -89,15 +89,15 @@ def test_the_verb_writes_what_it_found_and_fails_on_a_difference(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Case, "prepare", lambda case: None)
-    monkeypatch.setattr(bench_resume, "call", lambda argv, said, ranks: "")
-    monkeypatch.setattr(bench_resume, "kill_at", lambda argv, said, ranks, ledger, step: step)
-    monkeypatch.setattr(bench_resume, "first_difference", lambda whole, killed: difference)
+    monkeypatch.setattr(resume, "call", lambda argv, said, ranks: "")
+    monkeypatch.setattr(resume, "kill_at", lambda argv, said, ranks, ledger, step: step)
+    monkeypatch.setattr(resume, "first_difference", lambda whole, killed: difference)
     parser = argparse.ArgumentParser()
-    bench_resume.add_arguments(parser)
+    resume.add_arguments(parser)
     options = parser.parse_args(
         ["--stage", "stage1", "stage2", "--ranks", "1", "2", "--kills", "2", "--work", str(tmp_path), "--json", f"{tmp_path}/f.json"]
     )
-    assert bench_resume.main(options) == (difference is not None)
+    assert resume.main(options) == (difference is not None)
     found = json.loads((tmp_path / "f.json").read_text())
     first = None if difference is None else "stage1, ddp, ranks: 1: weights: b"
     assert found["headline"] == {"identical": difference is None, "first_difference": first}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from baton_lightning.bench import cli, recording
+from baton_lightning.bench.parity import replay
 from baton_lightning.models.ovi import ovi_model
-from baton_lightning.runs import bench, recording
-from baton_lightning.runs.parity import replay
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
 
@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 
 def parity(folder, *options):
-    return bench.main(["parity", "--fixture", str(folder), *options])
+    return cli.main(["parity", "--fixture", str(folder), *options])
 
 
 def change_config(folder, change):

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Measures, writes the JSON and the markdown, and prints the tables."""
-    from baton_lightning.world.bench_page import markdown
+    from baton_lightning.bench.world_page import markdown
 
     if options.clips < 2:
         raise ValueError(f"bench world: --clips must be at least 2, so that there is another prompt's clip, got {options.clips}")

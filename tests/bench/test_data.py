@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from baton_lightning.__main__ import main
-from baton_lightning.runs import bench_data, bench_data_baseline
-from baton_lightning.runs.bench_data import LEAST_RATIO, MOST_WAIT, Size, compare, geometry, ours, show
+from baton_lightning.bench import data, data_baseline
+from baton_lightning.bench.data import LEAST_RATIO, MOST_WAIT, Size, compare, geometry, ours, show
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
     root = folder / "set"
-    bench_data.make_set(root, Size(clips=48, shards=4, repetitions=1, batches={}, steps=0))
+    data.make_set(root, Size(clips=48, shards=4, repetitions=1, batches={}, steps=0))
     patch.undo()
     return root
 
@@ -32,7 +32,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_sides_give_the_same_tensors_of_the_same_clips(cached: Path, kind: str) -> None:
     clip, shards, count = geometry(cached)
     assert count == 48 and len(shards) == 4
-    sides = ours("datamodules.webshards.WebShards", cached, clip, kind, 4, 0)(), bench_data_baseline.loader(shards, clip, kind, 4, 0)
+    sides = ours("datamodules.webshards.WebShards", cached, clip, kind, 4, 0)(), data_baseline.loader(shards, clip, kind, 4, 0)
     found = []
     for side in sides:
         clips = {}
@@ -53,7 +53,7 @@ def test_a_quick_run_writes_figures_that_can_be(
     cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(bench_data, "QUICK", Size(clips=0, shards=0, repetitions=2, batches={"media": 2, "cached": 4}, steps=10))
+    monkeypatch.setattr(data, "QUICK", Size(clips=0, shards=0, repetitions=2, batches={"media": 2, "cached": 4}, steps=10))
     out = tmp_path / "bench.json"
     assert main(["bench", "data", "--quick", "--data", str(cached), "--batch-size", "4", "--json", str(out)]) == 0
     found = json.loads(out.read_text())

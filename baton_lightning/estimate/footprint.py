@@ -1,7 +1,7 @@
 """What one training step takes, found by walking through it on the meta device: the peak of live tensors, and floating-point operations.
 
 Every tensor that the step makes is counted while it lives, at its true size, without memory or arithmetic. The same walk on real tensors
-of a tiny model gives the same peak (tests/runs/test_footprint.py).
+of a tiny model gives the same peak (tests/estimate/test_footprint.py).
 """
 
 from __future__ import annotations

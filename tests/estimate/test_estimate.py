@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from baton_lightning.__main__ import main
-from baton_lightning.runs.estimate import Part, backbone, build, measure, states
+from baton_lightning.estimate.cli import Part, backbone, build, measure, states
 
 ROOT = Path(__file__).parents[2]
 
