@@ -17,9 +17,9 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class WarmupCosine(LambdaLR):
-    """Linear warm-up from 0, then half a cosine down to ``floor``, counted in optimiser steps.
+    """Linear warm-up, whose n-th step runs at n / ``warmup_steps`` of the rate, then half a cosine down to ``floor``.
 
-    The number of steps is given, never asked of the trainer: a resumed or shortened run then follows the same curve.
+    The number of optimiser steps is given, never asked of the trainer: a resumed or shortened run then follows the same curve.
 
     Args:
         optimizer: Optimiser.

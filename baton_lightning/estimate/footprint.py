@@ -176,7 +176,7 @@ def planner_tokens(planner: VAPlanner, num_clips: int, prompt: int, device: str)
     from transformers import masking_utils
 
     ids = torch.zeros(num_clips, prompt, dtype=torch.long, device=device)
-    given = (ids, torch.ones(num_clips, prompt, dtype=torch.bool))
+    given = (ids, torch.full((num_clips,), prompt, device=device))
     with (
         patch.object(planner.language, "prompt_ids", lambda *texts: given),
         patch.object(masking_utils, "find_packed_sequence_indices", lambda positions: None),  # it would look at values, which are none

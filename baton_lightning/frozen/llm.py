@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer, weights_of
@@ -49,18 +49,13 @@ class TextLLM(nn.Module):
         """Input embeddings of token ids."""
         return self.model.get_input_embeddings()(ids)
 
-    def forward(
-        self,
-        inputs_embeds: Float[Tensor, "B L C"],
-        attention_mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None = None,
-    ) -> Float[Tensor, "B L C"]:
-        """Hidden states after the last block and norm; position l sees positions up to l.
+    def forward(self, inputs_embeds: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+        """Hidden states after the last block and norm; position l sees positions up to l, so padding at the end changes no token.
 
         Args:
             inputs_embeds: Embedded sequence.
-            attention_mask: 1 or True where there is a token, 0 where there is padding; ``None`` = no padding.
         """
-        return self.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return self.model(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
 
 
 class TinyLLM(TextLLM):

@@ -12,7 +12,7 @@ import math
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
@@ -37,8 +37,8 @@ class TextModel(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings [B, L, C] of token ids [B, L]."""
 
-    def __call__(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Hidden states [B, L, C] of one causal forward; the mask is true where there is a token."""
+    def __call__(self, inputs_embeds: Tensor) -> Tensor:
+        """Hidden states [B, L, C] of one causal forward."""
 
 
 class PlanningLLM(nn.Module):
@@ -58,8 +58,8 @@ class PlanningLLM(nn.Module):
     Note:
         Factorised placeholders are our choice: a video placeholder is the sum of its keyframe's and its cell's embedding, an audio
         placeholder that of its second and its step. 5 s of 27 x 27 patches thus need 30 + 729 rows instead of 21,870.
-        Prompts are padded on the left, so that the planning region sits at fixed offsets from the end. Rotary positions are
-        relative, so padding does not move anything.
+        The planning region directly follows each clip's own prompt, and the padding of shorter prompts comes last, where a causal
+        model's real tokens never look. So no mask is needed, and attention runs in its fast causal kernel whatever the prompts.
     """
 
     def __init__(self, clip: ClipSpec, llm: nn.Module, *, system: str = "", placeholder_std: float = 0.02) -> None:
@@ -83,8 +83,8 @@ class PlanningLLM(nn.Module):
         video_start, video_end, audio_start, audio_end = self.marks.split(1)
         return torch.cat([video_start, video, video_end, audio_start, audio, audio_end])
 
-    def prompt_ids(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
-        """Token ids of [system ; video prompt ; audio prompt], padded on the left, and where they are real.
+    def prompt_ids(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B"]]:
+        """Token ids of [system ; video prompt ; audio prompt], padded on the right, and how many are real.
 
         Raises:
             ValueError: If a prompt and the planning regions exceed the language model's positions.
@@ -95,12 +95,9 @@ class PlanningLLM(nn.Module):
         longest = max(map(len, rows))
         self._require_room(longest)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        real = torch.zeros(len(rows), longest, dtype=torch.bool)
         for b, row in enumerate(rows):
-            if row:
-                ids[b, -len(row) :] = torch.tensor(row)
-                real[b, -len(row) :] = True
-        return ids.to(self.marks.device), real.to(self.marks.device)
+            ids[b, : len(row)] = torch.tensor(row, dtype=torch.long)
+        return ids.to(self.marks.device), torch.tensor([len(row) for row in rows], device=self.marks.device)
 
     def _require_room(self, prompt: int) -> None:
         video, audio = self.clip.num_video_planned, self.clip.num_audio_planned
@@ -120,13 +117,11 @@ class PlanningLLM(nn.Module):
             video_prompts: What is seen, one text a clip.
             audio_prompts: What is heard, one text a clip.
         """
-        ids, real = self.prompt_ids(video_prompts, audio_prompts)
+        ids, lengths = self.prompt_ids(video_prompts, audio_prompts)
         region = self.planning_region()
         prompts = self.llm.embed(ids)
-        embeds = torch.cat([prompts, region.to(prompts.dtype).expand(len(ids), -1, -1)], dim=1)
-        mask = None if real.all() else torch.cat([real, real.new_ones(len(ids), len(region))], dim=1)
-        states = self.llm(embeds, mask)
-        audio_stop = states.shape[1] - 1
-        audio_start = audio_stop - self.clip.num_audio_planned
-        video_stop = audio_start - 2
-        return states[:, video_stop - self.clip.num_video_planned : video_stop], states[:, audio_start:audio_stop]
+        place = (lengths[:, None] + torch.arange(len(region), device=lengths.device))[..., None].expand(-1, -1, region.shape[1])
+        room = torch.nn.functional.pad(prompts, (0, 0, 0, len(region)))
+        states = self.llm(room.scatter(1, place, region.to(prompts.dtype).expand(len(ids), -1, -1))).gather(1, place)
+        _, video, _, _, audio, _ = states.split([1, self.clip.num_video_planned, 1, 1, self.clip.num_audio_planned, 1], dim=1)
+        return video, audio

@@ -56,17 +56,6 @@ def test_a_position_does_not_see_what_follows(llm):
     assert not torch.allclose(llm(embeds)[:, 3:], llm(changed)[:, 3:])
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_no_real_position(llm, side):
-    embeds = embedded(llm, "a red square jumps")
-    noise = torch.randn(1, 3, llm.width)
-    ones, zeros = torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.bool)
-    parts, mask = ([noise, embeds], [zeros, ones]) if side == "left" else ([embeds, noise], [ones, zeros])
-    hidden = llm(torch.cat(parts, 1), torch.cat(mask, 1))
-    hidden = hidden[:, 3:] if side == "left" else hidden[:, :4]
-    torch.testing.assert_close(hidden, llm(embeds), atol=1e-5, rtol=1e-5)
-
-
 def test_every_parameter_of_the_tiny_model_is_trained():
     llm = TinyLLM(width=32, depth=2, vocabulary=WORDS)
     llm(embedded(llm, "a red square jumps")).square().mean().backward()

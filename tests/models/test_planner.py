@@ -80,10 +80,23 @@ def test_a_shorter_prompt_plans_the_same_alone_and_padded() -> None:
     torch.testing.assert_close(alone.audio[0], together.audio[0], rtol=1e-4, atol=1e-5)
 
 
+def test_prompts_of_any_length_take_the_causal_kernel_and_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(*tensors: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False, **more: object) -> torch.Tensor:
+        calls.append((attn_mask, is_causal))
+        return attention(*tensors, attn_mask=attn_mask, is_causal=is_causal, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    planner().language(VIDEO, AUDIO)
+    assert calls == [(None, True)] * 2  # one a layer
+
+
 def test_the_system_text_comes_before_both_prompts() -> None:
-    ids, real = planner(system="first then").language.prompt_ids(VIDEO[:1], AUDIO[:1])
+    ids, lengths = planner(system="first then").language.prompt_ids(VIDEO[:1], AUDIO[:1])
     assert ids[0].tolist() == tiny().tokenize([f"first then {VIDEO[0]} {AUDIO[0]}"])[0]
-    assert real.all()
+    assert lengths.tolist() == [ids.shape[1]]
 
 
 def test_prompts_may_be_empty() -> None:
