@@ -23,44 +23,60 @@ class Flops(TorchDispatchMode):
 
     Attributes:
         forward: Those before :meth:`turn`.
-        backward: Those after it.
+        owed: What the gradients of the forward pass take at most: an operation once more for each of its factors that has a gradient.
+        backward: Those after :meth:`turn`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = self.backward = self.now = 0
+        self.forward = self.owed = self.backward = 0
+        self.turned = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if (formula := flop_registry.get(func.overloadpacket)) is not None:
-            self.now += formula(*args, **(kwargs or {}), out_val=made)
+            taken = formula(*args, **(kwargs or {}), out_val=made)
+            if self.turned:
+                self.backward += taken
+            else:
+                self.forward += taken
+                self.owed += taken * min(2, sum(has_gradient(factor) for factor in args))
         return made
 
     def turn(self) -> None:
         """The backward pass begins."""
-        self.forward, self.now = self.now, 0
-
-    def end(self) -> None:
-        self.backward = self.now
+        self.turned = True
 
     @property
     def work(self) -> int:
         """What the model asks for: forward and backward, without a forward that is repeated to save memory."""
-        return self.forward + min(self.backward, 2 * self.forward)
+        return self.forward + min(self.backward, self.owed)
+
+
+def has_gradient(factor: Any) -> bool:
+    """Whether an argument of a product is a tensor with a gradient; biases, which are added, have one axis.
+
+    A custom function (DeepSpeed's linear layers) sees views without a gradient of tensors that have one.
+    """
+    if not isinstance(factor, Tensor) or factor.ndim < 2:
+        return False
+    return factor.requires_grad or (factor._base is not None and factor._base.requires_grad)
 
 
 class Throughput(Callback):
     """Logs ``perf/samples_per_s``, ``perf/tokens_per_s``, ``perf/data_wait_share``, ``perf/memory_gib`` and ``perf/mfu`` every
-    ``log_every_n_steps`` steps.
+    ``log_every_n_steps`` optimiser steps, over all batches since the last time.
 
-    Tokens are latents and planned tokens of both modalities that the batch carries. Waiting is the time between the end of a step
-    and the start of the next one. Memory is the most that rank 0 has held so far: allocated on its GPU, or resident without one.
+    Tokens are latents and planned tokens of both modalities that the batch carries. Waiting is the time between the end of a batch
+    and the start of the next one; time in validation is left out. Memory is the most that rank 0 has held so far: allocated on its GPU,
+    or resident without one.
 
-        MFU = (F + min(B, 2 F)) * batches / (seconds * peak)
+        MFU = (F + min(B, G)) * batches / (seconds * peak)
 
     F and B are floating-point operations of matrix products, convolutions and attention in the forward and the backward pass of rank 0's
-    first batch, frozen networks included. A backward pass costs at most twice its forward pass; what is beyond repeats the forward to save
-    memory (activation checkpointing) and is no progress.
+    first batch. F includes frozen networks. G is one F for each factor of a product that has a gradient, so at most twice the part of F
+    that is trained through, and nothing for networks that are frozen. What B has beyond G repeats a forward to save memory (activation
+    checkpointing) and is no progress.
 
     Args:
         peak_tflops: Peak of one device in TFLOP/s; ``None`` knows common GPUs by their names and logs no MFU for others.
@@ -69,6 +85,8 @@ class Throughput(Callback):
     def __init__(self, peak_tflops: float | None = None) -> None:
         self.peak_tflops = peak_tflops
         self.flops: Flops | None = None
+        self.counting = False
+        self.logged = 0
         self.restart()
 
     def restart(self) -> None:
@@ -76,19 +94,26 @@ class Throughput(Callback):
         self.samples = self.tokens = self.batches = 0
         self.waited = 0.0
         self.since = self.ended = time.monotonic()
+        self.paused: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.peak_tflops is None and torch.cuda.is_available():
             name = torch.cuda.get_device_name()
             self.peak_tflops = next((peak for part, peak in PEAKS.items() if part in name), None)
         self.flops = None
+        self.logged = trainer.global_step
         self.restart()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.restart()  # validation is neither training nor waiting
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.paused = time.monotonic()  # until the next batch: validation and its samples are neither training nor waiting
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self.waited += time.monotonic() - self.ended
+        now = time.monotonic()
+        if self.paused is None:
+            self.waited += now - self.ended
+        else:
+            self.since += now - self.paused
+            self.paused = None
         if self.peak_tflops is not None and self.flops is None:
             self.flops = Flops()
             self.flops.__enter__()
@@ -100,7 +125,6 @@ class Throughput(Callback):
 
     def on_after_backward(self, *_: Any) -> None:
         if self.flops is not None and self.counting:
-            self.flops.end()
             self.flops.__exit__(None, None, None)
             self.counting = False
 
@@ -112,8 +136,10 @@ class Throughput(Callback):
         self.tokens += num_tokens(batch)
         self.batches += 1
         self.ended = time.monotonic()
-        if (trainer.global_step % trainer.log_every_n_steps) or trainer.logger is None:  # type: ignore[attr-defined]
+        step = trainer.global_step
+        if step == self.logged or step % trainer.log_every_n_steps or trainer.logger is None:  # type: ignore[attr-defined]
             return
+        self.logged = step
         seconds = max(self.ended - self.since, 1e-9)
         values = {
             "samples_per_s": self.samples * trainer.world_size / seconds,
@@ -123,7 +149,7 @@ class Throughput(Callback):
         }
         if self.flops is not None and self.peak_tflops is not None:
             values["mfu"] = self.flops.work * self.batches / (seconds * self.peak_tflops * 1e12)
-        trainer.logger.log_metrics({f"perf/{name}": value for name, value in values.items()}, trainer.global_step)
+        trainer.logger.log_metrics({f"perf/{name}": value for name, value in values.items()}, step)
         ended = self.ended
         self.restart()
         self.since = self.ended = ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ class Tiny(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(tmp_path, module, *callbacks, steps=6):
+def fit(tmp_path, module, *callbacks, steps=6, **options):
     data = DataLoader([batch(i) for i in range(steps)], batch_size=None)
     logger = TensorBoardLogger(tmp_path, name="", version="")
     trainer = Trainer(
@@ -55,14 +56,24 @@ def fit(tmp_path, module, *callbacks, steps=6):
         logger=logger,
         callbacks=list(callbacks),
         accelerator="cpu",
-        log_every_n_steps=2,
+        log_every_n_steps=options.pop("log_every_n_steps", 2),
         enable_checkpointing=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
         enable_progress_bar=any(isinstance(c, StepProgress) for c in callbacks),
+        **options,
     )
     trainer.fit(module, data)
     return trainer
+
+
+def logged(tmp_path, name):
+    """Step -> value of ``perf/name``."""
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    scalars = events.Scalars(f"perf/{name}")
+    assert len({event.step for event in scalars}) == len(scalars)
+    return {event.step: event.value for event in scalars}
 
 
 def test_throughput_is_logged_and_its_wait_is_a_share(tmp_path):
@@ -74,34 +85,68 @@ def test_throughput_is_logged_and_its_wait_is_a_share(tmp_path):
 
 
 class Heavy(Tiny):
-    """A product of 20 x 30 by 30 x 40; twice, where its forward is repeated in the backward pass."""
+    """A frozen product of 20 x 50 by 50 x 30, then one of 20 x 30 by 30 x 40, whose forward may be repeated in the backward pass."""
 
-    def __init__(self, repeats: bool) -> None:
+    def __init__(self, repeats: bool, linear=torch.nn.functional.linear) -> None:
         super().__init__()
-        self.layer, self.repeats = torch.nn.Linear(30, 40, bias=False), repeats
+        self.frozen = torch.nn.Linear(50, 30, bias=False).requires_grad_(False)
+        self.layer, self.repeats, self.linear = torch.nn.Linear(30, 40), repeats, linear
 
     def training_step(self, batch, batch_idx):
-        x = torch.ones(20, 30, requires_grad=True)
+        x = self.linear(torch.ones(20, 50), self.frozen.weight, None) + torch.zeros(20, 30, requires_grad=True)
         y = checkpoint(self.waves, x, use_reentrant=False) if self.repeats else self.waves(x)
         return y.square().mean() + super().training_step(batch, batch_idx)
 
     def waves(self, x):
-        return self.layer(x).sin()
+        return self.linear(x, self.layer.weight, self.layer.bias).sin()
 
 
 @pytest.mark.parametrize("repeats", [False, True])
 def test_mfu_is_work_over_what_the_device_could_do_and_a_repeated_forward_is_no_work(tmp_path, repeats):
     throughput = Throughput(peak_tflops=1e-6)
     fit(tmp_path, Heavy(repeats), throughput)
-    forward = 2 * 20 * 30 * 40
-    assert throughput.flops.forward == forward and throughput.flops.backward == (3 if repeats else 2) * forward
-    assert throughput.flops.work == 3 * forward
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    per_second = [event.value / 2 for event in events.Scalars("perf/samples_per_s")]  # batches of two clips
-    mfu = [event.value for event in events.Scalars("perf/mfu")]
-    assert mfu == pytest.approx([3 * forward * rate / 1e6 for rate in per_second], rel=1e-4) and len(mfu) == 3
-    assert events.Scalars("perf/memory_gib")[-1].value > 0.05
+    frozen, trained = 2 * 20 * 50 * 30, 2 * 20 * 30 * 40
+    assert throughput.flops.forward == frozen + trained and throughput.flops.backward == (3 if repeats else 2) * trained
+    assert throughput.flops.work == frozen + 3 * trained
+    per_second = [value / 2 for value in logged(tmp_path, "samples_per_s").values()]  # batches of two clips
+    mfu = list(logged(tmp_path, "mfu").values())
+    assert mfu == pytest.approx([(frozen + 3 * trained) * rate / 1e6 for rate in per_second], rel=1e-4) and len(mfu) == 3
+    assert logged(tmp_path, "memory_gib")[6] > 0.05
+
+
+def test_work_is_the_same_with_the_linear_layers_that_deepspeed_puts_in_their_place(tmp_path):
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+    throughput = Throughput(peak_tflops=1e-6)
+    fit(tmp_path, Heavy(True, zero3_linear_wrap), throughput)
+    assert throughput.flops.work == 2 * 20 * 50 * 30 + 3 * 2 * 20 * 30 * 40
+
+
+def test_with_accumulated_gradients_rates_are_logged_once_a_step_and_cover_every_batch(tmp_path, monkeypatch):
+    throughput, counts = Throughput(), []
+    restart = throughput.restart
+    monkeypatch.setattr(throughput, "restart", lambda: (counts.append(throughput.samples), restart()))
+    fit(tmp_path, Tiny(), throughput, steps=16, accumulate_grad_batches=4)
+    assert list(logged(tmp_path, "samples_per_s")) == [2, 4]
+    assert counts == [0, 16, 16]  # at the start, and the clips of eight batches each time
+    assert logged(tmp_path, "tokens_per_s")[4] == pytest.approx(21 * logged(tmp_path, "samples_per_s")[4])
+
+
+class Validated(Tiny):
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def val_dataloader(self):
+        return DataLoader([batch(0)], batch_size=None)
+
+    def on_validation_epoch_end(self):
+        time.sleep(0.5)
+
+
+def test_validation_is_no_time_of_training_and_its_neighbours_are_not_forgotten(tmp_path):
+    fit(tmp_path, Validated(), Throughput(), steps=8, val_check_interval=1, log_every_n_steps=4, num_sanity_val_steps=0)
+    assert all(value > 8 / 0.5 for value in logged(tmp_path, "samples_per_s").values())
+    assert all(value < 0.9 for value in logged(tmp_path, "data_wait_share").values())
 
 
 def test_tokens_are_counted_by_place_not_by_channel():
