@@ -14,7 +14,7 @@ LIGHTNING = {
 }
 OTHERS = {
     "shards": ("baton_lightning.shards.cli", "make, list and check data sets of webdataset tar shards"),
-    "generate": ("baton_lightning.runs.generate", "write mp4s with sound from a finished stage-3 run"),
+    "generate": ("baton_lightning.generation.generate", "write mp4s with sound from a finished stage-3 run"),
     "evaluate": ("baton_lightning.world.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from baton_lightning.generation.generate import PLANS
 from baton_lightning.runs import settings
 from baton_lightning.runs.conductor import Step
-from baton_lightning.runs.generate import PLANS
 from baton_lightning.runs.manifest import write_atomically
 
 LAST = "stage3_joint"

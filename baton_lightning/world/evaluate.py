@@ -157,7 +157,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
     folder = options.folder or options.run / "evaluation"
     if options.run is not None:
-        from baton_lightning.runs import generate
+        from baton_lightning.generation import generate
 
         generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder)])
     result = score_folder(folder)

@@ -4,7 +4,7 @@ import pytest
 
 from baton_lightning.frozen.prompts import Ovi720
 from baton_lightning.metrics.prompts import Line, Prompt, read_prompts
-from baton_lightning.runs.generate import parser
+from baton_lightning.generation.generate import parser
 
 RECORDS = {
     "set1": {

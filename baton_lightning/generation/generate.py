@@ -75,9 +75,9 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from tqdm import tqdm
 
+    from baton_lightning.generation.load import load_run
     from baton_lightning.media import write_mp4
     from baton_lightning.runs.handover import hand_over
-    from baton_lightning.runs.load import load_run
     from baton_lightning.stages.plan_sources import PlannedTokens
     from baton_lightning.world.evaluate import score_folder, show
 
