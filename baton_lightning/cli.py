@@ -208,6 +208,8 @@ class BatonCLI(LightningCLI):
                 f"{folder}/ is trained, but {part} could not be written ({error}); {GOES_ON['fit']} once there is room"
             ) from error
         part.replace(folder / manifest.WEIGHTS)
+        if hasattr(self.model, "keep_beside"):
+            self.model.keep_beside(folder)
         data = self.datamodule
         described = manifest.describe(
             stage=type(self.model).__name__,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from baton_lightning.frozen import language_files
 from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer, weights_of
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
@@ -138,7 +139,8 @@ def architecture(name_or_path: str) -> PretrainedConfig:
 class PretrainedLLM(TextLLM):
     """A released language model (Baton: Qwen3-8B, fully trained).
 
-    On the meta device (``with torch.device("meta")``) only its architecture is built: nothing is read, and it has no tokenizer.
+    On the meta device (``with torch.device("meta")``) only its architecture is built: nothing is read, and it has no tokenizer. Within
+    :func:`~baton_lightning.frozen.language_files.of_run` architecture and tokenizer are the run's, and no weights are read.
 
     Args:
         name_or_path: Hub name or local directory.
@@ -165,10 +167,13 @@ class PretrainedLLM(TextLLM):
     ) -> None:
         from transformers import AutoModel
 
-        if torch.get_default_device().type == "meta":
+        licence = "Apache-2.0 (Qwen3)"
+        if (kept := language_files.current()) is not None:
+            model = unfilled(str(kept), dtype=getattr(torch, dtype))
+            tokenizer = pretrained_tokenizer(str(kept), num_embeddings=model.config.vocab_size, licence=licence)
+        elif torch.get_default_device().type == "meta":
             tokenizer, model = None, AutoModel.from_config(architecture(name_or_path), dtype=getattr(torch, dtype))
         else:
-            licence = "Apache-2.0 (Qwen3)"
             model = pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
             tokenizer = pretrained_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         if lora_rank is not None:
@@ -176,6 +181,15 @@ class PretrainedLLM(TextLLM):
         if gradient_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         super().__init__(model, tokenizer)
+
+
+def unfilled(name_or_path: str, *, dtype: torch.dtype) -> Qwen3Model:
+    """A language model of a configuration; its buffers are right, its weights whatever memory holds, for a strict hand-over to fill."""
+    from transformers import AutoModel
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        return AutoModel.from_config(architecture(name_or_path), dtype=dtype)
 
 
 def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:

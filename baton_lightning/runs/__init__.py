@@ -1,1 +1,1 @@
-"""Runs: configuration chains, hand-over between stages, manifests, generation, and the demo that ties them together."""
+"""Runs: configuration chains, hand-over between stages, manifests, and the demo that ties them together."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+LANGUAGE = "language"
+"""Configuration and tokenizer of a planner's language model, as :mod:`baton_lightning.frozen.language_files` keeps them."""
 LLM = "language.llm.model."
 ADAPTER = ("lora_A.default.", "lora_B.default.")
 
@@ -88,6 +90,8 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     for name, tensors in components.items():
         facts[name] = write_one(part / name, tensors, options.shard_size)
         (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described["clip"]}, indent=1))
+    if (language := options.run / LANGUAGE).is_dir():
+        shutil.copytree(language, part / LANGUAGE)
     if adapter := adapter_of(components.get("planner", {})):
         write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])
     networks = ["Ovi", "MMAudio", "Wan2.2 VAE"] * ("dit" in components) + ["Qwen3", "SigLIP2", "WavTokenizer"] * ("planner" in components)

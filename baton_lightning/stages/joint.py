@@ -22,6 +22,7 @@ from baton_lightning.flow import draws, path
 from baton_lightning.flow.guidance import Condition, Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
+from baton_lightning.frozen import language_files
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
@@ -117,7 +118,8 @@ class JointTraining(LightningModule):
     def build(self) -> None:
         """Makes the networks, with the weights their factories give them."""
         self.dit = self.make_dit(self.clip)
-        self.plan = self.make_plan(self.clip)
+        with language_files.of_run(self.parents.get("planner")):
+            self.plan = self.make_plan(self.clip)
 
     @property
     def not_exported(self) -> tuple[str, ...]:

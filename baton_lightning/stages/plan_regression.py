@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,8 @@ from torchmetrics import Metric
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen import language_files
+from baton_lightning.frozen.llm import PretrainedLLM
 from baton_lightning.losses import plan_loss
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
@@ -97,7 +100,13 @@ class PlanRegression(LightningModule):
 
     def build(self) -> None:
         """Makes the planner, with the weights its factories give it."""
-        self.planner = self.make_planner(self.clip)
+        with language_files.of_run(self.parents.get("planner")):
+            self.planner = self.make_planner(self.clip)
+
+    def keep_beside(self, run: Path) -> None:
+        """Writes what a planner's weights do not say into their run folder: configuration and tokenizer of a released language model."""
+        if isinstance(self.planner.language.llm, PretrainedLLM):
+            language_files.keep(self.planner.language.llm, run)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)
