@@ -30,8 +30,18 @@ class Plan:
     audio_times: Tensor | None = None
 
     def roll(self, shift: int = 1) -> Plan:
-        """The same plans, each given to another sample of the batch: the shuffled control."""
+        """The same plans, each given to another sample of the batch: the shuffled control.
+
+        Raises:
+            ValueError: If the batch has one sample, whose own plan would come back.
+        """
+        if len(self.video) < 2:
+            raise ValueError("a shuffled plan needs at least two clips in a batch, got one, which would keep its own plan")
         return replace(self, video=self.video.roll(shift, 0), audio=self.audio.roll(shift, 0))
+
+    def rows(self, start: int, stop: int | None) -> Plan:
+        """The plans of some samples of the batch."""
+        return replace(self, video=self.video[start:stop], audio=self.audio[start:stop])
 
     def to(self, device: torch.device | str, **kwargs: object) -> Plan:
         """Moves every tensor; Lightning calls this on what ``predict`` returns."""

@@ -20,7 +20,7 @@ import torch
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
@@ -117,6 +117,7 @@ class BatonCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         self.chosen.base = None  # the saved configuration stands alone
+        self._require_precision()
         if self.subcommand != "fit":
             return
         self._require_accelerator()
@@ -124,6 +125,14 @@ class BatonCLI(LightningCLI):
         if self.chosen.resume == "auto" and (folder / manifest.NAME).exists():
             self._require_same(folder)
             raise Finished(f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)")
+
+    def _require_precision(self) -> None:
+        """Refuses a precision that would round what has to stay float32."""
+        if (precision := str(self.chosen.trainer.precision)) in ("bf16-true", "16-true"):
+            raise ValueError(
+                f"trainer.precision {precision} rounds weights, statistics and metrics to half precision; give bf16-mixed, which computes "
+                "in bfloat16 and keeps these in float32, or 32-true"
+            )
 
     def _require_accelerator(self) -> None:
         """Refuses a GPU's strategy on a machine without one, before it starts a process for each rank."""
@@ -152,6 +161,11 @@ class BatonCLI(LightningCLI):
         return {k: v for k, v in values.items() if k not in VOLATILE}
 
     # ---- fit
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        sharding.leave_batches(trainer)
+        return trainer
+
     def before_fit(self) -> None:
         self.started = time.monotonic()
         folder = self.config_init.fit.run.folder
@@ -218,7 +232,7 @@ class BatonCLI(LightningCLI):
             config=self.plain_config(),
             data=data.manifest_digest() if hasattr(data, "manifest_digest") else None,
             seed=self.chosen.seed_everything,
-            metrics={k: float(v) for k, v in sorted(self.trainer.callback_metrics.items())},
+            metrics={k: float(v) for k, v in sorted(self.trainer.callback_metrics.items()) if v == v},  # NaN: over no clip
             seconds=time.monotonic() - self.started,
             weights=folder / manifest.WEIGHTS,
         )

@@ -98,9 +98,21 @@ def build_optimizer(
         optimizer: Factory of the optimiser; its learning rate is the one that ``rates`` scales.
         scheduler: Factory of the schedule; ``None`` keeps the rate.
         rates: See :func:`parameter_groups`.
+
+    Raises:
+        ValueError: If the strategy and the optimiser or the type of the trained weights do not go together.
     """
+    strategy = getattr(getattr(module, "_trainer", None), "strategy", None)
+    low = {name: p.dtype for name, p in module.named_parameters() if p.requires_grad and p.dtype.itemsize < 4}
+    if low and sharding.half_precision(strategy) is None:
+        name, dtype = next(iter(low.items()))
+        raise ValueError(
+            f"trained weights must be float32, or have float32 masters; {len(low)} are not, the first is {name} in {dtype}, where steps of "
+            "the size of a learning rate are rounded away. Load them with dtype: float32, freeze them, or train with DeepSpeed and "
+            "--trainer.precision bf16-mixed (-c experiments/strategy/zero2.yaml), which keeps masters"
+        )
     built = optimizer(parameter_groups(module, rates))
-    if getattr(built, "whole_matrices", False) and sharding.zero_stage(getattr(getattr(module, "_trainer", None), "strategy", None)):
+    if getattr(built, "whole_matrices", False) and sharding.zero_stage(strategy):
         raise ValueError(
             f"{type(built).__name__} needs whole matrices, and DeepSpeed hands its optimiser flat shards at every ZeRO stage; give "
             "--model.init_args.optimizer torch.optim.AdamW"

@@ -12,7 +12,13 @@ from torch import Tensor
 
 
 def expand(t: Float[Tensor, "B"], like: Float[Tensor, "B *X"]) -> Float[Tensor, "B *Y"]:
-    """``t`` with singleton axes, so that it multiplies ``like`` clip by clip."""
+    """``t`` with singleton axes, so that it multiplies ``like`` clip by clip.
+
+    Raises:
+        ValueError: If ``like`` is of half precision: its 8 or 11 bits would round the time that the network is told.
+    """
+    if like.dtype.itemsize < 4:
+        raise ValueError(f"the flow is computed in float32 or float64, got latents in {like.dtype}")
     return t.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 

@@ -193,7 +193,7 @@ def unfilled(name_or_path: str, *, dtype: torch.dtype) -> Qwen3Model:
 
 
 def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
-    """Puts LoRA adapters into ``model`` and freezes everything else; a fresh adapter changes nothing."""
+    """Puts float32 LoRA adapters into ``model`` and freezes everything else; a fresh adapter changes nothing."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -201,4 +201,6 @@ def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequenc
     with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), model)
     for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()  # a half-precision base is read, adapters are stepped
         parameter.requires_grad_("lora_" in name)

@@ -26,6 +26,7 @@ from baton_lightning.models.conditions import Conditions, Grid, Latents, alike, 
 from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, positions
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
+from baton_lightning.models.precision import parameter_dtype, widen
 from baton_lightning.models.rope import phases
 
 
@@ -101,6 +102,8 @@ class FusedBranches(nn.Module):
     ) -> tuple[Any, Any]:
         """Velocities (noise - clean) of both modalities.
 
+        Latents, contexts and plan are cast to the type of the parameters where they enter; the flow time never is.
+
         Args:
             video_latents: [B, C, T, Y, X]; a list of [C, T, Y, X] where clips differ in size; ``None`` leaves the audio branch alone.
             audio_latents: [B, L, C]; a list of [L, C]; or ``None``.
@@ -114,7 +117,7 @@ class FusedBranches(nn.Module):
             on_block: Called with the block's number and both branches' tokens after every block.
 
         Returns:
-            Video and audio velocities, in the form of the latents; ``None`` for an absent modality.
+            Video and audio velocities in float32, in the form of the latents; ``None`` for an absent modality.
 
         Raises:
             ValueError: If both modalities are absent, or a text is missing or does not fit.
@@ -152,14 +155,15 @@ class FusedBranches(nn.Module):
     ) -> tuple[Tensor, Conditions, list[Grid]]:
         """Tokens of a branch, what its blocks read besides, and the token grid of every clip (one, if all are alike)."""
         branch: Branch = getattr(self, f"{name}_model")
-        patches = branch.patch_embedding
-        tokens, grids, mask = tokenise(patches, latents)
+        patches, dtype = branch.patch_embedding, parameter_dtype(branch)
+        tokens, grids, mask = tokenise(patches, cast(latents, dtype))
         if len(t) != len(tokens):
             raise ValueError(f"t must hold one flow time per clip, got {len(t)} for {len(tokens)} clips of {name}")
         if context is None:
             raise ValueError(f"{name} latents need {name}_context; got None")
         if not isinstance(context, Tensor):
             context = pad_sequence(list(context), batch_first=True)
+        context = context.to(dtype)
         times = clean_first_frame(t[:, None], tokens, grids) if first_frame_clean else t[:, None]
         time, modulation = branch.embed_time(times)
         text = branch.embed_text(context if self.text else torch.zeros_like(context))
@@ -171,7 +175,7 @@ class FusedBranches(nn.Module):
                 planned, plan_times, self.plan_attention, patches, grids, place, branch.head_dim, tokens.dtype
             )
             seen = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
-            located = Located(self.latent_mlp[name](features), key_phase, seen)
+            located = Located(self.latent_mlp[name](features.to(dtype)), key_phase, seen)
         phase = phases(place, branch.head_dim, dtype=tokens.dtype)
         return tokens, Conditions(time, modulation, text, phase, mask, located, plan_phase), grids
 
@@ -217,6 +221,11 @@ class DualBranchDiT(FusedBranches):
         )
 
 
+def cast(latents: Latents, dtype: torch.dtype) -> Latents:
+    """Latents in another type, as one tensor or clip by clip as they came."""
+    return latents.to(dtype) if isinstance(latents, Tensor) else [x.to(dtype) for x in latents]
+
+
 def fuse(
     video_block: Block,
     audio_block: Block,
@@ -240,7 +249,7 @@ def fuse(
 
 def leave(branch: Branch, tokens: Tensor, given: Conditions, grids: list[Grid], *, dense: bool) -> Latents:
     """Velocities in the form in which the latents came."""
-    values, patches = branch.head(tokens, given.time), branch.patch_embedding
+    values, patches = widen(branch.head(tokens, given.time)), branch.patch_embedding
     if dense:
         return patches.restore(values, grids[0])
     each = grids if len(grids) > 1 else grids * len(values)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from baton_lightning.models.precision import widen
+
 
 class FeatureNorm(nn.Module):
     """Per-channel standardisation of perceiver features with the statistics of the training set.
@@ -54,9 +56,9 @@ class FeatureNorm(nn.Module):
         return max(shift.item(), stretch.item())
 
     def forward(self, features: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Raw features to the standardised space."""
-        return (features - self.mean) / self.std
+        """Raw features to the standardised space, in float32 whatever the type of the features."""
+        return (widen(features) - self.mean) / self.std
 
     def inverse(self, tokens: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Standardised tokens back to raw features."""
-        return tokens * self.std + self.mean
+        """Standardised tokens back to raw features, in float32 likewise."""
+        return widen(tokens) * self.std + self.mean

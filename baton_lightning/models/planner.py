@@ -12,6 +12,7 @@ from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.language import PlanningLLM
+from baton_lightning.models.precision import parameter_dtype, widen
 from baton_lightning.models.sem_mlp import SemHeads
 
 
@@ -66,14 +67,16 @@ class VAPlanner(nn.Module):
             modules[name].requires_grad_(False)
 
     def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> Plan:
-        """Plans, in the standardised space.
+        """Plans, in the standardised space, in float32. The readout computes in the type of its own parameters, whatever the language
+        model's.
 
         Args:
             video_prompts: What is seen, one text a clip.
             audio_prompts: What is heard, one text a clip.
         """
-        video, audio = self.readout(*self.language(video_prompts, audio_prompts))
-        return timed_plan(self.clip, video, audio)
+        dtype = parameter_dtype(self.readout)
+        states = self.language(video_prompts, audio_prompts)
+        return timed_plan(self.clip, *map(widen, self.readout(*(s.to(dtype) for s in states))))
 
     def standardise(self, video_features: Float[Tensor, "B K_v C_v"], audio_features: Float[Tensor, "B K_a C_a"]) -> Plan:
         """The plan a clip's own features make: the target of regression and the oracle.

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
 
@@ -23,6 +25,27 @@ def zero_stage(strategy: Strategy | None) -> int:
     if not isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy.config, dict):
         return 0
     return int(strategy.config.get("zero_optimization", {}).get("stage", 0))
+
+
+def half_precision(strategy: Strategy | None) -> torch.dtype | None:
+    """Type in which DeepSpeed computes, while its optimiser steps float32 masters; ``None`` where it keeps no masters."""
+    if not zero_stage(strategy):
+        return None
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return next((dtype for key, dtype in low.items() if strategy.config.get(key, {}).get("enabled")), None)  # type: ignore[union-attr]
+
+
+class UnconvertedBatches(DeepSpeedPrecision):
+    """DeepSpeed's precision, which leaves batches as they are: a network casts what it is given to its own type."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def leave_batches(trainer: Trainer) -> None:
+    """Keeps Lightning from casting batches to half precision before the flow is computed."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        trainer.strategy.precision_plugin = UnconvertedBatches(trainer.precision)
 
 
 @contextmanager
@@ -48,10 +71,9 @@ def built_whole(module: LightningModule) -> Iterator[None]:
     shutdown_init_context()
     try:
         yield
-        low = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        for key, dtype in low.items():
-            if strategy.config.get(key, {}).get("enabled"):
-                module.to(dtype)
+        if (dtype := half_precision(strategy)) is not None:
+            for parameter in module.parameters():  # buffers and metrics keep their digits, as under ZeRO-1 and 2
+                parameter.data = parameter.data.to(dtype)
         deepspeed.zero.Init(module=module, config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
     finally:
         restore_init_context()

@@ -24,6 +24,7 @@ from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.precision import widen
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
@@ -88,6 +89,8 @@ class JointTraining(LightningModule):
         self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
         self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
+        self.plan_before: Plan | None = None
+        """Plan of the last clip of the validation batch before [1, ...]."""
         self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
 
     # ---- networks
@@ -175,10 +178,10 @@ class JointTraining(LightningModule):
 
         Note:
             What a clip lacks is pure noise at any time: nothing can be learnt from it, and it weighs nothing in the loss. Both branches run
-            nevertheless, so that ranks stay in step.
+            nevertheless, so that ranks stay in step. Everything but the network itself is computed in float32, under any precision.
         """
         assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
-        latents = {"video": batch.video_latents, "audio": batch.audio_latents}
+        latents = {"video": widen(batch.video_latents), "audio": widen(batch.audio_latents)}
         present = {"video": batch.has_video, "audio": batch.has_audio}
         noise = {
             k: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{k}").to(x)
@@ -239,24 +242,39 @@ class JointTraining(LightningModule):
 
     # ---- the four curves
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same loss, at fixed times and noise, along the true plan, the planner's, another clip's and none."""
+        """The same loss, at fixed times and noise, along the true plan, the planner's, another clip's and none.
+
+        The other clip is one of the same batch. Where a batch has one clip, it is the last one of the batch before; if there is none
+        either, the batch does not count.
+        """
         truth = self.plan.truth(batch)
-        plans: dict[str, Plan | None] = {"truth": truth, "shuffled": truth.roll(), "none": None}
-        if isinstance(self.plan, PlannedTokens):
-            planned = self.plan.planned(batch)
-            plans |= {"planned": planned, "shuffled": planned.roll()}
+        planned = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else None
+        shuffled, has_other = self.plan_of_another(planned or truth)
+        plans = {"truth": truth, "shuffled": shuffled, "none": None} | ({"planned": planned} if planned else {})
         t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
         for name, plan in plans.items():
             own = name == ("planned" if "planned" in plans else "truth")
             losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0, split="val" if own else None)
-            self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
+            weight = len(batch) if has_other or name != "shuffled" else 0
+            self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=weight, sync_dist=True)
             if own:
                 self.log("val/loss", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
                 self.log_branches("val", batch, losses, sync_dist=True)
 
     test_step = validation_step
 
+    def plan_of_another(self, plan: Plan) -> tuple[Plan, bool]:
+        """For each clip of a validation batch the plan of another clip, and whether there is one.
+
+        Where there is none, a clip keeps its own plan, so that all ranks evaluate the transformer equally often.
+        """
+        before, self.plan_before = self.plan_before, plan.rows(-1, None)
+        if len(plan.video) > 1:
+            return plan.roll(), True
+        return (plan, False) if before is None else (before, True)
+
     def on_validation_epoch_end(self) -> None:
+        self.plan_before = None
         self.log_by_time("val")
 
     on_test_epoch_end = on_validation_epoch_end

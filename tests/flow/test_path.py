@@ -1,5 +1,6 @@
 """The time convention as properties."""
 
+import pytest
 import torch
 
 from baton_lightning.flow.path import clean_from, interpolate, shift_time, velocity
@@ -38,5 +39,8 @@ def test_shift_keeps_the_ends_and_the_order_and_moves_towards_noise():
     torch.testing.assert_close(shift_time(shifted, 1 / 5), t)
 
 
-def test_latents_keep_their_precision():
-    assert interpolate(CLEAN.bfloat16(), NOISE.bfloat16(), T).dtype == torch.bfloat16
+def test_latents_keep_their_precision_and_half_of_it_is_refused():
+    assert interpolate(CLEAN, NOISE, T).dtype == torch.float64
+    assert interpolate(CLEAN.float(), NOISE.float(), T).dtype == torch.float32
+    with pytest.raises(ValueError, match="float32 or float64, got latents in torch.bfloat16"):
+        interpolate(CLEAN.bfloat16(), NOISE.bfloat16(), T)

@@ -32,7 +32,7 @@ def test_bfloat16_is_as_near_as_ovi_itself(config):
     model = recording.load_model(FIXTURE, config).bfloat16()
     recorded = load_file(FIXTURE / "t2av.safetensors")
     computed = parity.replay(model, "t2av", {}, recorded)
-    assert computed["out.vid.0"].dtype == torch.bfloat16
+    assert computed["out.vid.0"].dtype == torch.float32
     assert max(parity.relative_error(computed[k], recorded[k]) for k in computed) < 0.03
 
 
