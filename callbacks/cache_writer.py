@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from baton_lightning.batch import Batch
 from baton_lightning.shards.format import CACHE, CACHES, STATISTICS, VERSION, Shard, SplitIndex, cache_suffix, read_root, write_json
+from baton_lightning.shards.moments import Moments, moments_of, read_moments, write_moments
 from baton_lightning.shards.writer import write_shard
 
 
@@ -27,8 +27,8 @@ class CacheWriter(Callback):
     """Collects a shard's predictions and writes them when its last clip has come.
 
     Shards are written by whichever rank or array task predicts them; the first one to find all of them there writes ``cache.json``, once.
-    Statistics are made from the shards, in their order, so they are the same bits however many processes made these. A damaged clip gets
-    no cached tensors and is named in ``cache.json``.
+    Whoever writes a shard of features writes the moments of its clips beside it; statistics are their sum, in the order of shards, so they
+    are the same bits however many processes made these. A damaged clip gets no cached tensors and is named in ``cache.json``.
     """
 
     def __init__(self) -> None:
@@ -49,12 +49,14 @@ class CacheWriter(Callback):
         for i, key in enumerate(batch.keys):
             self.pending[key] = {kind: {name: t[i].cpu() for name, t in named.items()} for kind, named in outputs.items()}
         number = dataset.places[int(batch.index[0])][0]
-        keys = [key for shard, key in dataset.places if shard == number]
+        keys = [dataset.places[position][1] for position in dataset.ranges[number]]
         if len(self.pending) < len(keys):
             return
         whole = [key for key in keys if key not in dataset.damaged]
         damaged = {key: dataset.damaged[key].reason for key in keys if key in dataset.damaged}
         notes = {"source": dataset.index.shards[number]["sha256"], "damaged": damaged}
+        moments = moments_of(self.pending[key]["features"] for key in whole)
+        write_moments(dataset.index.tar(number, "features"), moments, made_by=pl_module.recipe, source=notes["source"])  # type: ignore[arg-type]
         for kind in CACHES:
             members = ((key, {cache_suffix(kind): content(self.pending[key][kind])}) for key in whole)
             write_shard(dataset.index.tar(number, kind), members, made_by=pl_module.recipe, notes=notes)  # type: ignore[arg-type]
@@ -120,17 +122,25 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def feature_statistics(index: SplitIndex) -> dict[str, Tensor]:
-    """Mean and standard deviation of every feature channel over a split."""
-    sums: dict[str, Tensor] = {}
+    """Mean and standard deviation of every feature channel over a split: the sum of its shards' moments.
+
+    A shard without them, because they were lost or an older version wrote it, is read, and its moments are written.
+    """
+    sums: dict[str, Moments] = {}
+    unknown = 0
     for number in range(len(index.shards)):
         shard = Shard.open(index.tar(number, "features"))
-        for key in shard.members:
-            for name, tensor in load_tensors(shard.read(key, cache_suffix("features"))).items():
-                values = tensor.double().reshape(-1, tensor.shape[-1])
-                moments = torch.stack([torch.full_like(values[0], len(values)), values.sum(0), values.square().sum(0)])
-                sums[name] = sums.get(name, 0) + moments
+        made_by, source = shard.made_by, shard.notes.get("source", "")
+        moments = read_moments(shard.tar, made_by=made_by, source=source)
+        if moments is None:
+            moments = moments_of(load_tensors(shard.read(key, cache_suffix("features"))) for key in shard.members)
+            write_moments(shard.tar, moments, made_by=made_by, source=source)
+            unknown += 1
+        for name, more in moments.items():
+            sums.setdefault(name, Moments()).include(more)
+    if unknown:
+        print(f"{unknown} shards of {index.folder}/ had no moments beside their features; these were read once more", flush=True)
     made = {}
-    for name, (count, total, squares) in sums.items():
-        mean = total / count
-        made |= {f"{name}_mean": mean.float(), f"{name}_std": (squares / count - mean.square()).clamp(min=1e-12).sqrt().float()}
+    for name, total in sums.items():
+        made |= {f"{name}_mean": total.mean.float(), f"{name}_std": total.std.float()}
     return made

@@ -7,6 +7,7 @@ import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,9 @@ class ShardDataset(Dataset):
         numbers = range(len(self.index.shards))
         self.shards = {kind: [self._open(number, kind) for number in numbers] for kind in (CLIPS, *self.caches)}
         self.places = [(number, key) for number, shard in enumerate(self.shards[CLIPS]) for key in shard.members]
+        ends = list(accumulate(len(shard.members) for shard in self.shards[CLIPS]))
+        self.ranges = [range(start, end) for start, end in pairwise([0, *ends])]
+        """Positions of each shard's clips."""
         if twice := [key for key, count in Counter(key for _, key in self.places).items() if count > 1]:
             tars = [self.shards[CLIPS][number].tar.name for number, key in self.places if key == twice[0]]
             raise ValueError(f"data: a key must name one clip of {folder}/, {twice[0]} is in {' and in '.join(tars)}; build the data again")
@@ -124,7 +128,7 @@ class ShardDataset(Dataset):
 
     def batches_of_shard(self, number: int, batch_size: int) -> list[list[Slot]]:
         """The clips of one shard."""
-        slots = [(0, p, p) for p, (shard, _) in enumerate(self.places) if shard == number]
+        slots = [(0, position, position) for position in self.ranges[number]]
         return [slots[i : i + batch_size] for i in range(0, len(slots), batch_size)]
 
     # ---- samples

@@ -34,6 +34,23 @@ class Frozen(nn.Module):
 
 
 @contextmanager
+def own_precision() -> Iterator[None]:
+    """Networks compute in the type that their weights have, whatever the trainer's precision and the machine's short cuts.
+
+    Autocast and TensorFloat-32 are off inside. What a frozen network gives then follows from its weights and its input.
+    """
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Random initialisation as a function of ``seed`` alone: on the CPU, and the global random state is put back afterwards."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):

@@ -5,6 +5,7 @@
     ROOT/<split>/clips-000000.tar     an ordinary webdataset tar: k.mp4, k.json
     ROOT/<split>/clips-000000.json    its byte offsets
     ROOT/<split>/latents-000000.tar   cached tensors of the same clips: k.latents.safetensors; likewise features and text
+    ROOT/<split>/features-000000.moments.safetensors   sums over its clips, which the statistics are made of
     ROOT/cache.json                   what made the cached tensors; written last
     ROOT/features.stats.safetensors   mean and standard deviation of every feature channel over the training split
 

@@ -1,7 +1,9 @@
-"""Mean and spread of cached tensors, summed up clip by clip, and whether they can be those of a working network."""
+"""Mean and spread of cached tensors, summed up clip by clip and shard by shard, and whether they can be those of a working network."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,10 @@ class Moments:
         self.total = self.total + values.sum(0)
         self.squares = self.squares + values.square().sum(0)
 
+    def include(self, other: Moments) -> None:
+        """Adds what others have summed."""
+        self.count, self.total, self.squares = self.count + other.count, self.total + other.total, self.squares + other.squares
+
     @property
     def mean(self) -> Tensor:
         return torch.as_tensor(self.total) / self.count
@@ -49,6 +55,58 @@ class Moments:
     @property
     def std(self) -> Tensor:
         return (torch.as_tensor(self.squares) / self.count - self.mean.square()).clamp(min=1e-12).sqrt()
+
+
+def moments_of(clips: Iterable[Mapping[str, Tensor]]) -> dict[str, Moments]:
+    """Moments of features, by modality.
+
+    Args:
+        clips: Of each clip, in order, name -> features [K, C].
+    """
+    made: dict[str, Moments] = {}
+    for tensors in clips:
+        for name, tensor in tensors.items():
+            made.setdefault(name, Moments()).add(tensor, -1)
+    return made
+
+
+def moments_file(tar: Path) -> Path:
+    """File that holds the moments of a tar's clips."""
+    return tar.with_suffix(".moments.safetensors")
+
+
+def write_moments(tar: Path, moments: Mapping[str, Moments], *, made_by: str, source: str) -> None:
+    """Writes a shard's moments, aside and by rename: name -> count, sums and sums of squares [3, C], float64.
+
+    Args:
+        tar: The shard of features that they are of.
+        moments: By modality.
+        made_by: Recipe of the features.
+        source: Digest of the clips that the features are of.
+    """
+    from safetensors.torch import save_file
+
+    file = moments_file(tar)
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    tensors = {
+        name: torch.stack([torch.full_like(sums.total, sums.count), sums.total, sums.squares]) for name, sums in sorted(moments.items())
+    }
+    save_file(tensors, aside, metadata={"of": f"{made_by} {source}"})
+    aside.replace(file)
+
+
+def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] | None:
+    """What :func:`write_moments` wrote; ``None`` if there is nothing, or it is of other features."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(moments_file(tar), "pt") as file:
+            if (file.metadata() or {}).get("of") != f"{made_by} {source}":
+                return None
+            stacked = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return {name: Moments(int(sums[0, 0]), sums[1], sums[2]) for name, sums in stacked.items()}
 
 
 def absurdities(kind: str, name: str, moments: Moments) -> list[str]:

@@ -84,13 +84,19 @@ class Counter(CacheWriter):
 
 
 def encode(
-    root: Path, clip: ClipSpec = CLIP, dtype: Any = "float32", batches: int | None = None, **changes: Callable[[], nn.Module]
+    root: Path,
+    clip: ClipSpec = CLIP,
+    dtype: Any = "float32",
+    batches: int | None = None,
+    precision: Any = "32-true",
+    writer: Counter | None = None,
+    **changes: Callable[[], nn.Module],
 ) -> int:
     """Caches what is not cached yet; returns how many clips that were."""
-    writer = Counter()
+    writer = writer or Counter()
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, callbacks=[writer],
-        limit_predict_batches=batches,
+        limit_predict_batches=batches, precision=precision,
     )  # fmt: skip
     trainer.predict(
         Encode(clip, **networks(root, **changes), dtype=dtype), WebShards(clip, str(root), batch_size=3), return_predictions=False
@@ -146,6 +152,66 @@ def test_statistics_are_those_of_the_training_split(cached: Path) -> None:
         flat = features.double().flatten(0, 1)
         assert torch.allclose(mean.double(), flat.mean(0), atol=1e-6)
         assert torch.allclose(std.double(), flat.std(0, correction=0), atol=1e-6)
+
+
+class Unlooped(list):
+    """A list that may be looked up and not walked through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all clips of the split were walked through for one batch")
+
+
+class FrugalCounter(Counter):
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        dataset = trainer.predict_dataloaders[args[1] if len(args) > 1 else 0].dataset
+        if not isinstance(dataset.places, Unlooped):
+            dataset.places = Unlooped(dataset.places)
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, *args)
+
+
+def test_a_batch_costs_the_same_however_many_clips_there_are_and_features_are_read_by_nobody_again(
+    clips: Path, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(clips, tmp_path / "set")
+    monkeypatch.setattr("callbacks.cache_writer.load_tensors", None)  # called, it would fail
+    assert encode(root, writer=FrugalCounter()) == 14
+    assert digests(root) == digests(cached)
+
+
+def another_shard(file: Path) -> None:
+    shutil.copy(file.with_name(file.name.replace("000000", "000001")), file)
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda file: file.write_bytes(b"cut off"), another_shard])
+def test_moments_that_are_lost_or_of_other_features_are_summed_again_alike(
+    copy: Path, lose: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digests(copy)
+    lose(copy / "train" / "features-000000.moments.safetensors")
+    (copy / CACHE).unlink()
+    assert encode(copy) == 0
+    assert "1 shards of" in capsys.readouterr().out
+    assert digests(copy) == before
+
+
+def test_the_trainer_s_precision_does_not_reach_the_networks(clips: Path, cached: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(clips, tmp_path / "set")
+    assert encode(root, precision="bf16-mixed") == 14
+    assert digests(root) == digests(cached)
+
+
+def test_a_trainer_that_rounds_the_sound_is_refused(clips: Path) -> None:
+    with pytest.raises(ValueError, match="sound in float32, got torch.bfloat16; set trainer.precision to 32-true"):
+        encode(clips, precision="bf16-true")
+
+
+def test_networks_that_compute_in_another_type_are_other_networks() -> None:
+    whole, half = Eyes().to(torch.bfloat16).float(), Eyes().to(torch.bfloat16)
+    assert describe(whole)["dtypes"] == ["float32"] and describe(half)["dtypes"] == ["bfloat16"]
+    recipes = [Encode(CLIP, **dict.fromkeys(networks(Path()), lambda eyes=eyes: eyes)) for eyes in (whole, half)]
+    for module in recipes:
+        module.configure_model()
+    assert recipes[0].recipe != recipes[1].recipe
 
 
 def test_a_second_run_finds_everything_done_and_a_lost_shard_is_made_again_alike(copy: Path) -> None:
