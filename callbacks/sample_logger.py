@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,38 +16,46 @@ from callbacks.pictures import frame_strip, gif, spectrogram
 
 
 class SampleLogger(Callback):
-    """Asks the module to ``generate(batch) -> (frames, waveform)`` for the first validation clips; modules that cannot are left alone.
+    """Clips for the first validation prompts, from any module that can ``sample_own(batch)`` and ``decode(video, audio)`` latents.
+
+    All ranks sample the same clips, those of rank 0: under ZeRO-3 each holds a share of every layer, and none can do it alone. They
+    compute as in a validation step, in the run's precision. Rank 0 decodes and writes.
 
     Args:
-        num_samples: Clips a validation; 0 logs none.
+        num_samples: Clips a validation; 0 makes none.
     """
 
     def __init__(self, num_samples: int = 2) -> None:
         self.num_samples = num_samples
-        self.batch: Batch | None = None
+        self.batches: list[Batch] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.batches = []
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx == 0:
-            self.batch = batch
+        missing = self.num_samples - sum(map(len, self.batches))
+        if missing > 0 and trainer.is_global_zero:
+            self.batches.append(first(batch, missing).to("cpu"))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if any(hasattr(parameter, "ds_id") for parameter in pl_module.parameters()):
-            return  # parameters are shards, and one rank alone cannot sample; `generate` does, from the finished run
-        wanted = self.num_samples and not trainer.sanity_checking and trainer.is_global_zero and hasattr(pl_module, "generate")
-        if not wanted or self.batch is None:
+        if not self.num_samples or trainer.sanity_checking or not hasattr(pl_module, "sample_own"):
             return
-        batch = first(self.batch, self.num_samples)
-        with torch.no_grad():
-            frames, waveform = pl_module.generate(batch)  # type: ignore[operator]
+        for batch in trainer.strategy.broadcast(self.batches):
+            with torch.no_grad():
+                latents = as_in_validation(trainer, pl_module, "sample_own", batch.to(pl_module.device))
+                if trainer.is_global_zero:
+                    self._write(trainer, pl_module, batch, *pl_module.decode(*latents))  # type: ignore[operator]
+        self.batches = []
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, frames: Tensor, waveform: Tensor) -> None:
         folder = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, key in enumerate(batch.keys):
             self._log(
                 trainer, pl_module, folder / f"{key}.mp4", frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}"
             )
-        self.batch = None
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, file: Path, frames: Tensor, waveform: Tensor, prompt: str) -> None:
         pictures, sound = frames.cpu().numpy(), waveform.float().cpu().numpy()
@@ -64,6 +73,15 @@ class SampleLogger(Callback):
         writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=f"{tag}/moving", image=moving)]), step)
         writer.add_audio(f"{tag}/sound", sound[None], step, sample_rate=clip.sample_rate)
         writer.add_text(f"{tag}/prompt", prompt, step)
+
+
+def as_in_validation(trainer: Trainer, pl_module: LightningModule, method: str, *args: Any) -> Any:
+    """Calls a method of the module as the strategy calls its validation step: through whatever wraps the module, in the run's precision."""
+    strategy = trainer.strategy
+    with strategy.precision_plugin.val_step_context():
+        if strategy.model is strategy.lightning_module:
+            return getattr(pl_module, method)(*args)
+        return strategy._forward_redirection(strategy.model, pl_module, method, *args)
 
 
 def first(batch: Batch, count: int) -> Batch:

@@ -1,166 +1,208 @@
-"""`generate`: mp4s with sound from a finished stage-3 run, for held-out prompts of its data or for prompts of your own."""
+"""`generate`: mp4s with sound from a stage-3 run, for held-out prompts of its data or for prompts of your own."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.arguments import require_at_least_one
 
 if TYPE_CHECKING:
-    from baton_lightning.batch import Batch
-    from baton_lightning.metrics.prompts import Prompt
+    from baton_lightning.batch import Batch, Plan
+    from baton_lightning.generation.placement import Placement
+    from baton_lightning.generation.requests import Requests
     from baton_lightning.stages.joint import JointTraining
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
+SCALES = ("video_scale", "audio_scale", "plan_scale")
+EXAMPLES = """examples:
+  held-out prompts of the run's data, scored if they are the benchmark world's:
+    python -m baton_lightning generate --run runs/demo/stage3_joint --num 8 --out clips
+
+  a prompt of your own, another noise, on a GPU that holds one network at a time:
+    python -m baton_lightning generate --run runs/paper/stage3 --out mine --device cuda --offload --seed 1 \\
+        --video-prompt "a dog barks at the door" --audio-prompt "a dog barks twice"
+"""
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m baton_lightning generate", description=__doc__)
-    made.add_argument("--run", type=Path, required=True, help="run folder of a finished stage 3, e.g. runs/demo/stage3_joint")
-    made.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json")
-    made.add_argument(
+    made = argparse.ArgumentParser(
+        prog="python -m baton_lightning generate",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run = made.add_argument_group("which run")
+    run.add_argument(
+        "--run", type=Path, required=True, help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its parents are looked for beside it"
+    )
+    run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint of the run, which need not be finished")
+    run.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
+    run.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
+
+    asked = made.add_argument_group("which clips")
+    asked.add_argument(
         "--plan",
         choices=PLANS,
         default="planned",
         help="what the generator follows: the planner's tokens, the clip's own features, another prompt's plan, no plan; "
         "`ceiling` only passes the true clip through the codecs (default: %(default)s)",
     )
-    made.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
-    made.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
-    made.add_argument("--split", default="test", help="part of the data set that they are from, e.g. ood (default: %(default)s)")
-    made.add_argument("--video-prompt", help="a prompt of your own: what is seen")
-    made.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
-    made.add_argument(
+    asked.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
+    asked.add_argument("--split", default="test", help="part of the data set that they are from, e.g. ood (default: %(default)s)")
+    asked.add_argument("--video-prompt", help="a prompt of your own: what is seen")
+    asked.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
+    asked.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
         help='prompts of your own, as JSON: {"key": {"video_prompt": ..., "audio_prompt": ...}, ...}, or the file of Verse-Bench; clips '
         "are named after the keys",
     )
-    made.add_argument(
-        "--plan-scale", type=float, help="guidance on the plan; 1 guides nothing, 2 doubles the work (default: the run's own)"
+
+    sampling = made.add_argument_group("how they are sampled (default: as the run says)")
+    sampling.add_argument("--seed", type=int, help="of the noise; the same one gives the same clips")
+    sampling.add_argument("--steps", type=int, help="steps of the sampler")
+    for name, what in zip(SCALES, ("the text's guidance on video", "the text's guidance on audio", "the plan's guidance"), strict=True):
+        sampling.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"{what}; 1 guides nothing and costs nothing")
+
+    where = made.add_argument_group("where they are made")
+    where.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
+    where.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="type of planner's and transformer's weights; auto is bfloat16 on a GPU, float32 on the CPU (default: %(default)s)",
     )
-    made.add_argument("--batch-size", type=int, default=16, help="clips generated together (default: %(default)s)")
+    where.add_argument(
+        "--offload", action="store_true", help="only one of text encoder, planner, transformer and codecs on the device at a time"
+    )
+    where.add_argument("--batch-size", type=int, default=16, help="clips generated together (default: %(default)s)")
+
+    out = made.add_argument_group("where they go")
+    out.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json; must hold no clips")
+    out.add_argument("--force", action="store_true", help="replace clips that an earlier `generate` left in --out")
     return made
 
 
-def clips_of(model: JointTraining, batch: Batch, plan: str) -> tuple[Any, Any]:
-    """Frames and waveform of a batch under one condition."""
-    if plan == "ceiling":
-        assert batch.video_latents is not None and batch.audio_latents is not None
-        return model.decode(batch.video_latents, batch.audio_latents)
-    if plan == "none":
-        return model.decode(*model.sample(batch, None))
-    if plan == "truth":
-        return model.decode(*model.sample(batch, model.plan.truth(batch)))
-    planned = model.plan.planned(batch)  # type: ignore[union-attr]
-    return model.decode(*model.sample(batch, planned.roll() if plan == "shuffled" else planned))
+def check(options: argparse.Namespace) -> None:
+    """Refuses options that contradict each other or are out of range.
 
-
-def main(argv: list[str]) -> int:
-    options = parser().parse_args(argv)
+    Raises:
+        ValueError: Naming the option.
+    """
     if bool(options.video_prompt) != bool(options.audio_prompt):
         raise ValueError("generate: --video-prompt and --audio-prompt go together; give both or neither")
     if options.prompts and options.video_prompt:
         raise ValueError("generate: give --prompts or --video-prompt, not both")
-    require_at_least_one("generate", options, "num", "batch_size")
-    own = own_prompts(options)
-    if own and options.plan not in ("planned", "none"):
+    if (options.prompts or options.video_prompt) and options.plan not in ("planned", "none"):
         raise ValueError(f"generate: a prompt of your own has no true clip, so --plan must be planned or none, got {options.plan}")
+    require_at_least_one("generate", options, "num", "batch_size")
+    if options.steps is not None:
+        require_at_least_one("generate", options, "steps")
+    for name in SCALES:
+        if (value := getattr(options, name)) is not None and not math.isfinite(value):
+            raise ValueError(f"generate: --{name.replace('_', '-')} must be a finite number, got {value}")
+
+
+def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
+    """Lets the options override what the run says of sampling; gives what then holds."""
+    if options.seed is not None:
+        model.seed = options.seed
+    if options.steps is not None:
+        model.sampler.steps = options.steps
+    for name in SCALES:
+        if getattr(options, name) is not None:
+            setattr(model.guidance, name, getattr(options, name))
+    return {"seed": model.seed, "steps": model.sampler.steps} | {name: getattr(model.guidance, name) for name in SCALES}
+
+
+def plan_of(model: JointTraining, requests: Requests, place: int, batch: Batch, plan: str) -> Plan | None:
+    """What the clips of a batch follow. The shuffled plan of a batch of one is that of a clip of the batch before."""
+    if plan == "none":
+        return None
+    if plan == "truth":
+        return model.plan.truth(batch)
+    source: Any = model.plan
+    if plan == "shuffled" and len(batch) == 1:
+        other, _ = requests[place - 1]
+        return source.planned(replace(batch, video_prompts=other.video_prompts[:1], audio_prompts=other.audio_prompts[:1]))
+    planned = source.planned(batch)
+    return planned.roll() if plan == "shuffled" else planned
+
+
+def clips_of(model: JointTraining, requests: Requests, place: int, batch: Batch, plan: str, placement: Placement) -> tuple[Any, Any]:
+    """Frames and waveform of a batch under one condition."""
+    batch = batch.to(placement.device)
+    if plan == "ceiling":
+        assert batch.video_latents is not None and batch.audio_latents is not None
+        return model.decode(batch.video_latents, batch.audio_latents)
+    if any(scale != 1 for scale in (model.guidance.video_scale, model.guidance.audio_scale)):
+        model.embed_negatives(placement.device)
+    with placement.using(model.plan, "planner"):
+        followed = plan_of(model, requests, place, batch, plan)
+    with placement.using(model.dit, "transformer"):
+        latents = model.sample(batch, followed)
+    return model.decode(*latents)
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
+    check(options)
 
     import torch
     from rich.console import Console
     from tqdm import tqdm
 
+    from baton_lightning.generation import folder, requests
     from baton_lightning.generation.load import load_run
+    from baton_lightning.generation.placement import Placement, cast_parameters, device_of, dtype_of
     from baton_lightning.media import write_mp4
     from baton_lightning.runs.handover import hand_over
     from baton_lightning.stages.plan_sources import PlannedTokens
     from baton_lightning.world.evaluate import score_folder, show
 
-    model, data = load_run(options.run)
+    placement = Placement(device_of(options.device), offload=options.offload)
+    dtype = dtype_of(options.dtype, placement.device)
+    own = requests.own_prompts(options)
+    model, data, weights = load_run(options.run, checkpoint=options.ckpt, data=options.data)
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
         raise ValueError(
             f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"
         )
     if options.dit is not None:
         hand_over(model.dit, options.dit, source="dit", clip=model.clip)
-    model.eval()
-    if options.plan_scale is not None:
-        model.guidance.plan_scale = options.plan_scale
-    options.out.mkdir(parents=True, exist_ok=True)
+    if weights:
+        print(
+            f"generate: NOT the weights {options.run}/ ends with: these clips show {weights} ({options.ckpt})", file=sys.stderr, flush=True
+        )
+    told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
+    told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
+    cast_parameters(model, dtype)
+    placement.settle(model.plan, model.dit)
     if own:
-        batches = batches_of(model, own, options.batch_size)
+        wanted = requests.of_prompts(model, own, options.batch_size, placement.device)
     else:
         data.splits["test"] = options.split
-        batches = held_out(data, options.num, options.batch_size)
+        wanted = requests.held_out(data, options.num, options.batch_size)
+    if options.plan == "shuffled" and wanted.num_clips < 2:
+        raise ValueError("generate: --plan shuffled gives each clip the plan of another, so there must be two or more; raise --num")
+    folder.prepare(options.out, force=options.force)
     total, scored = 0, True
     with torch.no_grad():
-        for batch, metadata in tqdm(batches, desc=f"generate {options.plan}", unit="batch"):
-            frames, waveform = clips_of(model, batch, options.plan)
+        for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
+            frames, waveform = clips_of(model, wanted, place, batch, options.plan, placement)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
                 file = options.out / f"{key}.mp4"
-                write_mp4(file, frames[i].cpu().numpy(), model.clip.fps, waveform[i].cpu().numpy(), model.clip.sample_rate)
-                file.with_suffix(".json").write_text(json.dumps(meta | {"plan": options.plan, "run": str(options.run)}, indent=1))
+                file.with_suffix(".json").write_text(json.dumps(meta | told, indent=1))
+                write_mp4(file, frames[i].cpu().numpy(), model.clip.fps, waveform[i].float().cpu().numpy(), model.clip.sample_rate)
                 total, scored = total + 1, scored and "scene" in meta
     if scored:
         show(score_folder(options.out), Console())
     print(f"wrote {total} clips to {options.out}/")
     return 0
-
-
-def held_out(data: Any, num: int, batch_size: int) -> list[tuple[Batch, list[dict[str, Any]]]]:
-    """The first ``num`` test clips of every tier, in batches of one tier, with their metadata."""
-    data.setup("test")
-    dataset = data.test_dataset
-    tiers: dict[str, list[int]] = {}
-    described = dataset.metadata()
-    for position, meta in enumerate(described):
-        chosen = tiers.setdefault(meta.get("tier", "all"), [])
-        if len(chosen) < num:
-            chosen.append(position)
-    batches = []
-    for positions in tiers.values():
-        for start in range(0, len(positions), batch_size):
-            part = positions[start : start + batch_size]
-            batches.append((dataset.batch(part), [described[p] for p in part]))
-    return batches
-
-
-def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
-    """Prompts that were given, by the names of their clips; empty if none were.
-
-    Raises:
-        ValueError: If a file cannot be read, is empty, or has a key that is no file name.
-    """
-    from baton_lightning.metrics.prompts import Prompt, read_prompts
-
-    if options.video_prompt:
-        return {"prompt": Prompt(options.video_prompt, options.audio_prompt)}
-    if options.prompts is None:
-        return {}
-    prompts = read_prompts(options.prompts)
-    if not prompts:
-        raise ValueError(f"generate: {options.prompts} must hold at least one prompt")
-    if wrong := [key for key in prompts if key in ("", ".", "..") or "/" in key]:
-        raise ValueError(f"generate: {options.prompts}: clips are named after their keys, so a key must be a file name, got {wrong[0]!r}")
-    return prompts
-
-
-def batches_of(model: JointTraining, prompts: dict[str, Prompt], batch_size: int) -> list[tuple[Batch, list[dict[str, Any]]]]:
-    """Prompts in batches; their contexts come from the run's text encoder, the noise from their places."""
-    import torch
-
-    from baton_lightning.batch import Batch
-
-    encoder, batches = model.borrowed("text_encoder"), []
-    keys = list(prompts)
-    for start in range(0, len(keys), batch_size):
-        part = keys[start : start + batch_size]
-        seen, heard = ([getattr(prompts[key], name) for key in part] for name in ("video_prompt", "audio_prompt"))
-        batch = Batch(part, torch.arange(start, start + len(part)), 0, seen, heard, context=model.padded(encoder.context(seen, heard)))
-        batches.append((batch, [prompts[key].to_dict() for key in part]))
-    return batches

@@ -1,40 +1,102 @@
-"""A finished run, ready to use: its module with its weights, and its datamodule."""
+"""A stage-3 run, ready to make clips: its module with its weights, and its datamodule."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from safetensors.torch import load_file
 
-from baton_lightning.runs import manifest
+from baton_lightning.generation import checkpoint as checkpointed
+from baton_lightning.generation.moved import bases, located, parent_of, with_data
+from baton_lightning.runs import checkpoints, manifest
+
+SECTIONS = ("seed_everything", "clip", "run", "model", "data")
+TRAINER = {
+    "accelerator": "auto", "devices": 1, "strategy": "auto", "logger": False, "callbacks": None, "enable_checkpointing": False,
+}  # fmt: skip
+"""Nothing of how a run was trained matters to whoever uses it: strategy, devices, loggers and callbacks stay behind."""
+OTHERS = ("planner",)
+"""Roles of parents whose weights are not among the run's own."""
 
 
-def load_run(run: Path) -> tuple[LightningModule, LightningDataModule]:
-    """Builds a run's module and datamodule from its own configuration and loads its weights.
+def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = None) -> tuple[LightningModule, LightningDataModule, str]:
+    """Builds a run's module and datamodule from its own configuration and loads its weights, all on the CPU.
 
     Args:
-        run: Folder of a finished run.
+        run: Folder of a run.
+        checkpoint: Checkpoint of it whose weights are taken; ``None`` takes those that it finished with.
+        data: Where its data set is now; ``None`` looks where it was.
+
+    Returns:
+        Module in evaluation mode, datamodule, and what the weights are, in words; empty for those it finished with.
 
     Raises:
-        ValueError: If the run is not finished, was changed, or its weights do not fit its configuration.
+        ValueError: If the run is not finished and no checkpoint was given, was changed, makes no clips, its parents are not found, or
+            its weights do not fit its configuration.
     """
-    import yaml
-
     from baton_lightning.cli import BatonCLI
 
-    described = manifest.require(run)
-    config = {k: v for k, v in described["config"].items() if k in ("seed_everything", "clip", "run", "trainer", "model", "data")}
-    config["trainer"] |= {"logger": False, "callbacks": None, "enable_checkpointing": False}
+    described = described_of(run, checkpoint)
+    config = {key: described["config"][key] for key in SECTIONS if key in described["config"]}
+    module, _, name = config["model"]["class_path"].rpartition(".")
+    if not hasattr(getattr(import_module(module), name), "sample"):
+        raise ValueError(f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3")
+    config = moved(config, run, described, data)
     with NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(yaml.safe_dump(config))
+        import yaml
+
+        file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
         file.flush()
         cli = BatonCLI(["--config", file.name], run=False)
-    cli.model.configure_model()
-    left_out = tuple(getattr(cli.model, "not_exported", ())) or ("\0",)
-    missing, unexpected = cli.model.load_state_dict(load_file(run / manifest.WEIGHTS), strict=False)
+    model = cli.model
+    model.configure_model()
+    if checkpoint is None:
+        weights, what = load_file(run / manifest.WEIGHTS), ""
+    else:
+        weights, what = checkpointed.weights_of(checkpoint, model)
+    left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
     missing = [key for key in missing if not key.startswith(left_out)]
+    unexpected = [key for key in unexpected if not key.startswith(left_out)]
     if missing or unexpected:
-        raise ValueError(f"the weights of {run}/ do not fit its configuration: missing {missing[:3]}, unexpected {list(unexpected)[:3]}")
-    return cli.model.eval(), cli.datamodule
+        where = checkpoint or f"{run}/"
+        raise ValueError(f"the weights of {where} do not fit its configuration: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    return model.eval(), cli.datamodule, what
+
+
+def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """The manifest of a run; of one that is not finished, as much of it as its saved configuration tells.
+
+    Raises:
+        ValueError: If the run is not finished and no checkpoint was given.
+    """
+    if (run / manifest.NAME).exists():
+        return manifest.read(run) if checkpoint else manifest.require(run)
+    saved = run / "config.yaml"
+    if checkpoint is None:
+        newest = checkpoints.newest(run / "checkpoints")[0] if saved.exists() else None
+        if newest is None:
+            return manifest.require(run)  # which says what there is not
+        raise ValueError(f"the run {run}/ is not finished; finish it, or give --ckpt {newest} for clips from its newest checkpoint")
+    if not saved.exists():
+        raise ValueError(f"--run must be the folder of the run that wrote the checkpoint, {run}/ has no {saved.name}")
+    import yaml
+
+    return {"config": yaml.safe_load(saved.read_text())}
+
+
+def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None) -> dict[str, Any]:
+    """A run's configuration whose paths lead to where things are now, and whose parents are only those whose weights it lacks."""
+    starts = bases(run, config, described.get("directory"))
+    digests = {role: parent["weights_sha256"] for role, parent in described.get("parents", {}).items()}
+    own = config["model"]["init_args"].get("parents") or {}
+    parents = {role: str(parent_of(run, config, role, starts, digests.get(role))) for role in own if role in OTHERS}
+    if data is not None:
+        config = with_data(config, str(config["data"]["init_args"]["root"]), str(data.absolute()))
+    config = config | {part: located(config[part], starts) for part in ("model", "data")}
+    config["model"]["init_args"]["parents"] = parents
+    return config

@@ -36,7 +36,7 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
     ]
     conditions = [("planned", out / "samples")] + [(c, out / "controls" / c) for c in ("shuffled", "none", "truth", "ceiling")]
     for plan, folder in conditions:
-        argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--out", str(folder)]
+        argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--out", str(folder), "--force"]
         steps.append(Step(f"generate-{plan}", argv, folder / "scores.json", ("stage3_joint",)))
     return steps
 

@@ -117,6 +117,7 @@ def describe(
         "seed": seed,
         "metrics": metrics,
         "seconds": round(seconds, 1),
+        "directory": str(Path.cwd()),  # where relative paths of the configuration start
         "git_commit": git_commit(),
         "packages": {name: version(name) for name in PACKAGES},
         "config": config,

@@ -277,7 +277,7 @@ def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: P
     if follows_planner and row.clips_of != LAST:
         words += ["--dit", str(dit.folder)]
     folder = out / "clips" / f"{row.name}-{seed}-{digest([run.folder.name, dit.folder.name, row.plan, suite.clips])}"
-    return Step(f"clips-{row.name}-{seed}", [*words, "--out", str(folder)], folder / "scores.json", (run.folder.name,))
+    return Step(f"clips-{row.name}-{seed}", [*words, "--out", str(folder), "--force"], folder / "scores.json", (run.folder.name,))
 
 
 def scores_file(suite: Suite, row: Row, seed: int, out: Path) -> Path:

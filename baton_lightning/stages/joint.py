@@ -6,7 +6,8 @@ tokens (joint fine-tuning). The loss is rectified-flow matching on both branches
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from baton_lightning.flow.guidance import Condition, Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
+from baton_lightning.generation.placement import on_device
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.precision import widen
 from baton_lightning.optim import build_optimizer
@@ -44,11 +46,11 @@ class JointTraining(LightningModule):
         optimizer: Factory of the optimiser over the trainable parameters.
         scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
         timesteps: Distribution of the flow time t.
-        sampler: ODE solver of :meth:`generate`.
-        guidance: Guidance of :meth:`generate`.
+        sampler: ODE solver of :meth:`sample`.
+        guidance: Guidance of :meth:`sample`.
         video_negative: Text that guidance leads the picture away from; the empty one is all pad rows.
         audio_negative: Text that guidance leads the sound away from, likewise.
-        video_codec: Factory of the video codec; only :meth:`generate` needs it.
+        video_codec: Factory of the video codec; only :meth:`decode` needs it.
         audio_codec: Factory of the audio codec; likewise.
         text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
         plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
@@ -88,6 +90,7 @@ class JointTraining(LightningModule):
         self.guidance, self.negatives = guidance or Guidance(), (video_negative, audio_negative)
         self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
+        self.negative_rows: dict[str, Tensor] = {}
         self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
         self.plan_before: Plan | None = None
         """Plan of the last clip of the validation batch before [1, ...]."""
@@ -282,37 +285,55 @@ class JointTraining(LightningModule):
     # ---- generation
     @torch.no_grad()
     def sample(self, batch: Batch, plan: Plan | None) -> tuple[Tensor, Tensor]:
-        """Latents of both modalities, from noise to clean.
+        """Latents of both modalities, from noise to clean, on the batch's device.
 
         Returns:
             Video latents [B, C, T, Y, X] and audio latents [B, L, C].
         """
         assert batch.context is not None
+        context = batch.context
         shapes = {
             "video": (self.clip.video_channels, *self.clip.latent_grid),
             "audio": (self.clip.num_audio_latents, self.clip.audio_channels),
         }
         video, audio = (
-            draws.draw_normal(shape, seed=self.seed, epoch=0, index=batch.index, purpose=f"sample.{name}").to(self.device)
+            draws.draw_normal(shape, seed=self.seed, epoch=0, index=batch.index, purpose=f"sample.{name}").to(context.device)
             for name, shape in shapes.items()
         )
-
-        wanted = Condition(batch.context, batch.context, plan)
-        velocity = self.guidance(self.dit, wanted, Condition(*(self.negative(text, batch.context) for text in self.negatives)))
+        wanted = Condition(context, context, plan)
+        velocity = self.guidance(self.dit, wanted, Condition(*(self.negative(text, context) for text in self.negatives)))
         return self.sampler(velocity, video, audio)
+
+    def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Latents along this run's own plan: the planner's tokens, or the clips' own features."""
+        return self.sample(batch, self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else self.plan.truth(batch))
 
     def negative(self, text: str, context: Tensor) -> Tensor:
         """Context of a text to lead away from, one for every clip; shaped as ``context`` is."""
         if not text:
             return torch.zeros_like(context)
-        return self.padded(self.borrowed("text_encoder")([text])).to(context).expand_as(context)
+        self.embed_negatives(context.device)
+        return self.negative_rows[text].to(context).expand_as(context)
+
+    def embed_negatives(self, device: torch.device) -> None:
+        """Embeds the texts to lead away from, once; a text encoder that was made for them alone is not kept."""
+        texts = [text for text in self.negatives if text and text not in self.negative_rows]
+        if not texts:
+            return
+        alone = "text_encoder" not in self.frozen
+        with self.borrowed("text_encoder", device) as encoder:
+            for text in texts:
+                self.negative_rows[text] = self.padded(encoder([text])).cpu()
+        if alone:
+            del self.frozen["text_encoder"]
 
     def padded(self, rows: Sequence[Tensor]) -> Tensor:
         """Rows of texts as a context [B, N, C], zero-padded."""
         return torch.stack([functional.pad(text, (0, 0, 0, self.clip.text_tokens - len(text))) for text in rows])
 
-    def borrowed(self, name: str) -> nn.Module:
-        """A frozen network, made when first asked for.
+    @contextmanager
+    def borrowed(self, name: str, device: torch.device) -> Iterator[nn.Module]:
+        """A frozen network on a device for as long as it is used; it is made when first asked for, and on the CPU in between.
 
         Raises:
             ValueError: If the configuration names none.
@@ -321,15 +342,14 @@ class JointTraining(LightningModule):
             make = self.make_frozen[name]
             if make is None:
                 raise ValueError(f"generating needs model.init_args.{name}, the configuration names none; add its class_path")
-            self.frozen[name] = make().to(self.device)
-        return self.frozen[name]
-
-    def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [B, T, Y, X, 3], uint8, and waveform [B, S], in [-1, 1], of the latents."""
-        return self.borrowed("video_codec").decode(video), self.borrowed("audio_codec").decode(audio, self.clip.num_samples)  # type: ignore[operator]
+            self.frozen[name] = make()
+        with on_device(self.frozen[name], device, name) as network:
+            yield network
 
     @torch.no_grad()
-    def generate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Clips for the batch's prompts along this run's own plan: frames [B, T, Y, X, 3], uint8, and waveform [B, S]."""
-        plan = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else self.plan.truth(batch)
-        return self.decode(*self.sample(batch, plan))
+    def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [B, T, Y, X, 3], uint8, and waveform [B, S], in [-1, 1], of the latents."""
+        with self.borrowed("video_codec", video.device) as codec:
+            frames = codec.decode(video)  # type: ignore[operator]
+        with self.borrowed("audio_codec", audio.device) as codec:
+            return frames, codec.decode(audio, self.clip.num_samples)  # type: ignore[operator]

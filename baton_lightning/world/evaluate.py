@@ -159,7 +159,7 @@ def main(argv: list[str]) -> int:
     if options.run is not None:
         from baton_lightning.generation import generate
 
-        generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder)])
+        generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder), "--force"])
     result = score_folder(folder)
     show(result, Console())
 

@@ -157,19 +157,21 @@ def test_unknown_roles_are_refused():
 
 def test_codecs_are_asked_for_by_name(module):
     with pytest.raises(ValueError, match=r"model.init_args.video_codec"):
-        module.generate(clips(1))
+        module.decode(*module.sample(clips(1), None))
 
 
 def test_each_branch_is_led_away_from_its_own_negative_text(module):
     asked = []
 
-    def encoder(texts):
-        asked.extend(texts)
-        return [torch.full((2, CLIP.text_width), float(len(text))) for text in texts]
+    class Encoder(torch.nn.Module):
+        def forward(self, texts):
+            asked.extend(texts)
+            return [torch.full((2, CLIP.text_width), float(len(text))) for text in texts]
 
-    module.frozen["text_encoder"] = encoder
+    module.make_frozen["text_encoder"] = Encoder
     module.negatives = ("blurred", "")
     context = torch.ones(3, CLIP.text_tokens, CLIP.text_width)
     picture, sound = (module.negative(text, context) for text in module.negatives)
+    assert module.negative("blurred", context).equal(picture) and not module.frozen
     assert asked == ["blurred"] and picture.shape == context.shape
     assert (picture[:, :2] == 7).all() and not picture[:, 2:].any() and not sound.any()

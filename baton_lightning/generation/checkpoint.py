@@ -1,0 +1,62 @@
+"""Weights of a checkpoint, for a look at a run that is not finished: averages where it keeps some, shards put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from baton_lightning.runs import checkpoints, saving
+
+AVERAGE = "average"
+"""Name of a weight's moving average in the optimiser's state, as the callback `EMA` keeps it."""
+
+
+def weights_of(checkpoint: Path, model: LightningModule) -> tuple[dict[str, Tensor], str]:
+    """Weights of a checkpoint in full precision, on the CPU.
+
+    Args:
+        checkpoint: A file, or a folder of DeepSpeed's shards.
+        model: The module, built, to know which average belongs to which weight.
+
+    Returns:
+        Key -> tensor, and what these weights are, in words.
+
+    Raises:
+        ValueError: If the checkpoint is not whole, or was changed after it was written.
+    """
+    path = checkpoint.resolve()
+    if checkpoints.manifest_of(path).exists() or path.is_dir() or not path.exists():
+        if fault := checkpoints.fault(path):
+            raise ValueError(f"--ckpt {checkpoint} must be a whole checkpoint, but {fault}; give another one")
+        if changed := checkpoints.changed(path):
+            raise ValueError(f"--ckpt {checkpoint} does not have the content its manifest names ({changed[0]} changed); give another one")
+    if path.is_dir():
+        step = checkpoints.read(path).get("step", "?")
+        return put_together(path), f"the weights of step {step}, put together from shards, not averages of them"
+    loaded = saving.PlainFile().load_checkpoint(path)
+    weights, averages = loaded["state_dict"], averages_of(loaded, model)
+    kind = "averages of the weights" if averages else "the weights"
+    return weights | averages, f"{kind} of step {loaded.get('global_step', '?')}"
+
+
+def averages_of(loaded: dict[str, Any], model: LightningModule) -> dict[str, Tensor]:
+    """Moving averages by the names of their weights; empty if the checkpoint has none."""
+    states = loaded.get("optimizer_states") or [{"state": {}}]
+    averages = {place: state[AVERAGE] for place, state in states[0]["state"].items() if AVERAGE in state}
+    if not averages:
+        return {}
+    optimizer = model.configure_optimizers()["optimizer"]  # type: ignore[call-overload]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    stepped = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    return {stepped[place]: average for place, average in averages.items()}
+
+
+def put_together(folder: Path) -> dict[str, Tensor]:
+    """Whole weights from DeepSpeed's shards, by DeepSpeed's own function. The checkpoint's manifest vouches for its pickles."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    whole = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=saving.TAG)
+    return {key.removeprefix("_forward_module."): tensor for key, tensor in whole.items()}

@@ -1,0 +1,44 @@
+"""The folder that clips go into: what is there is never overwritten unasked, and what is scored is what was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MADE = {"plan", "run"}
+"""What the JSON beside a clip says if `generate` wrote it."""
+RESULTS = ("scores.json", "scores.png", "index.html")
+
+
+def prepare(out: Path, *, force: bool) -> None:
+    """Makes a folder that holds no clips.
+
+    Args:
+        out: The folder.
+        force: Remove the clips that `generate` left there earlier, with their scores; a folder with others is refused all the same.
+
+    Raises:
+        ValueError: If there are clips.
+    """
+    there = sorted(out.glob("*.mp4"))
+    if there and not force:
+        raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
+    if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
+        raise ValueError(f"generate: {out}/ holds {foreign[0]}, which generate did not write, so --force leaves it; give another --out")
+    for file in there:
+        file.unlink()
+        file.with_suffix(".json").unlink()
+    if there:
+        for name in RESULTS:
+            (out / name).unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def described(file: Path) -> dict[str, Any]:
+    """What the JSON beside a clip says; empty if there is none."""
+    try:
+        told = json.loads(file.with_suffix(".json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,99 @@
+"""Which clips are asked for: held-out prompts of a run's data, or prompts of one's own, in batches that are read when their turn comes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from baton_lightning.batch import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+    from baton_lightning.metrics.prompts import Prompt
+    from baton_lightning.stages.joint import JointTraining
+
+
+class Requests:
+    """Batches of clips that are asked for, each with the metadata of its clips.
+
+    Args:
+        parts: Places of the clips of every batch.
+        read: Gives the batch and the metadata of places.
+    """
+
+    def __init__(self, parts: list[list[int]], read: Callable[[list[int]], tuple[Batch, list[dict[str, Any]]]]) -> None:
+        self.parts, self.read = parts, read
+
+    @property
+    def num_clips(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, place: int) -> tuple[Batch, list[dict[str, Any]]]:
+        return self.read(self.parts[place])
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
+        return map(self.read, self.parts)
+
+
+def divided(places: list[int], batch_size: int) -> list[list[int]]:
+    """Places in batches."""
+    return [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+
+
+def held_out(data: Any, num: int, batch_size: int) -> Requests:
+    """The first ``num`` test clips of every tier, in batches of one tier."""
+    data.setup("test")
+    dataset = data.test_dataset
+    tiers: dict[str, list[int]] = {}
+    described = dataset.metadata()
+    for position, meta in enumerate(described):
+        chosen = tiers.setdefault(meta.get("tier", "all"), [])
+        if len(chosen) < num:
+            chosen.append(position)
+    parts = [part for positions in tiers.values() for part in divided(positions, batch_size)]
+    return Requests(parts, lambda part: (dataset.batch(part), [described[place] for place in part]))
+
+
+def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
+    """Prompts that were given, by the names of their clips; empty if none were.
+
+    Raises:
+        ValueError: If a file cannot be read, is empty, or has a key that is no file name.
+    """
+    from baton_lightning.metrics.prompts import Prompt, read_prompts
+
+    if options.video_prompt:
+        return {"prompt": Prompt(options.video_prompt, options.audio_prompt)}
+    if options.prompts is None:
+        return {}
+    prompts = read_prompts(options.prompts)
+    if not prompts:
+        raise ValueError(f"generate: {options.prompts} must hold at least one prompt")
+    if wrong := [key for key in prompts if key in ("", ".", "..") or "/" in key]:
+        raise ValueError(f"generate: {options.prompts}: clips are named after their keys, so a key must be a file name, got {wrong[0]!r}")
+    return prompts
+
+
+def of_prompts(model: JointTraining, prompts: dict[str, Prompt], batch_size: int, device: torch.device) -> Requests:
+    """Prompts in batches; their contexts come from the run's text encoder, which works once for all; the noise from their places."""
+    import torch
+
+    keys, rows = list(prompts), []
+    with model.borrowed("text_encoder", device) as encoder:
+        for part in divided(list(range(len(keys))), batch_size):
+            texts = [[getattr(prompts[keys[place]], name) for place in part] for name in ("video_prompt", "audio_prompt")]
+            rows += [row.cpu() for row in encoder.context(*texts)]  # type: ignore[operator]
+
+    def read(part: list[int]) -> tuple[Batch, list[dict[str, Any]]]:
+        chosen = {keys[place]: prompts[keys[place]] for place in part}
+        seen, heard = ([getattr(prompt, name) for prompt in chosen.values()] for name in ("video_prompt", "audio_prompt"))
+        context = model.padded([rows[place] for place in part])
+        batch = Batch(list(chosen), torch.tensor(part), 0, seen, heard, context=context)
+        return batch, [prompt.to_dict() for prompt in chosen.values()]
+
+    return Requests(divided(list(range(len(keys))), batch_size), read)
