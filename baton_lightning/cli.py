@@ -182,6 +182,8 @@ class BatonCLI(LightningCLI):
         if chosen := self.config_init.fit.ckpt_path:
             sharding.require_resumable(Path(chosen).resolve(), self.trainer.strategy, self.trainer.world_size)
         self.read_safely(chosen)
+        if isinstance(self.trainer.val_check_interval, int):  # counts optimiser steps here, batches in Lightning
+            self.trainer.val_check_interval *= self.trainer.accumulate_grad_batches
         self.whole_weights = sharding.WholeWeights() if sharding.zero_stage(self.trainer.strategy) else None
         if self.whole_weights is not None:
             self.trainer.callbacks.append(self.whole_weights)

@@ -52,7 +52,7 @@ class GradientGuard(Callback):
         self.batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        self.seen.append((self.batch, loss.detach()))
+        self.seen.append((self.batch, loss.detach() * trainer.accumulate_grad_batches))  # by which Lightning has divided it
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Decides.
@@ -60,9 +60,9 @@ class GradientGuard(Callback):
         Raises:
             ValueError: If a gradient is not finite or a spike, and the step is not to be skipped.
         """
+        if trainer.fit_loop._should_accumulate():
+            return  # DeepSpeed's optimiser is asked after every batch
         gradients = gradients_of(pl_module, optimizer)
-        if is_sharded(optimizer) and not gradients:
-            return  # DeepSpeed accumulates
         norm = norm_of(gradients, trainer, sharded=is_sharded(optimizer))
         pl_module.log("opt/grad_norm", norm)
         wrong = self.judge(norm)

@@ -34,7 +34,8 @@ class Ledger(Callback):
 
     A line says, of all ranks together: step, epoch, samples, those with video, audio and plan (after plan dropout), video tokens, audio
     latents and planned tokens that the loss saw, a digest of the samples in the order of the epoch, which does not depend on the number
-    of ranks, and the loss as a hexadecimal float, bit for bit. A resumed run cuts off the lines behind its checkpoint first.
+    of ranks, and the loss as a hexadecimal float, bit for bit: the mean over the batches that a step accumulates and over ranks. A resumed
+    run cuts off the lines behind its checkpoint first.
 
     Args:
         patience: Optimiser steps in a row that a trained branch may see no sample of its own.
@@ -68,7 +69,8 @@ class Ledger(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.rows.append(rows_of(batch, pl_module))
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        self.losses.append(float(loss) if loss is not None else float("nan"))
+        whole = trainer.accumulate_grad_batches  # Lightning has divided the loss by it
+        self.losses.append(float(loss) * whole if loss is not None else float("nan"))
         if trainer.global_step == self.step:
             return  # gradients are being accumulated
         self.step = trainer.global_step

@@ -48,17 +48,18 @@ def turn(number: int, sizes: Sequence[int]) -> tuple[int, int]:
     raise AssertionError("the last bucket takes every turn that is left")
 
 
-def epoch_length(buckets: Buckets, *, batch_size: int, epoch_clips: int | None = None, world_size: int = 1) -> int:
-    """Global batches of an epoch.
+def epoch_length(buckets: Buckets, *, batch_size: int, epoch_clips: int | None = None, accumulate: int = 1, world_size: int = 1) -> int:
+    """Global batches of an epoch, which are whole optimiser steps.
 
     Args:
         buckets: Clips of the split.
         batch_size: Clips of a global batch.
-        epoch_clips: Clips of an epoch; ``None`` takes the whole batches that the split holds. What is left over opens the next epoch.
+        epoch_clips: Clips of an epoch; ``None`` takes the whole steps that the split holds. What is left over opens the next epoch.
+        accumulate: Global batches of an optimiser step.
         world_size: Number of ranks.
 
     Raises:
-        ValueError: If the clips of a bucket do not make one batch, or a batch does not divide over the ranks, or an epoch into batches.
+        ValueError: If the clips of a bucket do not make one batch, or a batch does not divide over the ranks, or an epoch into steps.
     """
     if batch_size < 1 or batch_size % world_size:
         below = batch_size // world_size * world_size
@@ -76,13 +77,18 @@ def epoch_length(buckets: Buckets, *, batch_size: int, epoch_clips: int | None =
                 f"{batch_size}; set data.init_args.batch_size to {max(len(clips) // world_size * world_size, world_size)} or less, or "
                 f"build more clips{without}"
             )
-    if epoch_clips is not None and (epoch_clips < 1 or epoch_clips % batch_size):
-        below = epoch_clips // batch_size * batch_size
-        nearest = " or ".join(str(clips) for clips in (below, below + batch_size) if clips > 0)
+    step, total = batch_size * accumulate, sum(map(len, buckets.values()))
+    of = f"batch of {batch_size} clips" if accumulate == 1 else f"optimiser step of {accumulate} batches of {batch_size} clips"
+    if epoch_clips is not None and (epoch_clips < 1 or epoch_clips % step):
+        below = epoch_clips // step * step
+        nearest = " or ".join(str(clips) for clips in (below, below + step) if clips > 0)
+        raise ValueError(f"data.init_args.epoch_clips must be a multiple of the {of}, got {epoch_clips}; the nearest is {nearest}")
+    if epoch_clips is None and total < step:
         raise ValueError(
-            f"data.init_args.epoch_clips must be a multiple of the batch of {batch_size} clips, got {epoch_clips}; the nearest is {nearest}"
+            f"data: {total} clips do not make one {of}; set trainer.accumulate_grad_batches to {total // batch_size} or less, or "
+            f"data.init_args.epoch_clips to {step}, which takes several passes over the clips"
         )
-    return (epoch_clips or sum(map(len, buckets.values()))) // batch_size
+    return (epoch_clips or total // step * step) // batch_size
 
 
 def training_batches(
@@ -92,6 +98,7 @@ def training_batches(
     seed: int,
     epoch: int,
     epoch_clips: int | None = None,
+    accumulate: int = 1,
     consumed: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -104,11 +111,12 @@ def training_batches(
         seed: Seed of the order.
         epoch: Epoch, counted from 0.
         epoch_clips: As for :func:`epoch_length`.
+        accumulate: Likewise.
         consumed: Clips of the epoch that all ranks together have consumed.
         rank: This rank.
         world_size: Number of ranks.
     """
-    num_batches = epoch_length(buckets, batch_size=batch_size, epoch_clips=epoch_clips, world_size=world_size)
+    num_batches = epoch_length(buckets, batch_size=batch_size, epoch_clips=epoch_clips, accumulate=accumulate, world_size=world_size)
     rows = list(buckets.values())
     sizes = [len(clips) for clips in rows]
     for batch in range(consumed // batch_size, num_batches):

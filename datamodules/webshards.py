@@ -35,8 +35,8 @@ class WebShards(LightningDataModule):
         fields: What a batch holds: ``latents``, ``features`` and ``text`` of the cache, ``media`` for frames and waveform.
         buckets: Kinds of clips that are read, of ``av`` (picture and sound), ``video`` and ``audio`` (either alone); a batch holds one,
             and kinds take turns as often as the split has clips of them.
-        epoch_clips: Clips of an epoch, a multiple of ``batch_size``; ``None`` takes the whole batches that the split holds. Clips that are
-            left over open the next epoch.
+        epoch_clips: Clips of an epoch, a multiple of those of an optimiser step; ``None`` takes the whole steps that the split holds. Clips
+            that are left over open the next epoch.
         num_workers: Processes a rank reads ahead with; 0 reads in the training process.
         max_damaged: Damaged clips that a split may have before the run stops. Another clip stands in for a damaged one.
         train_split: Split that ``fit`` trains on.
@@ -121,16 +121,22 @@ class WebShards(LightningDataModule):
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
+    @property
+    def _accumulate(self) -> int:
+        """Batches of an optimiser step."""
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+
     def train_dataloader(self) -> Loader:
         """One epoch, from where the run stands."""
         dataset, ranks = self.train_dataset, self._ranks()
-        length = epoch_length(self._wanted(dataset), **self.epoch, world_size=ranks["world_size"])
+        length = epoch_length(self._wanted(dataset), **self.epoch, accumulate=self._accumulate, world_size=ranks["world_size"])
         return Loader(dataset, self._rest_of_epoch, length, self.num_workers)
 
     def _rest_of_epoch(self) -> Iterator[list[Slot]]:
         epoch, consumed = self._begin()
         clips, ranks = self._wanted(self.train_dataset), self._ranks()
-        return training_batches(clips, **self.epoch, seed=self.seed, epoch=epoch, consumed=consumed, **ranks)
+        order = {**self.epoch, "accumulate": self._accumulate}
+        return training_batches(clips, **order, seed=self.seed, epoch=epoch, consumed=consumed, **ranks)
 
     def _held_out(self, dataset: ShardDataset) -> Loader:
         batches = held_out_batches(self._wanted(dataset), batch_size=self.batch_size, **self._ranks())
@@ -180,6 +186,11 @@ class WebShards(LightningDataModule):
                     f"data: this run's epochs have data.init_args.epoch_clips={given}, and it cannot go on with "
                     f"{self.epoch['epoch_clips']}: clips would come twice or never; set it back"
                 )
+            if (given := state.get("accumulate", 1)) != self._accumulate:
+                raise ValueError(
+                    f"data: this run's steps accumulate {given} batches, and it cannot go on with {self._accumulate}: epochs would have "
+                    f"another length; set trainer.accumulate_grad_batches to {given}"
+                )
             if (had := state.get("clips", self._counts())) != self._counts():
                 raise ValueError(
                     f"data: this run's order is of {had} clips, and it cannot go on with {self._counts()}: clips would come twice or "
@@ -195,7 +206,9 @@ class WebShards(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, and how many clips of it all ranks together have consumed: what has been trained on, not what was read ahead."""
-        order = {**self.epoch, "clips": self._counts()} if hasattr(self, "train_dataset") else self.epoch
+        order = {**self.epoch, "accumulate": self._accumulate}
+        if hasattr(self, "train_dataset"):
+            order["clips"] = self._counts()
         if self.iterating is None or self.trainer is None:
             return self.restored or {"epoch": 0, "consumed": 0, **order}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed

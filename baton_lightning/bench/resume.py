@@ -47,6 +47,7 @@ class Case:
         repeats: Runs that are killed, each at steps of its own.
         seed: Of the steps at which they are.
         workers: Further processes of each rank that read data.
+        accumulate: Batches of an optimiser step.
         data: A cached data set; ``None`` makes one.
         experiments: Folder of the experiment files.
     """
@@ -60,6 +61,7 @@ class Case:
     repeats: int = 1
     seed: int = 0
     workers: int = 0
+    accumulate: int = 1
     data: Path | None = None
     experiments: Path = Path("experiments")
 
@@ -120,6 +122,7 @@ class Case:
             *(word for file in files for word in ("-c", str(file))),
             *self.words(name, self.steps),
             f"--trainer.devices={self.ranks}",
+            f"--trainer.accumulate_grad_batches={self.accumulate}",
             *more,
         ]
 

@@ -117,6 +117,11 @@ class AtomicCheckpoint(ModelCheckpoint):
             for part in Path(self.dirpath).glob(f"*{checkpoints.ASIDE}"):
                 checkpoints.clear(part)
 
+    def on_train_batch_end(self, trainer: Trainer, *given: Any) -> None:
+        """Saves after an optimiser step, never amid one: accumulated gradients are in no checkpoint."""
+        if not trainer.fit_loop._should_accumulate():
+            super().on_train_batch_end(trainer, *given)
+
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         """Saves on all ranks together.
 

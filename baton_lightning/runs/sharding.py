@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,11 @@ class WholeWeights(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.fit_loop.__class__ = EndingLoop  # a run killed between its last checkpoint and its manifest would hand on no weights
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning divides the loss by ``accumulate_grad_batches``, and DeepSpeed would once more."""
+        engine = trainer.strategy.deepspeed_engine  # type: ignore[attr-defined]
+        engine.backward = partial(engine.backward, scale_wrt_gas=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with final_weights(trainer):

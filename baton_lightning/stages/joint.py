@@ -240,7 +240,7 @@ class JointTraining(LightningModule):
                 self.log(f"{split}/loss_{name}", losses[f"loss_{name}"], batch_size=count, **options)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if not self.trainer.fit_loop._should_accumulate() and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_by_time("train")
 
     # ---- the four curves

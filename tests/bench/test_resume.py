@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baton_lightning.bench import resume
 from baton_lightning.bench.resume import SAVE_EVERY, Case, first_difference, prove
@@ -37,6 +38,17 @@ def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(s
 def test_every_stage_survives_two_kills(survival: Path, stage: str, strategy: str, ranks: int) -> None:
     found = prove(Case(survival, stage, strategy, ranks, steps=8, kills=2, seed=SEED))
     assert found["first_difference"] is None
+
+
+@pytest.mark.slow
+def test_a_run_whose_steps_accumulate_survives_two_kills_and_is_validated_by_steps(survival: Path) -> None:
+    found = prove(Case(survival, "stage1", "zero2_cpu", 2, steps=8, kills=2, seed=SEED, accumulate=2))
+    assert found["first_difference"] is None
+    whole = survival / "runs/stage1-zero2_cpu-2-whole/stage1"
+    assert [json.loads(line)["samples"] for line in (whole / "ledger.jsonl").read_text().splitlines()] == [8] * 8
+    events = EventAccumulator(str(whole))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == [7]  # once, at the last step, as Lightning counts them
 
 
 def finished(folder: Path, loss: str = "0x1p+0", weight: float = 1.0, lines: int = 3) -> Path:

@@ -140,8 +140,12 @@ def test_a_line_a_step_counts_samples_tokens_and_the_loss_to_the_bit(tmp_path: P
 def test_accumulated_batches_are_one_line(tmp_path: Path) -> None:
     lines = read(fit(tmp_path, Ledger(), accumulate=3))
     assert [line["step"] for line in lines] == [1, 2, 3, 4] and all(line["samples"] == 6 for line in lines)
-    rows = torch.cat([rows_of(batch(i), Branches()) for i in range(3)])
+    torch.manual_seed(1)
+    module = Branches()
+    rows = torch.cat([rows_of(batch(i), module) for i in range(3)])
+    losses = [module.training_step(batch(i), i).item() for i in range(3)]
     assert lines[0]["digest"] == digest(rows)
+    assert float.fromhex(lines[0]["loss"]) == pytest.approx(sum(losses) / 3)
 
 
 def test_a_resumed_run_has_the_ledger_and_totals_of_one_that_was_not_stopped(tmp_path: Path) -> None:

@@ -136,6 +136,15 @@ def test_an_epoch_that_is_no_whole_number_of_batches_is_refused() -> None:
         epoch_length({"av": range(100)}, batch_size=4, epoch_clips=10)
 
 
+def test_an_epoch_is_a_whole_number_of_steps_that_accumulate() -> None:
+    clips = {"av": range(30)}
+    assert epoch_length(clips, batch_size=4, accumulate=3) == 6
+    with pytest.raises(ValueError, match="multiple of the optimiser step of 3 batches of 4 clips, got 16; the nearest is 12 or 24"):
+        epoch_length(clips, batch_size=4, accumulate=3, epoch_clips=16)
+    with pytest.raises(ValueError, match="30 clips do not make one .*accumulate_grad_batches to 7 or less, or .*epoch_clips to 32"):
+        epoch_length(clips, batch_size=4, accumulate=8)
+
+
 def test_a_bucket_that_makes_no_batch_is_named() -> None:
     with pytest.raises(ValueError, match="3 clips of the bucket audio do not make .* or leave the bucket out of data.init_args.buckets"):
         epoch_length({"av": range(100), "audio": range(3)}, batch_size=4)

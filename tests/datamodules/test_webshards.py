@@ -121,7 +121,14 @@ def test_thirteen_clips_come_once_each_though_an_epoch_has_twelve(whole: tuple[R
 
 def test_another_batch_size_amid_an_epoch_is_refused_by_number(root: Path, whole: tuple[Recorder, Path], tmp_path: Path) -> None:
     checkpoint = torch.load(whole[1] / "2.ckpt", weights_only=True)
-    assert checkpoint["WebShards"] == {"epoch": 0, "consumed": 8, "batch_size": 4, "epoch_clips": None, "clips": {"av": 13}}
+    assert checkpoint["WebShards"] == {
+        "epoch": 0,
+        "consumed": 8,
+        "batch_size": 4,
+        "epoch_clips": None,
+        "accumulate": 1,
+        "clips": {"av": 13},
+    }
     datamodule = data(root, batch_size=6)
     trainer = Trainer(accelerator="cpu", max_steps=4, logger=False, enable_progress_bar=False, enable_model_summary=False)
     with pytest.raises(ValueError, match="after 8 clips in batches of 4.*set data.init_args.batch_size to 4"):
@@ -158,7 +165,8 @@ class Machine:
             datamodule = data(root, batch_size=batch_size)
             self.count = SimpleNamespace(ready=0, processed=0)
             progress = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=self.count)))
-            datamodule.trainer = SimpleNamespace(current_epoch=0, global_rank=rank, world_size=world_size, fit_loop=progress)  # type: ignore[assignment]
+            ranks = {"global_rank": rank, "world_size": world_size, "accumulate_grad_batches": 1}
+            datamodule.trainer = SimpleNamespace(current_epoch=0, fit_loop=progress, **ranks)  # type: ignore[assignment]
             datamodule.setup("fit")
             if state is not None:
                 datamodule.load_state_dict(state)

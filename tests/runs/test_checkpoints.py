@@ -192,7 +192,7 @@ class Falling(LightningModule):
         return (self.weight - batch).square().sum()
 
 
-def fit(folder: Path, steps: int, start: Path | None = None, plugins: list | None = None, **saver) -> AtomicCheckpoint:
+def fit(folder: Path, steps: int, start: Path | None = None, plugins: list | None = None, accumulate: int = 1, **saver) -> AtomicCheckpoint:
     defaults = {"filename": "step-{step}", "auto_insert_metric_name": False, "every_n_train_steps": 1, "save_last": True}
     checkpoint = AtomicCheckpoint(dirpath=folder, **defaults | saver)
     trainer = Trainer(
@@ -203,6 +203,7 @@ def fit(folder: Path, steps: int, start: Path | None = None, plugins: list | Non
         enable_progress_bar=False,
         enable_model_summary=False,
         plugins=plugins,
+        accumulate_grad_batches=accumulate,
     )
     trainer.fit(Falling(), torch.utils.data.DataLoader(torch.ones(7, 3)), ckpt_path=start)
     return checkpoint
@@ -233,6 +234,14 @@ def test_without_a_metric_the_newest_or_all_are_kept(tmp_path: Path, top: int, k
     fit(tmp_path, 4, save_top_k=top, every_n_train_steps=2)
     fit(tmp_path, 6, checkpoints.newest(tmp_path)[0], save_top_k=top, every_n_train_steps=2)
     assert steps_kept(tmp_path) == kept
+
+
+def test_nothing_is_saved_amid_a_step_that_accumulates(tmp_path: Path) -> None:
+    saves = {"accumulate": 2, "every_n_train_steps": 2, "save_top_k": -1}
+    fit(tmp_path, 2, **saves)
+    fit(tmp_path, 3, tmp_path / "step-2.ckpt", **saves)  # its first batch ends at step 2 still
+    batches = [PlainFile().load_checkpoint(path)["loops"]["fit_loop"]["epoch_loop.batch_progress"] for path in tmp_path.glob("step*.ckpt")]
+    assert sorted(batch["current"]["ready"] for batch in batches) == [4, 6]
 
 
 def test_a_name_that_was_cut_off_is_written_anew_and_what_lies_aside_is_cleared(tmp_path: Path) -> None:

@@ -133,6 +133,15 @@ def test_a_sharded_run_ends_with_the_weights_of_a_whole_one(fit: Callable[..., P
 
 
 @pytest.mark.slow
+def test_a_sharded_step_of_several_batches_is_that_of_a_whole_run(fit: Callable[..., Path]) -> None:
+    accumulated = ["--trainer.accumulate_grad_batches=2", "--trainer.gradient_clip_val=0.01"]
+    sharded, whole = (fit(f"accumulated-{strategy}", "stage1", strategy, 2, *accumulated) for strategy in ("zero2_cpu", None))
+    assert difference(sharded, whole) <= 1e-6
+    norms = [json.loads((run / "manifest.json").read_text())["metrics"]["opt/grad_norm"] for run in (sharded, whole)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.slow
 def test_a_run_of_one_process_starts_from_a_sharded_one(fit: Callable[..., Path]) -> None:
     sharded, whole = fit("three", "stage1", "zero3_cpu"), fit("whole", "stage1", None)
     parent = f"--model.init_args.parents.planner={sharded}"

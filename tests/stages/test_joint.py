@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +126,19 @@ def test_captions_are_dropped_by_counter(module):
     kept = seen[0].flatten(1).any(1)
     assert 16 < int(kept.sum()) < 48 and torch.equal(seen[0][kept], batch.context[kept])
     assert torch.equal(seen[1], seen[0][[5, 40]])
+
+
+def test_losses_by_time_are_logged_once_a_step_whatever_it_accumulates(module):
+    logged = []
+    accumulates = iter([True, True, False] * 4)  # steps 1 to 4, and what Lightning counts while a step goes on
+    module.log_by_time = lambda split: logged.append(module.global_step)
+    module._trainer = SimpleNamespace(
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: next(accumulates)), log_every_n_steps=2, global_step=0
+    )
+    for batch in range(12):
+        module._trainer.global_step = (batch + 1) // 3
+        module.on_train_batch_end(None, None, batch)
+    assert logged == [2, 4]
 
 
 def test_generation_is_a_function_of_seed_and_index(module):
