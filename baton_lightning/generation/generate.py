@@ -178,9 +178,7 @@ def main(argv: list[str]) -> int:
     if options.dit is not None:
         hand_over(model.dit, options.dit, source="dit", clip=model.clip)
     if weights:
-        print(
-            f"generate: NOT the weights {options.run}/ ends with: these clips show {weights} ({options.ckpt})", file=sys.stderr, flush=True
-        )
+        print(f"generate: NOT the final weights of {options.run}/, but {weights} ({options.ckpt})", file=sys.stderr, flush=True)
     told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
     told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
     cast_parameters(model, dtype)

@@ -1,0 +1,185 @@
+"""Clips of a run: the same seed the same ones, any type of weights, one component at a time, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from baton_lightning.__main__ import main
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.generation.generate import plan_of
+from baton_lightning.generation.load import load_run
+from baton_lightning.generation.requests import Requests, divided
+from baton_lightning.runs import checkpoints
+
+PROMPT = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
+
+
+def generate(made: Path, out: Path, *more: str, code: int = 0) -> Path:
+    assert main(["generate", "--run", f"{made}/runs/e/stage3_joint", *PROMPT, "--out", str(out), "--device", "cpu", *more]) == code
+    return out / "prompt.mp4"
+
+
+def test_a_run_that_was_moved_with_its_parents_makes_clips_without_its_language_model_s_folder(made, tmp_path, monkeypatch):
+    shutil.copytree(made / "runs", tmp_path / "elsewhere")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = "../elsewhere/e/stage3_joint"
+    assert main(["generate", "--run", run, *PROMPT, "--out", "clips", "--data", str(made / "data/d")]) == 0
+    assert (tmp_path / "here/clips/prompt.mp4").exists()
+
+
+def test_a_run_of_another_machine_is_loaded_without_its_trainer_and_with_every_weight(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # its relative paths start where it lies
+    model, _, what = load_run(made / "runs/e/stage3_joint")
+    assert what == "" and model.parents == {"planner": str(made / "runs/e/stage2")}
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    rotary = model.plan.planner.language.llm.model.rotary_emb
+    assert rotary.inv_freq.dtype == torch.float32 and rotary.inv_freq.isfinite().all()
+
+
+def test_two_seeds_make_two_clips_and_one_seed_makes_the_same(made, tmp_path):
+    one, again, other = (generate(made, tmp_path / name, "--seed", seed) for name, seed in (("a", "3"), ("b", "3"), ("c", "4")))
+    assert one.read_bytes() == again.read_bytes() != other.read_bytes()
+    told = json.loads(one.with_suffix(".json").read_text())
+    assert (told["seed"], told["steps"], told["dtype"]) == (3, 2, "float32")
+
+
+def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clips_resemble_float32_ones(made, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "baton_lightning.generation.placement")
+    from baton_lightning.media import read_mp4
+
+    plain = read_mp4(generate(made, tmp_path / "plain", "--steps", "3", "--plan-scale", "1")).frames.astype(float)
+    caplog.clear()
+    low = generate(made, tmp_path / "low", "--steps", "3", "--plan-scale", "1", "--dtype", "bfloat16", "--offload")
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("placement")]
+    order = ["text_encoder", "planner", "transformer", "video_codec", "audio_codec"]
+    assert said == [line for name in order for line in (f"{name} to cpu", f"{name} away")]
+    difference = abs(read_mp4(low).frames.astype(float) - plain)
+    assert 0 < difference.mean() < 12 and json.loads(low.with_suffix(".json").read_text())["dtype"] == "bfloat16"
+
+
+def test_scales_and_steps_of_the_command_line_are_used_and_the_run_s_own_are_kept_otherwise(made, tmp_path):
+    first = generate(made, tmp_path / "a")
+    assert first.read_bytes() != generate(made, tmp_path / "b", "--plan-scale", "1", "--video-scale", "3").read_bytes()
+    told = [json.loads((tmp_path / name / "prompt.json").read_text()) for name in "ab"]
+    assert [(t["video_scale"], t["audio_scale"], t["plan_scale"]) for t in told] == [(1, 1, 3), (3, 1, 1)]
+
+
+def test_clips_that_are_there_are_neither_overwritten_nor_mixed_in(made, tmp_path, capsys):
+    clip = generate(made, tmp_path / "out")
+    stale = clip.with_name("stale.mp4")
+    shutil.copy(clip, stale)
+    shutil.copy(clip.with_suffix(".json"), stale.with_suffix(".json"))
+    before = clip.read_bytes()
+    generate(made, tmp_path / "out", "--seed", "9", code=1)
+    assert clip.read_bytes() == before and "--force" in capsys.readouterr().err
+    generate(made, tmp_path / "out", "--seed", "9", "--force")
+    assert clip.read_bytes() != before and not stale.exists() and not stale.with_suffix(".json").exists()
+    (tmp_path / "out/mine.mp4").write_bytes(b"")
+    generate(made, tmp_path / "out", "--force", code=1)
+    assert (tmp_path / "out/mine.mp4").exists() and clip.exists() and "mine.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what a machine without a GPU lacks")
+def test_a_gpu_that_is_not_there_is_refused_in_a_line_that_says_what_is(made, tmp_path, capsys):
+    generate(made, tmp_path / "x", "--device", "cuda:1", code=1)
+    assert "--device cuda:1 must be a device of this machine, which has cpu" in capsys.readouterr().err
+    generate(made, tmp_path / "x", "--device", "tpu", code=1)
+    assert "auto, cpu, cuda or cuda:n, got 'tpu'" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--steps", "0"], "--steps must be at least 1"), (["--video-scale", "nan"], "--video-scale must be a finite number")],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_loaded(made, tmp_path, capsys, words, message):
+    generate(made, tmp_path / "x", *words, code=1)
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_whose_parent_is_gone_or_was_trained_again_says_where_it_looked(made, tmp_path, capsys):
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    parent = tmp_path / "runs/e/stage2/manifest.json"
+    parent.write_text(json.dumps(json.loads(parent.read_text()) | {"weights_sha256": "0" * 64}))
+    generate(tmp_path, tmp_path / "x", "--data", str(made / "data/d"), code=1)
+    assert f"{tmp_path}/runs/e/stage2: holds weights 000000000000" in capsys.readouterr().err
+    shutil.rmtree(parent.parent)
+    generate(tmp_path, tmp_path / "x", "--data", str(made / "data/d"), code=1)
+    assert f"{tmp_path}/runs/e/stage2: not there" in capsys.readouterr().err
+
+
+def test_a_run_of_a_planner_makes_no_clips(made, tmp_path, capsys):
+    shutil.copytree(made / "runs/e/stage2", tmp_path / "stage1")
+    file = tmp_path / "stage1/manifest.json"
+    told = json.loads(file.read_text())
+    told["config"]["model"]["class_path"] = "baton_lightning.stages.pretraining.PlannerPretraining"
+    file.write_text(json.dumps(told))
+    assert main(["generate", "--run", str(file.parent), *PROMPT, "--out", f"{tmp_path}/x"]) == 1
+    assert "PlannerPretraining, which makes no clips" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(5, 2), (2, 1), (3, 3)])
+def test_no_clip_follows_its_own_plan_when_plans_are_shuffled(count, batch_size):
+    def read(part):
+        names = [str(place) for place in part]
+        return Batch(names, torch.tensor(part), 0, names, names), [{}] * len(part)
+
+    def planned(batch):
+        tokens = torch.tensor([float(name) for name in batch.video_prompts])[:, None, None]
+        return Plan(tokens, tokens, (1, 1, 1))
+
+    model = SimpleNamespace(plan=SimpleNamespace(planned=planned))
+    requests = Requests(divided(list(range(count)), batch_size), read)
+    for place, (batch, _) in enumerate(requests):
+        followed = plan_of(model, requests, place, replace(batch), "shuffled").video.flatten().tolist()
+        assert len(followed) == len(batch) and all(f != float(key) for f, key in zip(followed, batch.keys, strict=True))
+
+
+# ---- runs that are not finished
+@pytest.fixture
+def unfinished(made: Path, tmp_path: Path) -> Path:
+    """The run as it is while it trains: configuration and a checkpoint, whose averages of matrices are zero."""
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    run = tmp_path / "runs/e/stage3_joint"
+    (run / "config.yaml").write_text(yaml.safe_dump(json.loads((run / "manifest.json").read_text())["config"]))
+    model, _, _ = load_run(made / "runs/e/stage3_joint")
+    places = enumerate(p for group in model.configure_optimizers()["optimizer"].param_groups for p in group["params"])
+    states = {place: {"average": torch.zeros_like(parameter)} for place, parameter in places if parameter.ndim == 2}
+    saved = {"state_dict": load_file(run / "weights.safetensors"), "global_step": 7, "optimizer_states": [{"state": states}]}
+    (run / "checkpoints").mkdir()
+    checkpoint = run / "checkpoints/step-7.ckpt"
+    torch.save(saved, checkpoints.aside(checkpoint))
+    checkpoints.commit(checkpoint, checkpoints.described(checkpoints.aside(checkpoint), ["."]), step=7, ranks=1)
+    (run / "manifest.json").unlink()
+    (run / "weights.safetensors").unlink()
+    return run
+
+
+def test_averages_of_a_checkpoint_stand_for_the_weights_they_are_averages_of(made, unfinished):
+    model, _, what = load_run(unfinished, checkpoint=unfinished / "checkpoints/step-7.ckpt", data=made / "data/d")
+    weights = load_file(made / "runs/e/stage3_joint/weights.safetensors")
+    assert what == "averages of the weights of step 7"
+    for name, parameter in model.dit.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.ndim == 2 else weights[f"dit.{name}"]
+        assert torch.equal(parameter, expected), name
+
+
+def test_an_unfinished_run_makes_clips_from_a_checkpoint_and_says_so(made, unfinished, tmp_path, capsys):
+    data = ["--data", str(made / "data/d")]
+    generate(tmp_path, tmp_path / "x", *data, code=1)
+    assert f"is not finished; finish it, or give --ckpt {unfinished}/checkpoints/step-7.ckpt" in capsys.readouterr().err
+    clip = generate(tmp_path, tmp_path / "x", *data, "--ckpt", f"{unfinished}/checkpoints/step-7.ckpt")
+    assert "NOT the final weights" in capsys.readouterr().err
+    assert "averages of the weights of step 7" in json.loads(clip.with_suffix(".json").read_text())["weights"]
+    generate(tmp_path, tmp_path / "y", *data, "--ckpt", f"{unfinished}/checkpoints/step-8.ckpt", code=1)
+    assert "step-8.ckpt must be a whole checkpoint, but it is not there" in capsys.readouterr().err
