@@ -212,6 +212,8 @@ class BatonCLI(LightningCLI):
         left_out = tuple(getattr(self.model, "not_exported", ()))
         if self.whole_weights is not None:
             weights = self.whole_weights.weights
+            if hasattr(self.model, "untrained"):
+                weights |= self.model.untrained()
         else:
             with sharding.final_weights(self.trainer):
                 weights = sharding.whole_weights(self.model, left_out)
@@ -238,8 +240,8 @@ class BatonCLI(LightningCLI):
             seconds=time.monotonic() - self.started,
             weights=folder / manifest.WEIGHTS,
         )
-        for callback in self.trainer.callbacks:
-            described |= getattr(callback, "described", {})
+        for part in (self.model, *self.trainer.callbacks):
+            described |= getattr(part, "described", {})
         manifest.write_atomically(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from baton_lightning.models.parts import part_of, require_parts
 from baton_lightning.runs import sharding
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -53,30 +54,30 @@ def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None
 
     Args:
         module: Module whose trainable parameters are grouped.
-        rates: Dotted name of a submodule -> factor; the longest name that matches wins. 0.1 lets a language model move at a tenth.
+        rates: Dotted name of a part -> factor > 0; ``*`` is any run of characters, and the longest name that matches wins. 0.1 lets a
+            language model move at a tenth.
 
     Raises:
-        ValueError: If a name in ``rates`` is no submodule, or nothing is trainable.
+        ValueError: If a name in ``rates`` is no part that is trained, a factor is not positive, or nothing is trained.
     """
     rates = rates or {}
     modules = dict(module.named_modules())
-    if unknown := [name for name in rates if name not in modules]:
-        raise ValueError(f"optimiser rates: no submodule {unknown[0]!r}; the top ones are {[n for n, _ in module.named_children()]}")
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not trained:
+        raise ValueError("nothing to train: every parameter is frozen")
+    if still := [f"{name}: {rate:g}" for name, rate in rates.items() if not rate > 0]:
+        raise ValueError(f"model.init_args.rates must be positive factors on the learning rate, got {still[0]}; freeze what must not move")
+    require_parts(rates, trained, "model.init_args.rates")
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in trained.items():
         owner, _, leaf = name.rpartition(".")
-        above = [r for r in rates if name.startswith(f"{r}.")]
-        part = max(above, key=len, default="")
+        part = part_of(name, rates)
         decays = leaf == "weight" and parameter_ndim(parameter) > 1 and not isinstance(modules[owner], nn.Embedding)
         if (part, decays) not in groups:
             name = (part or "rest") + ("" if decays else ".no_decay")
             group: dict[str, Any] = {"name": name, "rate": rates.get(part, 1.0), "matrices": decays, "params": []}
             groups[part, decays] = group if decays else group | {"weight_decay": 0.0}
         groups[part, decays]["params"].append(parameter)
-    if not groups:
-        raise ValueError("nothing to train: every parameter is frozen")
     return sorted(groups.values(), key=lambda group: group["name"] != "rest")
 
 

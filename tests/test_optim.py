@@ -55,9 +55,19 @@ def test_the_longest_name_sets_the_rate_and_the_factory_the_rest() -> None:
     assert optimizer.param_groups[0]["lr"] == 1.0, "the logged rate is the full one"
 
 
+def test_a_name_may_stand_for_several_parts() -> None:
+    module = Small()
+    grouped = {g["name"]: names(module, g) for g in parameter_groups(module, {"trunk": 0.1, "trunk.*.weight": 2.0})}
+    assert grouped["trunk.*.weight"] == {"trunk.0.weight", "trunk.2.weight"}
+    assert grouped["trunk.no_decay"] == {"trunk.0.bias", "trunk.2.bias"}
+    assert grouped["trunk.*.weight.no_decay"] == {"trunk.1.weight"}
+
+
 def test_unknown_parts_and_nothing_to_train_are_refused() -> None:
-    with pytest.raises(ValueError, match="no submodule 'trunkk'.*'trunk'"):
+    with pytest.raises(ValueError, match="model.init_args.rates: nothing .* is called 'trunkk'; the nearest are trunk"):
         parameter_groups(Small(), {"trunkk": 1.0})
+    with pytest.raises(ValueError, match="positive factors on the learning rate, got trunk: 0; freeze"):
+        parameter_groups(Small(), {"trunk": 0.0})
     with pytest.raises(ValueError, match="nothing to train"):
         parameter_groups(Small().requires_grad_(False))
 

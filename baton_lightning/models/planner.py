@@ -12,6 +12,7 @@ from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.language import PlanningLLM
+from baton_lightning.models.parts import freeze
 from baton_lightning.models.precision import parameter_dtype, widen
 from baton_lightning.models.sem_mlp import SemHeads
 
@@ -38,7 +39,8 @@ class VAPlanner(nn.Module):
             :class:`~baton_lightning.models.sem_mlp.SemHeads` or :class:`~baton_lightning.models.towers.DualTowers`.
         system: Text before the two prompts.
         placeholder_std: Spread of the placeholders at the start; best that of the language model's own word embeddings.
-        frozen: Names of submodules that are not trained, e.g. ``language.llm`` (placeholders still are) or ``language``.
+        frozen: Names of parts that are not trained, e.g. ``language.llm`` (placeholders still are) or ``language``; ``*`` is any run of
+            characters.
 
     Raises:
         ValueError: If ``frozen`` names something the planner does not have.
@@ -60,11 +62,7 @@ class VAPlanner(nn.Module):
         self.readout = readout(clip, self.language.llm.width)
         self.video_norm = FeatureNorm(clip.video_plan_width)
         self.audio_norm = FeatureNorm(clip.audio_plan_width)
-        modules = dict(self.named_modules())
-        for name in frozen:
-            if name not in modules:
-                raise ValueError(f"planner.frozen: no submodule {name!r}; its children are {[n for n, _ in self.named_children()]}")
-            modules[name].requires_grad_(False)
+        freeze(self, frozen, setting="planner")
 
     def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> Plan:
         """Plans, in the standardised space, in float32. The readout computes in the type of its own parameters, whatever the language

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,10 +27,13 @@ from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
 from baton_lightning.generation.placement import on_device
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.parts import freeze
 from baton_lightning.models.precision import widen
 from baton_lightning.optim import build_optimizer
+from baton_lightning.runs import weights as stored
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
+from baton_lightning.stages import plan_space
 from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, only
 
@@ -55,6 +59,11 @@ class JointTraining(LightningModule):
         text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
         plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
         caption_dropout: Share of training clips, in [0, 1], that see an empty text, which guidance leads away from.
+        frozen: Names of parts of the transformer that are not trained, e.g. ``dit.video_model`` or ``dit.*.self_attn``, where ``*`` is any
+            run of characters. They are handed on with the rest.
+        trained: Names of parts within the frozen ones that are trained all the same: ``frozen: [dit]`` and
+            ``trained: [dit.latent_mlp, dit.*.plan_attn]`` train what reads the plan and nothing else.
+        rates: Name of a part -> factor on the learning rate, e.g. ``{dit.latent_mlp: 10}``; the longest name that matches wins.
         parents: Role -> parent run. ``dit`` starts the transformer from an earlier stage 3, ``planner`` fills the planner.
         seed: Seeds every draw together with epoch and sample index.
     """
@@ -76,6 +85,9 @@ class JointTraining(LightningModule):
         text_encoder: Callable[[], nn.Module] | None = None,
         plan_dropout: float = 0.1,
         caption_dropout: float = 0.0,
+        frozen: Sequence[str] = (),
+        trained: Sequence[str] = (),
+        rates: dict[str, float] | None = None,
         parents: dict[str, str] | None = None,
         seed: int = 0,
     ) -> None:
@@ -84,6 +96,10 @@ class JointTraining(LightningModule):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {share}")
         self.clip, self.seed, self.parents = clip, seed, parents or {}
+        self.described: dict[str, Any] = {}
+        """What the manifest says besides."""
+        self.parts = {"frozen": tuple(frozen), "trained": tuple(trained)}
+        self.rates = rates or {}
         self.make_dit, self.make_plan = dit, plan
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.timesteps, self.sampler = timesteps or UniformTimesteps(), sampler or EulerSampler()
@@ -124,6 +140,7 @@ class JointTraining(LightningModule):
     def build(self) -> None:
         """Makes the networks, with the weights their factories give them."""
         self.dit = self.make_dit(self.clip)
+        freeze(self.dit, **self.parts, prefix="dit", setting="model.init_args")
         with language_files.of_run(self.parents.get("planner")):
             self.plan = self.make_plan(self.clip)
 
@@ -133,13 +150,15 @@ class JointTraining(LightningModule):
         return ("plan.planner.",) if isinstance(getattr(self, "plan", None), PlannedTokens) else ()
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return build_optimizer(self, self.make_optimizer, self.make_scheduler)
+        return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)
 
     def on_fit_start(self) -> None:
         if isinstance(self.plan, GroundTruthPlan):
             statistics = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
             self.plan.video_norm.fit(*statistics["video"])
             self.plan.audio_norm.fit(*statistics["audio"])
+        if "dit" in self.parents and self.dit.plan_attention is not None:
+            self.described["plan_space_drift"] = plan_space.drift(self.plan, Path(self.parents["dit"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen planner out: it has a run of its own."""
@@ -152,6 +171,14 @@ class JointTraining(LightningModule):
             return  # DeepSpeed restores its shards itself, the frozen planner's among them
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.not_exported or ("\0",))}
         checkpoint["state_dict"].update(own)
+
+    def untrained(self) -> dict[str, Tensor]:
+        """Weights of the transformer that this run did not train, as its parent has them: DeepSpeed holds them in half precision."""
+        still = {f"dit.{name}" for name, parameter in self.dit.named_parameters() if not parameter.requires_grad}
+        if not still or "dit" not in self.parents:
+            return {}
+        given = stored.read(Path(self.parents["dit"]), "dit")
+        return {f"dit.{name}": tensor for name, tensor in given.items() if f"dit.{name}" in still}
 
     # ---- loss
     def flow_loss(

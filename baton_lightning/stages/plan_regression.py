@@ -23,8 +23,7 @@ from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
-
-DRIFT = 0.1  # of a standard deviation, mean over channels: beyond it the parent planned in another space
+from baton_lightning.stages.plan_space import DRIFT
 
 
 class RSquared(Metric):
@@ -59,7 +58,7 @@ class PlanRegression(LightningModule):
         planner: Factory of the planner, called with ``clip``.
         optimizer: Factory of the optimiser over parameter groups.
         scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
-        rates: Submodule -> factor on the learning rate, e.g. ``{planner.language.llm: 0.1}``.
+        rates: Name of a part -> factor on the learning rate, e.g. ``{planner.language.llm: 0.1}``; the longest name that matches wins.
         parents: Role -> parent run. ``planner`` starts from the planner of an earlier run.
         seed: Seed of the run. Nothing is drawn here; it is part of every stage's interface.
     """

@@ -180,6 +180,30 @@ def test_averages_under_zero_are_those_of_a_whole_run_and_survive_a_power_cut(ba
     assert [manifest.get("weights") for manifest in manifests] == ["exponential moving average, decay 0.5"] * 3 + [None]
 
 
+@pytest.fixture(scope="module")
+def adapted(fit: Callable[..., Path]) -> Path:
+    """A finished adaptation to start from."""
+    return fit("adapted", "stage3_adapt", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "precision"), [("zero1_cpu", "32-true"), ("zero2_cpu", "bf16-mixed"), ("zero3_cpu", "bf16-mixed")])
+def test_what_is_frozen_leaves_as_it_came_and_the_rest_is_trained(
+    base: Path, adapted: Path, fit: Callable[..., Path], strategy: str, precision: str
+) -> None:
+    (base / "power_cut.py").write_text(POWER_CUT)
+    plan_alone = ["--model.init_args.frozen=[dit]", "--model.init_args.trained=[dit.latent_mlp,dit.*.plan_attn]"]
+    more = [*plan_alone, f"--trainer.precision={precision}", f"--model.init_args.parents={{'dit': '{adapted}'}}"]
+    if strategy == "zero3_cpu":
+        fit(f"warm-{strategy}", "stage3_adapt", strategy, 3, *more, "--trainer.callbacks+=power_cut.PowerCut", code=9)
+    run = fit(f"warm-{strategy}", "stage3_adapt", strategy, 3, *more)
+    before, after = (load_file(folder / "weights.safetensors") for folder in (adapted, run))
+    moved = {key for key in after if not torch.equal(before[key], after[key])}
+    assert moved == {key for key in after if ".plan_attn." in key or ".latent_mlp." in key} and before.keys() == after.keys()
+    assert {tensor.dtype for tensor in after.values() if tensor.is_floating_point()} == {torch.float32}
+    assert json.loads((run / "manifest.json").read_text())["plan_space_drift"] == {"video": 0.0, "audio": 0.0}
+
+
 MIXED = """
 import torch
 from lightning.pytorch import Callback

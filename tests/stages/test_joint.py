@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
@@ -16,6 +19,7 @@ from baton_lightning.models.planner import VAPlanner
 from baton_lightning.muon import MuonAdamW
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
+from baton_lightning.stages.plan_space import drift
 
 CLIP = ClipSpec(seconds=1.0, height=16, width=16, video_channels=6, plan_grid=(2, 2), audio_plan_rate=10, text_tokens=8, text_width=12)
 
@@ -167,6 +171,58 @@ def test_the_planner_is_frozen_and_stays_in_evaluation_mode():
 def test_unknown_roles_are_refused():
     with pytest.raises(ValueError, match=r"unknown role \['plan'\]"):
         JointTraining(CLIP, make_dit, GroundTruthPlan, MuonAdamW, parents={"plan": "runs/x"}).configure_model()
+
+
+PLAN_ALONE = {"frozen": ["dit"], "trained": ["dit.latent_mlp", "dit.*.plan_attn"]}
+
+
+def test_what_reads_the_plan_can_be_trained_alone_and_at_rates_of_its_own():
+    made = JointTraining(CLIP, make_dit, GroundTruthPlan, torch.optim.AdamW, **PLAN_ALONE, rates={"dit.latent_mlp.video": 10.0})
+    made.configure_model()
+    trained = {name for name, p in made.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in made.named_parameters() if ".plan_attn." in name or ".latent_mlp." in name} != set()
+    groups = made.configure_optimizers()["optimizer"].param_groups
+    faster = {id(p) for group in groups if group["lr"] == pytest.approx(0.01) for p in group["params"]}
+    assert faster == {id(p) for p in made.dit.latent_mlp["video"].parameters()}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"frozen": ["dit.video_modl"]}, r"model.init_args.frozen: .* called 'dit.video_modl'; the nearest are dit.video_model"),
+        ({"frozen": ["plan"]}, r"model.init_args.frozen: .* called 'plan'; the nearest are dit"),
+        ({"frozen": ["dit.audio_model"], "trained": ["dit.latent_mlp"]}, r"model.init_args.trained, .* called 'dit.latent_mlp'"),
+    ],
+)
+def test_parts_that_do_not_exist_are_refused_with_the_nearest(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        JointTraining(CLIP, make_dit, GroundTruthPlan, MuonAdamW, **wrong).configure_model()
+
+
+def finished(folder: Path, weights: dict[str, torch.Tensor], **more: object) -> Path:
+    """A run's folder."""
+    folder.mkdir()
+    save_file(weights, folder / "weights.safetensors")
+    (folder / "manifest.json").write_text(json.dumps({"weights_sha256": "", **more}))
+    return folder
+
+
+@pytest.mark.parametrize("parent", ["adapted", "joint"])
+def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_path, parent):
+    def space(owner: str, shift: float) -> dict[str, torch.Tensor]:
+        means = {"video": torch.full((64,), shift), "audio": torch.zeros(64)}
+        return {f"{owner}.{n}_norm.{k}": v for n, mean in means.items() for k, v in {"mean": mean, "std": torch.ones(64)}.items()}
+
+    def run(name: str, shift: float) -> Path:
+        if parent == "adapted":
+            return finished(tmp_path / name, space("plan", shift))
+        planner = finished(tmp_path / f"{name}-planner", space("planner", shift))
+        return finished(tmp_path / name, {"dit.x": torch.zeros(1)}, parents={"planner": {"run": str(planner)}})
+
+    assert drift(module.plan, run("near", 0.05)) == pytest.approx({"video": 0.05, "audio": 0.0})
+    with pytest.raises(ValueError, match=r"far/ must have .* lie video 0.30 and audio 0.00 standard deviations apart, more than 0.1"):
+        drift(module.plan, run("far", 0.3))
+    assert drift(module.plan, finished(tmp_path / "ovi", {"dit.x": torch.zeros(1)})) == {}
 
 
 def test_codecs_are_asked_for_by_name(module):

@@ -1,0 +1,57 @@
+"""Whether a transformer goes on in the plan space that it was adapted to: plans are standardised, by the statistics of some data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from baton_lightning.models.feature_norm import FeatureNorm
+from baton_lightning.runs import manifest
+from baton_lightning.runs import weights as stored
+
+DRIFT = 0.1
+"""Distance of two spaces, in standard deviations, mean over channels, up to which they count as one."""
+
+
+def norms(source: nn.Module) -> dict[str, FeatureNorm]:
+    """Statistics of the plans that a source gives, by modality."""
+    owner = getattr(source, "planner", source)
+    return {"video": owner.video_norm, "audio": owner.audio_norm}
+
+
+def of_run(run: Path) -> dict[str, dict[str, Tensor]]:
+    """Mean and standard deviation, by modality, of the plans that a run's transformer was trained on: its own, or its planner's.
+
+    Returns:
+        Nothing for a transformer that never saw a plan, and where the planner's run is gone.
+    """
+    known = manifest.read(run) if (run / manifest.NAME).exists() else {}
+    planner = known.get("parents", {}).get("planner", {}).get("run")
+    for folder, component in ((run, "plan"), (planner and Path(planner), "planner")):
+        if folder and stored.files(folder):
+            found = {name: stored.read(folder, f"{component}.{name}_norm") for name in ("video", "audio")}
+            if all(found.values()):
+                return found
+    return {}
+
+
+def drift(source: nn.Module, run: Path) -> dict[str, float]:
+    """How far plans of a source lie from those that a run's transformer was trained on, by modality, as in :meth:`FeatureNorm.drift`.
+
+    Args:
+        source: Plan source of this run.
+        run: The run of which the transformer was taken over.
+
+    Raises:
+        ValueError: If it is further than :data:`DRIFT`.
+    """
+    there = of_run(run)
+    found = {name: norm.drift(there[name]["mean"], there[name]["std"]) for name, norm in norms(source).items() if there}
+    if max(found.values(), default=0.0) > DRIFT:
+        said = " and ".join(f"{name} {distance:.2f}" for name, distance in found.items())
+        raise ValueError(
+            f"the transformer of {run}/ must have been trained on plans of this run's feature space, but the two lie {said} standard "
+            f"deviations apart, more than {DRIFT:g}; adapt it on the data that the planner was trained on, or train the planner on its data"
+        )
+    return found
