@@ -58,13 +58,12 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
         weights, what = load_file(run / manifest.WEIGHTS), ""
     else:
         weights, what = checkpointed.weights_of(checkpoint, model)
-    left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)  # shards hold the frozen planner too, rounded; its own run's is taken
+    missing, unexpected = model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(left_out)}, strict=False)
     missing = [key for key in missing if not key.startswith(left_out)]
-    unexpected = [key for key in unexpected if not key.startswith(left_out)]
     if missing or unexpected:
         where = checkpoint or f"{run}/"
-        raise ValueError(f"the weights of {where} do not fit its configuration: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        raise ValueError(f"the weights of {where} do not fit its configuration: missing {missing[:3]}, unexpected {list(unexpected)[:3]}")
     return model.eval(), cli.datamodule, what
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,18 @@ ROOT = Path(__file__).parents[2]
 LLM = "--model.init_args.plan.init_args.planner.init_args.llm"
 
 
-def qwen_in(folder: Path) -> str:
-    """A tiny Qwen3 with its tokenizer, as the hub keeps them."""
+def write_qwen(folder: Path) -> str:
+    """Writes a tiny Qwen3 with its tokenizer, as the hub keeps them."""
     tiny = TinyLLM(width=96, depth=1)
     tiny.model.save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def qwen_in() -> Callable[[Path], str]:
+    """Writes a tiny Qwen3 into a folder."""
+    return write_qwen
 
 
 def described(run: Path, cli: BatonCLI, parents: dict[str, str], tensors: dict[str, torch.Tensor]) -> None:
@@ -56,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(base)
         words = ["--run.root=runs", "--run.experiment=e", "--data.init_args.root=data/d", "--model.init_args.sampler.init_args.steps=2"]
-        llm = [LLM, "baton_lightning.frozen.llm.PretrainedLLM", f"{LLM}.init_args.name_or_path={qwen_in(base / 'qwen')}"]
+        llm = [LLM, "baton_lightning.frozen.llm.PretrainedLLM", f"{LLM}.init_args.name_or_path={write_qwen(base / 'qwen')}"]
         llm += [f"{LLM}.init_args.dtype=bfloat16"]
         cli = BatonCLI(expand(["-c", str(ROOT / "experiments/stage3_joint.yaml"), *words, *llm]), run=False)
         model = cli.model
