@@ -7,8 +7,8 @@ of a tiny model gives the same peak (tests/estimate/test_footprint.py).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -37,7 +37,7 @@ class Footprint:
 
     Args:
         activations: Bytes that live at the peak besides parameters, gradients and optimiser states.
-        flops: Floating-point operations of forward and backward.
+        flops: Floating-point operations of forward and backward, with a forward that is repeated; causal attention by its triangle.
     """
 
     activations: int
@@ -47,20 +47,24 @@ class Footprint:
 class LiveTensors(TorchDispatchMode):
     """Bytes of the tensors that are made while it is on, and the most that lived at once. Views cost nothing.
 
+    Args:
+        device: Kind of device whose tensors are counted.
+
     Attributes:
         now: Bytes that live.
         peak: The most so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
+        self.device = device
         self.now = self.peak = 0
         self.known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
                 self._count(tensor.untyped_storage())
         return made
 
@@ -97,15 +101,30 @@ def flash_attention(
     return ATTENTION(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
-def attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **options: Any) -> int:
-    """Two products a head: scores, and their sum of values. Shapes [B, H, L, D]."""
+def attention_flops(
+    query: Any, key: Any, value: Any, dropout: float = 0.0, is_causal: bool = False, *, out_shape: Any = None, **options: Any
+) -> int:
+    """Two products a head: scores, and their sum of values. Causal attention makes a triangle of the scores. Shapes [B, H, L, D]."""
     batch, heads, queries, width = query
-    return 4 * batch * heads * queries * key[2] * width
+    scores = sum(min(i + 1, key[2]) for i in range(queries)) if is_causal else queries * key[2]
+    return 4 * batch * heads * scores * width
 
 
-def attention_backward_flops(gradient: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **options: Any) -> int:
+def attention_backward_flops(
+    gradient: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    made: Any,
+    logsumexp: Any,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    out_shape: Any = None,
+    **options: Any,
+) -> int:
     """Five products: the scores again, and the gradients of scores, queries, keys and values."""
-    return attention_flops(query, key, value) * 5 // 2
+    return attention_flops(query, key, value, dropout, is_causal) * 5 // 2
 
 
 def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
@@ -116,12 +135,10 @@ def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
         step: Gives the loss.
     """
     mapping = {ATTENTION: attention_flops, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
-    counter, live = FlopCounterMode(display=False, custom_mapping=mapping), LiveTensors()
+    counter, live = FlopCounterMode(display=False, custom_mapping=mapping), LiveTensors(next(model.parameters()).device.type)
     hooks = [p.register_post_accumulate_grad_hook(drop) for p in model.parameters() if p.requires_grad]
     live.known.update(tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers()))
-    with ExitStack() as stack:
-        for module in CALLERS:
-            stack.enter_context(patch.object(module, "scaled_dot_product_attention", flash_attention))
+    with flash():
         with live:
             step().backward()
         with counter:  # apart: it keeps tensors alive
@@ -129,6 +146,29 @@ def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
     for hook in hooks:
         hook.remove()
     return Footprint(live.peak, counter.get_total_flops())
+
+
+def forward_peak(model: nn.Module, forward: Callable[[], object]) -> int:
+    """Bytes that live at the peak of a forward pass without gradients, besides the model's own.
+
+    Args:
+        model: The module, parameters and buffers of which are not counted.
+        forward: The pass.
+    """
+    live = LiveTensors(next(model.parameters()).device.type)
+    live.known.update(tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers()))
+    with flash(), torch.no_grad(), live:
+        forward()
+    return live.peak
+
+
+@contextmanager
+def flash() -> Iterator[None]:
+    """Attention inside never holds its scores."""
+    with ExitStack() as stack:
+        for module in CALLERS:
+            stack.enter_context(patch.object(module, "scaled_dot_product_attention", flash_attention))
+        yield
 
 
 def drop(parameter: Tensor) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from baton_lightning.__main__ import main
-from baton_lightning.estimate.cli import Part, backbone, build, measure, states
+from baton_lightning.estimate.cli import weigh
+from baton_lightning.estimate.footprint import Footprint
+from baton_lightning.estimate.parameters import backbone, build, measure
+from baton_lightning.estimate.sampling import RELEASED, samples
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,8 +22,9 @@ def in_checkout(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def stage(name: str, *options: str):
-    return build(["-c", f"experiments/paper/{name}.yaml", *options])[0]
+def stage(name: str, *options: str, both: bool = False):
+    built = build(["-c", f"experiments/paper/{name}.yaml", *options])
+    return built if both else built[0]
 
 
 def test_at_the_paper_s_size_the_planner_is_qwen3_8b_with_towers():
@@ -58,19 +63,26 @@ def test_ten_seconds_at_the_full_grid_do_not_fit_qwen_s_positions():
     assert stage("stage1", "--clip.seconds=10", "--clip.audio_latents=314", "--clip.plan_grid=[13,13]").clip.num_video_planned == 60 * 169
 
 
-def test_states_shrink_with_the_zero_stage_and_frozen_weights_cost_two_bytes():
-    trained, frozen = Part("a", 1000, 1000, 4000), Part("b", 500, 0, 1000)
-    alone, shared = states([trained, frozen], 1), states([trained, frozen], 4)
-    assert len({*alone.values()}) == 1 and alone["DDP"] == 1000 * 16 + 500 * 2
-    assert shared["DDP"] > shared["ZeRO-1"] > shared["ZeRO-2"] > shared["ZeRO-3"] == alone["DDP"] / 4
+def test_the_verb_fits_a_terminal_of_80_columns_and_says_what_each_column_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    small = ["--model.init_args.dit.init_args.depth=2", "--trainer.callbacks=null"]
+    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "4", "--clips", "1000", *small]) == 0
+    printed = capsys.readouterr().out
+    out = " ".join(printed.split())
+    assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed
+    for words in ("strategy ┃ states ┃ backward ┃ step ┃ sample ┃ host ┃ fits on", "DDP", "ZeRO-3", "offload", "2 clips a GPU", "141 GB"):
+        assert words in out
+    for words in ("no clips are sampled", "if recomputed", "One pass over 1,000 clips", "of a step, 8 clips", "8 bytes of the optimiser"):
+        assert words in out
 
 
-def test_the_verb_says_what_does_not_fit_and_how_long_it_takes(capsys):
-    shallow = "--model.init_args.dit.init_args.depth=2"
-    assert main(["estimate", "-c", "experiments/paper/stage2.yaml", "--gpus", "1", "--gpu-memory", "20GB", "--clips", "1000", shallow]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "Without plan attention and Latent-MLPs" in out and "does not fit" in out and "GPUs would do" in out
-    assert "One pass over 1,000 clips" in out and "of a step, 8 clips" in out
+def test_an_average_and_samples_are_read_from_the_experiment(monkeypatch):
+    callbacks = "[{class_path: callbacks.ema.EMA}, {class_path: callbacks.sample_logger.SampleLogger, init_args: {num_samples: 3}}]"
+    model, settings = stage("stage2", "--model.init_args.dit.init_args.depth=1", f"--trainer.callbacks={callbacks}", both=True)
+    assert samples(settings.trainer.callbacks) == 3
+    load = weigh(model, settings, list(measure(model)), Footprint(1, 1), 0)
+    assert load.average and load.low and load.kept == pytest.approx(12, abs=0.01)
+    assert load.trained == sum(p.numel() for p in model.parameters()) and load.frozen == 0
 
 
 def test_an_experiment_that_trains_nothing_is_refused(capsys):
@@ -78,7 +90,7 @@ def test_an_experiment_that_trains_nothing_is_refused(capsys):
     assert "needs a training stage" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value"), [("--gpus", "0"), ("--gpu-memory", "-1GB"), ("--mfu", "0"), ("--clips", "-1")])
+@pytest.mark.parametrize(("option", "value"), [("--gpus", "0"), ("--tflops", "-1"), ("--mfu", "0"), ("--clips", "-1")])
 def test_a_number_that_makes_no_sense_is_refused(capsys, option, value):
     assert main(["estimate", "-c", "experiments/stage1.yaml", f"{option}={value}"]) == 1
     assert f"{option} must be positive" in capsys.readouterr().err
@@ -87,3 +99,9 @@ def test_a_number_that_makes_no_sense_is_refused(capsys, option, value):
 def test_a_misspelt_key_is_named(capsys):
     assert main(["estimate", "-c", "experiments/stage1.yaml", "--clip.secnds", "3"]) == 1
     assert "clip.seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "number"), [("WanVAE", 704_688_668), ("UMT5", 5_680_910_336), ("MMAudio16k", 283_856_691)])
+def test_released_networks_of_samples_have_their_published_sizes(name, number):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in RELEASED[name]().parameters()) == number

@@ -1,0 +1,119 @@
+"""What sampling clips during training takes on a GPU: the frozen networks around the transformer, and a pass of each without gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from baton_lightning.estimate.footprint import forward_peak, joint_step
+from baton_lightning.frozen.mmaudio_vae import MMAudioCodec, bigvgan_16k, mmaudio_vae_16k
+from baton_lightning.frozen.wan_vae import WanVideoCodec
+
+LOGGER = "callbacks.sample_logger.SampleLogger"
+BORROWED = ("video_codec", "audio_codec", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Bytes on a GPU while clips are sampled.
+
+    Args:
+        clips: Clips at a time.
+        networks: Of the codecs and the text encoder; once used they stay for the rest of training.
+        denoising: Activations of the transformer's forward pass.
+        decoding: Activations of the video codec's decoder, the larger one; it follows the denoising.
+        unknown: Names of networks that are not counted: none of the released ones.
+    """
+
+    clips: int
+    networks: int
+    denoising: int
+    decoding: int
+    unknown: tuple[str, ...]
+
+    @property
+    def most(self) -> int:
+        return self.networks + max(self.denoising, self.decoding)
+
+
+def sampling(model: Any, settings: Any, prompt_tokens: int) -> Sampling | None:
+    """What the experiment's samples take; ``None`` where it makes none.
+
+    Args:
+        model: The stage, with networks on the meta device.
+        settings: The experiment's.
+        prompt_tokens: Tokens of both prompts, for a planner.
+    """
+    clips = samples(settings.trainer.callbacks or [])
+    if not clips or not hasattr(model, "dit"):
+        return None
+    asked = [choice for name in BORROWED if (choice := getattr(settings.model.init_args, name, None)) is not None]
+    made = {name: released(choice) for choice in asked if (name := choice.class_path.rpartition(".")[2]) in RELEASED}
+    networks = sum(t.numel() * t.element_size() for network in made.values() for t in (*network.parameters(), *network.buffers()))
+    denoising = forward_peak(model, joint_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
+    decoding = decoded(made["WanVAE"], model.clip, clips) if "WanVAE" in made else 0
+    names = [choice.class_path.rpartition(".")[2] for choice in asked]
+    return Sampling(clips, networks, denoising, decoding, tuple(name for name in names if name not in made))
+
+
+def samples(callbacks: list[Any]) -> int:
+    """Clips that the experiment samples at a time; 0 = none."""
+    found = [callback for callback in callbacks if callback.class_path == LOGGER]
+    return max([int(dict(callback.get("init_args") or {}).get("num_samples", 2)) for callback in found], default=0)
+
+
+def released(choice: Any) -> nn.Module:
+    """A released network on the meta device, by its published sizes and in the type that the experiment holds it in."""
+    held = getattr(torch, str(dict(choice.get("init_args") or {}).get("dtype", "float32")))
+    with torch.device("meta"):
+        return RELEASED[choice.class_path.rpartition(".")[2]]().to(held)
+
+
+def wan() -> nn.Module:
+    """Wan 2.2's video VAE, 0.70 B parameters."""
+    from diffusers import AutoencoderKLWan
+
+    vae = AutoencoderKLWan(
+        base_dim=160,
+        decoder_base_dim=256,
+        z_dim=48,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
+        temperal_downsample=[False, True, True],
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_temporal=4,
+        scale_factor_spatial=16,
+        latents_mean=[0.0] * 48,
+        latents_std=[1.0] * 48,
+    )
+    return WanVideoCodec(vae)
+
+
+def umt5() -> nn.Module:
+    """umT5-xxl's encoder, 5.68 B parameters."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64))
+
+
+def mmaudio() -> nn.Module:
+    """MMAudio's 16 kHz VAE and vocoder, 0.28 B parameters."""
+    return MMAudioCodec(mmaudio_vae_16k(), bigvgan_16k())
+
+
+RELEASED = {"WanVAE": wan, "UMT5": umt5, "MMAudio16k": mmaudio}
+
+
+def decoded(codec: Any, clip: Any, clips: int) -> int:
+    """Bytes at the peak of decoding so many clips' pictures: of the first frames, and as much again for each one after them."""
+    frames, *sides = clip.latent_grid
+    short, long = (
+        forward_peak(codec, lambda n=n: codec.decode(torch.zeros(clips, clip.video_channels, n, *sides, device="meta"))) for n in (3, 4)
+    )
+    return long + max(0, frames - 4) * (long - short)

@@ -1,0 +1,124 @@
+"""`estimate`'s tables; none is wider than 80 columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from baton_lightning.estimate.memory import Buckets, Load, Peak, enough
+
+if TYPE_CHECKING:
+    from baton_lightning.clip import ClipSpec
+    from baton_lightning.estimate.footprint import Footprint
+    from baton_lightning.estimate.host import Host
+    from baton_lightning.estimate.parameters import Part
+    from baton_lightning.estimate.sampling import Sampling
+
+CARDS = {"24": 24.0, "48": 48.0, "80": 79.6, "141": 140.4}
+"""Cards by what they are called, in GB -> GiB that torch sees."""
+USABLE = 0.92
+"""Share of a card that tensors may fill; the rest is CUDA's context, communication and fragmentation."""
+
+
+def tokens(clip: ClipSpec, clips: int) -> Table:
+    """Sequence lengths of a clip, and tokens of a step of so many clips."""
+    table = Table(title=f"{clip.seconds:g} s, {clip.width} x {clip.height} at {clip.fps:g} fps")
+    table.add_column("tokens")
+    table.add_column("grid")
+    table.add_column("of a clip", justify="right")
+    table.add_column(f"of a step, {clips} clips", justify="right")
+    rows = [
+        ("video", " x ".join(map(str, clip.token_grid)), clip.num_video_tokens),
+        ("audio", f"{clip.audio_latent_rate:g} / s", clip.num_audio_latents),
+        ("planned video", " x ".join(map(str, clip.video_plan_grid)), clip.num_video_planned),
+        ("planned audio", f"{clip.audio_plan_rate} / s", clip.num_audio_planned),
+        ("text", "", clip.text_tokens),
+    ]
+    for name, grid, number in rows:
+        table.add_row(name, grid, f"{number:,}", f"{number * clips:,}")
+    return table
+
+
+def parameters(stage: str, parts: list[Part]) -> Table:
+    """Parameters by piece."""
+    table = Table(title=stage, show_footer=True)
+    totals = ["", *(f"{sum(getattr(p, field) for p in parts):,}" for field in ("total", "trained"))]
+    for column, total in zip(("parameters", "all", "trained"), totals, strict=True):
+        table.add_column(column, total, justify="left" if column == "parameters" else "right")
+    for part in parts:
+        table.add_row(part.name, f"{part.total:,}", f"{part.trained:,}")
+    return table
+
+
+def memory(found: dict[str, Peak], hosts: dict[str, Host], gpus: int, clips: int) -> Table:
+    """Memory of a GPU and of a node by strategy, and the cards that are large enough."""
+    table = Table(title=f"GiB on each of {gpus} GPUs, {clips} clip{'s' if clips > 1 else ''} a GPU")
+    for column in ("strategy", "states", "backward", "step", "sample", "host", "fits on"):
+        table.add_column(column, justify="left" if column in ("strategy", "fits on") else "right")
+    for name, peak in found.items():
+        cards = [card for card, room in CARDS.items() if peak.most <= USABLE * room * 2**30]
+        numbers = (gib(number) for number in (peak.states, peak.backward, peak.step, peak.sample, hosts[name].most))
+        table.add_row(name, *numbers, f"{cards[0]} GB" if cards else "none")
+    return table
+
+
+def fewest(load: Load, sizes: Buckets) -> str:
+    """How many GPUs of each kind ZeRO-3 needs."""
+    found = {card: enough(load, sizes, USABLE * room * 2**30) for card, room in CARDS.items()}
+    return "ZeRO-3 needs " + ", ".join(f"{n or 'over 1,024'} x {card} GB" for card, n in found.items()) + "."
+
+
+def gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:,.3g}"
+
+
+def assumptions(
+    load: Load,
+    sizes: Buckets,
+    walked: dict[bool, Footprint],
+    recomputes: bool,
+    sampled: Sampling | None,
+    hosts: dict[str, Host],
+    node: int,
+) -> Table:
+    """What each column of :func:`memory` is made of."""
+    working = "bf16 with float32 masters; float32 without ZeRO" if load.low else "float32, with masters under ZeRO"
+    temporaries = "of a whole group at once" if load.cost.group else "of one tensor at a time" if load.cost.tensor else "none"
+    starts = f"{gib(hosts['ZeRO-3'].start)} with ZeRO-3, {gib(max(host.start for host in hosts.values()))} at most"
+    table = Table.grid(padding=(0, 2))
+    for name, text in (
+        (
+            "states",
+            f"weights in {working}; for a trained element {load.cost.states:.3g} bytes of the optimiser"
+            f"{' and 4 of an average' if load.average else ''}",
+        ),
+        (
+            "backward",
+            f"states, gradients, buckets, and activations: {gib(walked[True].activations)} if recomputed, {gib(walked[False].activations)} "
+            f"if kept, here {'recomputed' if recomputes else 'kept'}; ZeRO-3 and offload gather up to 1 B parameters",
+        ),
+        (
+            "step",
+            f"gradients in float32, and the optimiser's temporaries, {temporaries}; ZeRO-3 steps {min(sizes.sub_group, load.trained):.3g} "
+            "elements at a time",
+        ),
+        ("sample", sampling_line(sampled)),
+        ("host", f"of a node, {node} of the ranks: the most of the start ({starts}), what is offloaded, and whole weights at the end"),
+        ("fits on", f"the smallest of {', '.join(CARDS)} GB of which the largest column is {USABLE:.0%} or less"),
+        ("disk", f"a checkpoint of DeepSpeed takes {load.checkpoint / 1e9:,.3g} GB"),
+        ("checked", "against real steps on CPUs; nothing here was measured on a GPU"),
+    ):
+        table.add_row(name, text)
+    return table
+
+
+def sampling_line(sampled: Sampling | None) -> str:
+    """How samples come to what they take."""
+    if sampled is None:
+        return "no clips are sampled"
+    left_out = f"; not counted: {', '.join(sampled.unknown)}" if sampled.unknown else ""
+    return (
+        f"{sampled.clips} clips at a time: codecs and text encoder {gib(sampled.networks)}, and the larger of denoising "
+        f"{gib(sampled.denoising)} and decoding {gib(sampled.decoding)}{left_out}"
+    )
