@@ -63,6 +63,9 @@ class Batch:
         audio_latents: [B, L, C], normalised.
         video_features: Raw perceiver features [B, K_v, C_v].
         audio_features: Raw perceiver features [B, K_a, C_a].
+        video_plan: A planner's tokens, standardised [B, K_v, C_v].
+        audio_plan: A planner's tokens, standardised [B, K_a, C_a].
+        planner: Digest of the weights of the planner that made them.
         context: Text embeddings [B, L, C], zero-padded to ``clip.text_tokens``.
         frames: Pictures [B, T, Y, X, 3], uint8.
         waveform: Sound [B, S], in [-1, 1].
@@ -79,6 +82,9 @@ class Batch:
     audio_latents: Tensor | None = None
     video_features: Tensor | None = None
     audio_features: Tensor | None = None
+    video_plan: Tensor | None = None
+    audio_plan: Tensor | None = None
+    planner: str | None = None
     context: Tensor | None = None
     frames: Tensor | None = None
     waveform: Tensor | None = None

@@ -1,4 +1,5 @@
-"""Writes what `Encode` predicts beside the clips: one tar a shard and kind, whole or not at all, then statistics, then `cache.json`."""
+"""Writes what `Encode` or `PlanEncoding` predicts beside the clips: one tar a shard and kind, whole or not at all, then statistics of
+features, then the record that says what made them."""
 
 from __future__ import annotations
 
@@ -18,17 +19,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from baton_lightning.batch import Batch
-from baton_lightning.shards.format import CACHE, CACHES, STATISTICS, VERSION, Shard, SplitIndex, cache_suffix, read_root, write_json
+from baton_lightning.shards.format import STATISTICS, VERSION, Shard, SplitIndex, cache_record, cache_suffix, read_root, write_json
 from baton_lightning.shards.moments import Moments, moments_of, read_moments, write_moments
 from baton_lightning.shards.writer import write_shard
+
+FEATURES = "features"
 
 
 class CacheWriter(Callback):
     """Collects a shard's predictions and writes them when its last clip has come.
 
-    Shards are written by whichever rank or array task predicts them; the first one to find all of them there writes ``cache.json``, once.
+    The module says which ``kinds`` it predicts, by what ``recipe``, and what else its ``record`` tells. Shards are written by whichever
+    rank or array task predicts them; the first one to find all of them there writes the record, ``cache.json`` or ``plans.json``, once.
     Whoever writes a shard of features writes the moments of its clips beside it; statistics are their sum, in the order of shards, so they
-    are the same bits however many processes made these. A damaged clip gets no cached tensors and is named in ``cache.json``.
+    are the same bits however many processes made these. A damaged clip gets no cached tensors and is named in the record.
     """
 
     def __init__(self) -> None:
@@ -55,9 +59,10 @@ class CacheWriter(Callback):
         whole = [key for key in keys if key not in dataset.damaged]
         damaged = {key: dataset.damaged[key].reason for key in keys if key in dataset.damaged}
         notes = {"source": dataset.index.shards[number]["sha256"], "damaged": damaged}
-        moments = moments_of(self.pending[key]["features"] for key in whole)
-        write_moments(dataset.index.tar(number, "features"), moments, made_by=pl_module.recipe, source=notes["source"])  # type: ignore[arg-type]
-        for kind in CACHES:
+        if FEATURES in pl_module.kinds:
+            moments = moments_of(self.pending[key][FEATURES] for key in whole)
+            write_moments(dataset.index.tar(number, FEATURES), moments, made_by=pl_module.recipe, source=notes["source"])  # type: ignore[arg-type]
+        for kind in pl_module.kinds:
             members = ((key, {cache_suffix(kind): content(self.pending[key][kind])}) for key in whole)
             write_shard(dataset.index.tar(number, kind), members, made_by=pl_module.recipe, notes=notes)  # type: ignore[arg-type]
         self.pending.clear()
@@ -76,15 +81,15 @@ def content(tensors: Mapping[str, Tensor]) -> bytes:
     return tensor_bytes({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def finish(root: Path, module: LightningModule, train_split: str) -> None:
-    """Writes statistics and ``cache.json``, if every shard has its cached tensors and no other process has done it."""
+def finish(root: Path, module: Any, train_split: str) -> None:
+    """Writes statistics and the record, if every shard has its cached tensors and no other process has done it."""
     with one_at_a_time(root):
         splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
         damaged: dict[str, str] = {}
         missing = []
         for index in splits.values():
             for number, entry in enumerate(index.shards):
-                made = [Shard.finished(index.tar(number, kind), module.recipe) for kind in CACHES]  # type: ignore[arg-type]
+                made = [Shard.finished(index.tar(number, kind), module.recipe) for kind in module.kinds]  # type: ignore[arg-type]
                 if any(shard is None or shard.notes.get("source") != entry["sha256"] for shard in made):
                     missing.append(index.tar(number))
                 else:
@@ -92,17 +97,20 @@ def finish(root: Path, module: LightningModule, train_split: str) -> None:
         if missing:
             print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
             return
-        record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, "clip": module.clip.to_dict(), "networks": module.networks}  # type: ignore[union-attr]
+        record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, **module.record}
         record |= {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged}
         total = sum(index.num_clips for index in splits.values()) - len(damaged)
-        done = f"cached {', '.join(CACHES)} of {total} clips in {root}/, {len(damaged)} are damaged"
-        if (root / STATISTICS).exists() and (root / CACHE).exists() and (root / CACHE).read_text() == json.dumps(record, indent=1):
+        file, of_features = root / cache_record(module.kinds[0]), FEATURES in module.kinds
+        done = f"cached {', '.join(module.kinds)} of {total} clips in {root}/, {len(damaged)} are damaged"
+        there = file.exists() and (not of_features or (root / STATISTICS).exists())
+        if there and file.read_text() == json.dumps(record, indent=1):
             print(f"{done}; they were before", flush=True)
             return
-        aside = root / f".{STATISTICS}.{socket.gethostname()}.{os.getpid()}.part"
-        save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)
-        aside.replace(root / STATISTICS)
-        write_json(root / CACHE, record)
+        if of_features:
+            aside = root / f".{STATISTICS}.{socket.gethostname()}.{os.getpid()}.part"
+            save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)
+            aside.replace(root / STATISTICS)
+        write_json(file, record)
         print(done, flush=True)
 
 
@@ -129,11 +137,11 @@ def feature_statistics(index: SplitIndex) -> dict[str, Tensor]:
     sums: dict[str, Moments] = {}
     unknown = 0
     for number in range(len(index.shards)):
-        shard = Shard.open(index.tar(number, "features"))
+        shard = Shard.open(index.tar(number, FEATURES))
         made_by, source = shard.made_by, shard.notes.get("source", "")
         moments = read_moments(shard.tar, made_by=made_by, source=source)
         if moments is None:
-            moments = moments_of(load_tensors(shard.read(key, cache_suffix("features"))) for key in shard.members)
+            moments = moments_of(load_tensors(shard.read(key, cache_suffix(FEATURES))) for key in shard.members)
             write_moments(shard.tar, moments, made_by=made_by, source=source)
             unknown += 1
         for name, more in moments.items():

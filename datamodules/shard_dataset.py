@@ -21,11 +21,13 @@ from torch.utils.data import Dataset
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import AAC_FRAME, read_mp4
-from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
+from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, PLANS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
 from datamodules.order import Buckets, Slot
 
 MEDIA = "media"
+KINDS = (*CACHES, PLANS)
 ENCODE = "python -m baton_lightning predict -c experiments/encode.yaml"
+PLAN = "python -m baton_lightning predict -c experiments/plans.yaml"
 UNREADABLE = (ValueError, KeyError, TypeError, OSError, SafetensorError)
 """What reading a damaged clip raises; DamagedMember and MediaError are ValueErrors."""
 
@@ -50,20 +52,31 @@ class ShardDataset(Dataset):
     Args:
         folder: ``ROOT/<split>``.
         clip: Geometry that the clips must have.
-        fields: What a sample holds: ``media`` (frames and waveform) and, of the cache, ``latents``, ``features``, ``text``.
+        fields: What a sample holds: ``media`` (frames and waveform) and, of the cache, ``latents``, ``features``, ``text``, ``plans``.
         max_damaged: Clips that may be damaged before reading stops.
         replace: Whether another clip stands in for a damaged one; else it comes blank, without picture and sound.
+        planner: Digest of the planner whose tokens ``plans`` are.
 
     Raises:
         ValueError: If the split or a cache that is asked for is missing, a shard is empty, or the geometry differs.
     """
 
-    def __init__(self, folder: Path, clip: ClipSpec, fields: Sequence[str], *, max_damaged: int = 10, replace: bool = True) -> None:
-        if unknown := set(fields) - {MEDIA, *CACHES}:
-            raise ValueError(f"data.init_args.fields must be of {MEDIA}, {', '.join(CACHES)}, got {', '.join(sorted(unknown))}")
+    def __init__(
+        self,
+        folder: Path,
+        clip: ClipSpec,
+        fields: Sequence[str],
+        *,
+        max_damaged: int = 10,
+        replace: bool = True,
+        planner: str | None = None,
+    ) -> None:
+        if unknown := set(fields) - {MEDIA, *KINDS}:
+            raise ValueError(f"data.init_args.fields must be of {MEDIA}, {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
         self.index, self.clip, self.max_damaged, self.replace = SplitIndex.read(folder), clip, max_damaged, replace
+        self.planner = planner
         self.media = MEDIA in fields
-        self.caches = [kind for kind in CACHES if kind in fields]
+        self.caches = [kind for kind in KINDS if kind in fields]
         if differs := media_differences(clip, self.index.clip):
             raise ValueError(
                 f"data: {folder}/ holds clips of another geometry (clip section != data): {'; '.join(differs)}; "
@@ -92,7 +105,7 @@ class ShardDataset(Dataset):
     def _open(self, number: int, kind: str) -> Shard:
         tar = self.index.tar(number, kind)
         if not tar.exists():
-            fix = "build the data again" if kind == CLIPS else f"cache it with `{ENCODE}`"
+            fix = "build the data again" if kind == CLIPS else f"cache it with `{maker(kind)}`"
             raise ValueError(f"data: the shard {tar} does not exist; {fix}")
         shard, promised = Shard.open(tar), self.index.shards[number]["num_clips"]
         got = len(shard.members) if tar.stat().st_size else 0
@@ -120,10 +133,10 @@ class ShardDataset(Dataset):
         return [{"key": key, **meta} for key, meta in known]
 
     # ---- for caching
-    def is_cached(self, number: int, recipe: str) -> bool:
-        """Whether every cache of a shard was made by these networks of these clips, to its end."""
+    def is_cached(self, number: int, recipe: str, kinds: Sequence[str] = CACHES) -> bool:
+        """Whether these caches of a shard were made by these networks of these clips, to their ends."""
         source = self.index.shards[number]["sha256"]
-        made = [Shard.finished(self.index.tar(number, kind), recipe) for kind in CACHES]
+        made = [Shard.finished(self.index.tar(number, kind), recipe) for kind in kinds]
         return all(shard is not None and shard.notes.get("source") == source for shard in made)
 
     def batches_of_shard(self, number: int, batch_size: int) -> list[list[Slot]]:
@@ -142,7 +155,7 @@ class ShardDataset(Dataset):
         """A batch, and the damage that was met on the way. A loader's worker calls it; the process that trains calls :meth:`report`."""
         found: list[Damage] = []
         samples = [self._sample(slot, found) for slot in slots]
-        return collate(samples), found
+        return collate(samples, self.planner), found
 
     def report(self, found: Sequence[Damage]) -> None:
         """Counts damage and names it, each clip once.
@@ -200,11 +213,12 @@ class ShardDataset(Dataset):
                 context = whole("context", tensors["context"], (rows, clip.text_width))
                 sample["context"] = pad(context, (0, 0, 0, clip.text_tokens - rows))
                 continue
-            shapes = {
-                "latents": ((clip.video_channels, *clip.latent_grid), (clip.num_audio_latents, clip.audio_channels)),
-                "features": ((clip.num_video_planned, clip.video_plan_width), (clip.num_audio_planned, clip.audio_plan_width)),
-            }[kind]
-            for name, shape in zip(("video", "audio"), shapes, strict=True):
+            planned = (clip.num_video_planned, clip.video_plan_width), (clip.num_audio_planned, clip.audio_plan_width)
+            if kind == PLANS:  # a plan is of both modalities, whatever the clip has
+                sample |= {f"{name}_plan": whole(f"{name} plan", tensors[name], s) for name, s in zip(has, planned, strict=True)}
+                continue
+            grids = (clip.video_channels, *clip.latent_grid), (clip.num_audio_latents, clip.audio_channels)
+            for name, shape in zip(has, grids if kind == "latents" else planned, strict=True):
                 sample[f"{name}_{kind}"] = whole(f"{name} {kind}", tensors[name], shape) if has[name] else torch.zeros(shape)
         return sample
 
@@ -230,11 +244,16 @@ class ShardDataset(Dataset):
         """What stands for a clip that cannot be read, where none may stand in for it."""
         clip = self.clip
         blank: dict[str, Any] = {"video_prompt": "", "audio_prompt": "", "has_video": False, "has_audio": False}
-        if bucket != "audio":
+        if self.media and bucket != "audio":
             blank["frames"] = torch.zeros(clip.num_frames, clip.height, clip.width, 3, dtype=torch.uint8)
-        if bucket != "video":
+        if self.media and bucket != "video":
             blank["waveform"] = torch.zeros(clip.num_samples)
         return blank
+
+
+def maker(kind: str) -> str:
+    """The command that makes a kind of cached tensors."""
+    return PLAN if kind == PLANS else ENCODE
 
 
 def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -250,11 +269,18 @@ def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     return tensor.float()
 
 
-TENSORS = ("video_latents", "audio_latents", "video_features", "audio_features", "context", "frames", "waveform")
+TENSORS = (
+    "video_latents", "audio_latents", "video_features", "audio_features", "video_plan", "audio_plan", "context", "frames", "waveform",
+)  # fmt: skip
 
 
-def collate(samples: Sequence[dict[str, Any]]) -> Batch:
-    """Samples of one epoch and bucket as a batch."""
+def collate(samples: Sequence[dict[str, Any]], planner: str | None = None) -> Batch:
+    """Samples of one epoch and bucket as a batch.
+
+    Args:
+        samples: What is known of each clip.
+        planner: Digest of the planner whose tokens they hold.
+    """
     tensors = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
     for name in ("has_video", "has_audio"):
         if not all(s[name] for s in samples):
@@ -265,5 +291,6 @@ def collate(samples: Sequence[dict[str, Any]]) -> Batch:
         epoch=samples[0]["epoch"],
         video_prompts=[s["video_prompt"] for s in samples],
         audio_prompts=[s["audio_prompt"] for s in samples],
+        planner=planner,
         **tensors,
     )

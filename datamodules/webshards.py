@@ -14,11 +14,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.format import BUCKETS, CACHE, CACHES, CLIPS, STATISTICS, read_root, tensor_differences
+from baton_lightning.shards.format import (
+    BUCKETS,
+    CACHE,
+    CACHES,
+    PLAN_CACHE,
+    PLANS,
+    STATISTICS,
+    cache_record,
+    read_root,
+    tensor_differences,
+)
 from datamodules.array_task import array_task
 from datamodules.loader import Loader
 from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
-from datamodules.shard_dataset import ENCODE, MEDIA, ShardDataset
+from datamodules.shard_dataset import ENCODE, KINDS, MEDIA, ShardDataset, maker
 
 
 class WebShards(LightningDataModule):
@@ -32,7 +42,7 @@ class WebShards(LightningDataModule):
         clip: Geometry of the clips.
         root: Folder of the data set.
         batch_size: Clips of a step, over all ranks together.
-        fields: What a batch holds: ``latents``, ``features`` and ``text`` of the cache, ``media`` for frames and waveform.
+        fields: What a batch holds: ``latents``, ``features``, ``text`` and ``plans`` of the cache, ``media`` for frames and waveform.
         buckets: Kinds of clips that are read, of ``av`` (picture and sound), ``video`` and ``audio`` (either alone); a batch holds one,
             and kinds take turns as often as the split has clips of them.
         epoch_clips: Clips of an epoch, a multiple of those of an optimiser step; ``None`` takes the whole steps that the split holds. Clips
@@ -86,16 +96,18 @@ class WebShards(LightningDataModule):
             ValueError: If data or cache are missing, damaged beyond ``max_damaged``, of other geometry, or stale.
         """
         if stage == "predict":
-            names = read_root(self.root)["splits"]
-            self.encode_datasets = {name: self._open(name, (MEDIA,), replace=False) for name in names}
+            names, reads = read_root(self.root)["splits"], getattr(self._module(), "reads", (MEDIA,))
+            self.encode_datasets = {name: self._open(name, reads, replace=False) for name in names}
             return
         for role in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             if not hasattr(self, f"{role}_dataset"):
                 setattr(self, f"{role}_dataset", self._open(self.splits[role], self.fields))
 
-    def _open(self, split: str, fields: Sequence[str], **options: bool) -> ShardDataset:
-        if cached := [kind for kind in CACHES if kind in fields]:
+    def _open(self, split: str, fields: Sequence[str], **options: Any) -> ShardDataset:
+        if cached := [kind for kind in KINDS if kind in fields]:
             self.require_fresh_cache(cached)
+        if PLANS in cached:
+            options["planner"] = self.planned_by()["weights_sha256"]
         dataset = ShardDataset(self.root / split, self.clip, fields, max_damaged=self.max_damaged, **options)
         if cached:
             self._require_made_by_one(dataset)
@@ -114,6 +126,9 @@ class WebShards(LightningDataModule):
                 "; change data.init_args.buckets"
             )
         return wanted
+
+    def _module(self) -> Any:
+        return None if self.trainer is None else self.trainer.lightning_module
 
     # ---- loaders
     def _ranks(self) -> dict[str, int]:
@@ -150,10 +165,10 @@ class WebShards(LightningDataModule):
 
     def predict_dataloader(self) -> list[Loader]:
         """A loader for each split. A rank takes whole shards, and of those the ones that the module's networks have not yet cached."""
-        recipe = getattr(self.trainer.lightning_module, "recipe", "") if self.trainer is not None else ""
+        made = getattr(self._module(), "recipe", ""), getattr(self._module(), "kinds", CACHES)
         shards = [(split, n) for split, d in self.encode_datasets.items() for n in range(len(d.index.shards))]
         mine = [shards[i] for i in self.task.share(len(shards), **self._ranks())]
-        due = {s: [n for split, n in mine if split == s and not d.is_cached(n, recipe)] for s, d in self.encode_datasets.items()}
+        due = {s: [n for split, n in mine if split == s and not d.is_cached(n, *made)] for s, d in self.encode_datasets.items()}
         return [self._by_shard(self.encode_datasets[split], numbers) for split, numbers in due.items() if numbers]
 
     def _by_shard(self, dataset: ShardDataset, numbers: list[int]) -> Loader:
@@ -246,28 +261,38 @@ class WebShards(LightningDataModule):
         Raises:
             ValueError: If there is no finished cache, or it is not of these clips.
         """
-        index, path = read_root(self.root), self.root / CACHE
-        if not path.exists():
-            raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(kinds)}; make it with `{ENCODE}`")
-        cache = json.loads(path.read_text())
-        if differs := tensor_differences(self.clip, cache.get("clip", {})):
-            fields = "; ".join(differs)
-            raise ValueError(f"data: the cache of {self.root}/ is of another geometry (clip section != cache): {fields}; repeat `{ENCODE}`")
-        stale = [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]
-        if stale:
-            names = ", ".join(stale)
-            raise ValueError(f"data: the cache of {self.root}/ was made of other clips than the splits {names} hold now; repeat `{ENCODE}`")
+        index = read_root(self.root)
+        for path in dict.fromkeys(self.root / cache_record(kind) for kind in kinds):
+            own = [kind for kind in kinds if cache_record(kind) == path.name]
+            what, again = f"the cache of {', '.join(own)} in {self.root}/", f"repeat `{maker(own[0])}`"
+            if not path.exists():
+                raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(own)}; make it with `{maker(own[0])}`")
+            cache = json.loads(path.read_text())
+            if differs := tensor_differences(self.clip, cache.get("clip", {})):
+                raise ValueError(f"data: {what} is of another geometry (clip section != cache): {'; '.join(differs)}; {again}")
+            if stale := [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]:
+                raise ValueError(f"data: {what} was made of other clips than the splits {', '.join(stale)} hold now; {again}")
 
     def _require_made_by_one(self, dataset: ShardDataset) -> None:
-        recipe = json.loads((self.root / CACHE).read_text())["recipe"]
-        for kind, shards in dataset.shards.items():
-            other = [shard.tar for shard in shards if kind != CLIPS and shard.made_by not in ("", recipe)]
-            if other:
-                raise ValueError(f"data: {other[0]} was made by other networks than {self.root / CACHE} names; repeat `{ENCODE}`")
+        for kind in dataset.caches:
+            path = self.root / cache_record(kind)
+            recipe = json.loads(path.read_text())["recipe"]
+            if other := [shard.tar for shard in dataset.shards[kind] if shard.made_by not in ("", recipe)]:
+                raise ValueError(f"data: {other[0]} was made by other networks than {path} names; repeat `{maker(kind)}`")
+
+    def planned_by(self) -> dict[str, Any]:
+        """What is known of the planner whose tokens are cached: ``weights_sha256`` of its run, types, settings.
+
+        Raises:
+            ValueError: If no tokens of these clips are cached.
+        """
+        self.require_fresh_cache([PLANS])
+        return json.loads((self.root / PLAN_CACHE).read_text())["planner"]
 
     def manifest_digest(self) -> str:
         """Digest of the data set and its cache, for a run's manifest."""
         digest = hashlib.sha256((self.root / "index.json").read_bytes())
-        if (self.root / CACHE).exists():
-            digest.update((self.root / CACHE).read_bytes())
+        for name in (CACHE, PLAN_CACHE if PLANS in self.fields else ""):
+            if name and (self.root / name).exists():
+                digest.update((self.root / name).read_bytes())
         return digest.hexdigest()

@@ -26,7 +26,8 @@ def fit(base: Path, stage: str, *more: str) -> int:
     paths = [f"--run.root={base}/runs", "--run.experiment=e", f"--data.init_args.root={base}/data", "--data.init_args.batch_size=4"]
     paths.append("--trainer.log_every_n_steps=1")
     steps = ["--model.init_args.sampler.init_args.steps=2"] if stage.startswith("stage3") else []
-    return main(["fit", "-c", f"experiments/{stage}.yaml", *paths, *SMALL[stage], *steps, *more])
+    small = SMALL[stage.removesuffix("_cached")]
+    return main(["fit", "-c", f"experiments/{stage}.yaml", *paths, *small, *steps, *more])
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,38 @@ def test_validate_scores_a_checkpoint(base):
     paths = [f"--data.init_args.root={base}/data", f"--run.root={base}/elsewhere"]
     assert main(["validate", "-c", "experiments/stage1.yaml", *paths, f"--ckpt_path={last}"]) == 0
     assert main(["test", "-c", "experiments/stage1.yaml", *paths, f"--ckpt_path={last}"]) == 0
+
+
+def test_cached_plans_train_as_the_planner_in_the_loop_does_to_the_bit(base, capsys):
+    from safetensors.torch import load_file
+
+    paths = [f"--data.init_args.root={base}/data", f"--run.root={base}/runs", "--run.experiment=e"]
+    assert main(["predict", "-c", "experiments/plans.yaml", *paths, "--data.init_args.batch_size=3"]) == 0
+    assert "cached plans of 24 clips" in capsys.readouterr().out
+    assert fit(base, "stage3_joint_cached") == 0
+    loop, cached = (base / "runs/e" / stage for stage in ("stage3_joint", "stage3_joint_cached"))
+    weights, own = load_file(loop / "weights.safetensors"), load_file(cached / "weights.safetensors")
+    assert weights.keys() == {key for key in own if not key.startswith("plan.")}
+    assert all((own[key] == value).all() for key, value in weights.items())
+    metrics, own_metrics = (json.loads((run / "manifest.json").read_text())["metrics"] for run in (loop, cached))
+    compared = [name for name in metrics if name.startswith(("train/loss", "val/"))]
+    assert {"val/flow_loss/planned", "val/flow_loss/shuffled", "train/loss"} <= set(compared)
+    assert {name: own_metrics[name] for name in compared} == {name: metrics[name] for name in compared}
+    assert not any("planner." in key or "language" in key for key in own)
+
+
+def test_cached_plans_of_another_planner_are_refused_before_anything_is_trained(base, capsys):
+    words = ["--run.experiment=x", f"--model.init_args.parents.dit={base}/runs/e/stage3_adapt"]
+    planner = f"--model.init_args.parents.planner={base}/runs/e/stage2"
+    other = "--model.init_args.plan.init_args.planner.init_args.system=draw"
+    assert fit(base, "stage3_joint_cached", *words, planner, other) == 1
+    assert "language.system: 'draw' here, '' there" in capsys.readouterr().err
+    assert fit(base, "stage3_joint_cached", *words, planner, "--data.init_args.fields=[latents,features,text]") == 1
+    assert "add `plans` to data.init_args.fields" in capsys.readouterr().err
+
+
+def test_clips_for_own_prompts_are_those_of_the_planner_in_the_loop(base):
+    words = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
+    for stage in ("stage3_joint", "stage3_joint_cached"):
+        assert main(["generate", "--run", f"{base}/runs/e/{stage}", *words, "--out", f"{base}/own-{stage}"]) == 0
+    assert (base / "own-stage3_joint/prompt.mp4").read_bytes() == (base / "own-stage3_joint_cached/prompt.mp4").read_bytes()

@@ -39,14 +39,19 @@ def read(run: Path, component: str) -> dict[str, Tensor]:
 
     Args:
         run: Folder of a run, of an export or of a conversion.
-        component: E.g. ``dit`` or ``planner``.
+        component: E.g. ``dit`` or ``planner``, or a part of one, ``planner.video_norm``; nothing else is read.
     """
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    if (run / WEIGHTS).exists():
-        prefix = f"{component}."
-        return {k.removeprefix(prefix): v for k, v in load_file(run / WEIGHTS).items() if k.startswith(prefix)}
-    return {k: v for path in sorted((run / component).glob("model*.safetensors")) for k, v in load_file(path).items()}
+    whole, _, part = component.partition(".")
+    one = (run / WEIGHTS).exists()
+    prefix = f"{component if one else part}."
+    tensors: dict[str, Tensor] = {}
+    for path in [run / WEIGHTS] if one else sorted((run / whole).glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            keys = [key for key in file.keys() if key.startswith(prefix.lstrip("."))]  # noqa: SIM118
+            tensors |= {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
+    return tensors
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

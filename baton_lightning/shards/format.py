@@ -7,6 +7,7 @@
     ROOT/<split>/latents-000000.tar   cached tensors of the same clips: k.latents.safetensors; likewise features and text
     ROOT/<split>/features-000000.moments.safetensors   sums over its clips, which the statistics are made of
     ROOT/cache.json                   what made the cached tensors; written last
+    ROOT/<split>/plans-000000.tar     a planner's tokens for the same clips: k.plans.safetensors; what made them is in ROOT/plans.json
     ROOT/features.stats.safetensors   mean and standard deviation of every feature channel over the training split
 
 A member's name is its key, up to the first dot, and its suffix. The tars need nothing but themselves: webdataset reads them, and
@@ -34,6 +35,8 @@ BUCKETS = ("av", "video", "audio")
 """Which clips a shard holds: with picture and sound, with picture alone, with sound alone. A shard that names none is ``av``."""
 CACHES = ("latents", "features", "text")
 CACHE, STATISTICS = "cache.json", "features.stats.safetensors"
+PLANS, PLAN_CACHE = "plans", "plans.json"
+"""Planned tokens are cached by themselves: they are another network's, and later, than the rest."""
 
 MEDIA_FIELDS = ("seconds", "fps", "height", "width", "sample_rate", "video_stride")
 """Fields of a clip's geometry that decide what the mp4 holds."""
@@ -56,6 +59,11 @@ def shard_name(kind: str, number: int) -> str:
 def cache_suffix(kind: str) -> str:
     """Suffix of a cached member, e.g. ``latents.safetensors``."""
     return f"{kind}.safetensors"
+
+
+def cache_record(kind: str) -> str:
+    """File of the set that says what made a kind of cached tensors."""
+    return PLAN_CACHE if kind == PLANS else CACHE
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.freeze import own_precision
+from baton_lightning.shards.format import CACHES
 
 PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 NETWORKS = ("video_codec", "audio_codec", "video_perceiver", "audio_perceiver", "text_encoder")
@@ -34,6 +35,9 @@ class Encode(LightningModule):
             standardised: in bfloat16, a channel whose mean is 30 of its standard deviations away from 0 is off by 4 % of one.
         seed: Part of every stage's interface; nothing is drawn here.
     """
+
+    kinds = CACHES
+    reads = ("media",)
 
     def __init__(
         self,
@@ -67,6 +71,11 @@ class Encode(LightningModule):
         """Digest of what decides the cached tensors of a clip: geometry, type and networks."""
         content = [self.clip.to_dict(), str(self.cache_dtype), self.networks]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the cache's record tells besides the recipe."""
+        return {"clip": self.clip.to_dict(), "networks": self.networks}
 
     # ---- tensors
     @property

@@ -34,6 +34,7 @@ from baton_lightning.runs import weights as stored
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
 from baton_lightning.stages import plan_space
+from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, only
 
@@ -135,7 +136,7 @@ class JointTraining(LightningModule):
         if "dit" in self.parents:
             hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip)
         if isinstance(self.plan, PlannedTokens):
-            hand_over(self.plan.planner, self.parents["planner"], source="planner", clip=self.clip)
+            self.plan.take_over(self.parents["planner"])
 
     def build(self) -> None:
         """Makes the networks, with the weights their factories give them."""
@@ -143,6 +144,8 @@ class JointTraining(LightningModule):
         freeze(self.dit, **self.parts, prefix="dit", setting="model.init_args")
         with language_files.of_run(self.parents.get("planner")):
             self.plan = self.make_plan(self.clip)
+        if isinstance(self.plan, CachedPlan) and "planner" in self.parents:
+            self.plan.run = Path(self.parents["planner"])
 
     @property
     def not_exported(self) -> tuple[str, ...]:
@@ -159,6 +162,8 @@ class JointTraining(LightningModule):
             self.plan.audio_norm.fit(*statistics["audio"])
         if "dit" in self.parents and self.dit.plan_attention is not None:
             self.described["plan_space_drift"] = plan_space.drift(self.plan, Path(self.parents["dit"]))
+        if isinstance(self.plan, CachedPlan):
+            self.plan.require_made_by(self.trainer.datamodule.planned_by())  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen planner out: it has a run of its own."""

@@ -1,9 +1,13 @@
-"""Where stage 3 takes its plan from: the clip's own features (adaptation) or the frozen planner (joint training)."""
+"""Where stage 3 takes its plan from: the clip's own features (adaptation) or the frozen planner (joint training).
+
+A planner that runs in every step is :class:`PlannedTokens`; one that ran once is ``cached_plan.CachedPlan``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -12,8 +16,11 @@ from torch import Tensor, nn
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.flow.draws import draw_uniform
+from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
+from baton_lightning.runs.handover import hand_over
+from baton_lightning.runs.saving import gathered
 
 
 class PlanSource(Protocol):
@@ -45,16 +52,15 @@ class GroundTruthPlan(nn.Module):
         Raises:
             ValueError: If the batch carries no features.
         """
-        if batch.video_features is None or batch.audio_features is None:
-            raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
-        return present_of(batch, timed_plan(self.clip, self.video_norm(batch.video_features), self.audio_norm(batch.audio_features)))
+        video, audio = features_of(batch)
+        return present_of(batch, timed_plan(self.clip, self.video_norm(video), self.audio_norm(audio)))
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         return self.truth(batch)
 
 
 class PlannedTokens(nn.Module):
-    """Planned tokens of the frozen VA-Planner (Baton, training stage 3).
+    """Planned tokens of the frozen VA-Planner (Baton, training stage 3), computed in every step.
 
     Args:
         clip: Geometry of the clip.
@@ -72,23 +78,36 @@ class PlannedTokens(nn.Module):
         super().__init__()
         if not 0.0 <= truth_share <= 1.0:
             raise ValueError(f"truth_share must lie in [0, 1], got {truth_share}")
-        self.planner = planner(clip).requires_grad_(False).eval()
-        self.truth_share = truth_share
+        self.clip, self.truth_share = clip, truth_share
+        self.hold(planner)
+
+    def hold(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
+        """Keeps what the plans come from."""
+        self.planner = planner(self.clip).requires_grad_(False).eval()
+
+    def take_over(self, run: str | Path) -> None:
+        """Takes what it needs of the planner's run."""
+        hand_over(self.planner, run, source="planner", clip=self.clip)
 
     def train(self, mode: bool = True) -> PlannedTokens:
         """Frozen: dropout and the like stay off in training too."""
         return super().train(False)
 
     def truth(self, batch: Batch) -> Plan:
-        """The plan made of the clip's own features."""
-        if batch.video_features is None or batch.audio_features is None:
-            raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
-        return present_of(batch, self.planner.standardise(batch.video_features, batch.audio_features))
+        """The plan made of the clip's own features.
 
-    @torch.no_grad()
+        Raises:
+            ValueError: If the batch carries no features.
+        """
+        return present_of(batch, self.standardise(*features_of(batch)))
+
+    def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:
+        """Features in the planner's space."""
+        return self.planner.standardise(video_features, audio_features)
+
     def planned(self, batch: Batch) -> Plan:
         """The planner's tokens for the batch's prompts."""
-        return self.planner(batch.video_prompts, batch.audio_prompts)
+        return plan_each(self.planner, batch)
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         plan = self.planned(batch)
@@ -98,6 +117,33 @@ class PlannedTokens(nn.Module):
         draw = draw_uniform((), seed=seed, epoch=batch.epoch, index=batch.index, purpose="plan.truth").to(plan.video.device)
         use = (draw < self.truth_share)[:, None, None]
         return replace(plan, video=torch.where(use, truth.video, plan.video), audio=torch.where(use, truth.audio, plan.audio))
+
+
+@torch.no_grad()
+@own_precision()
+def plan_each(planner: VAPlanner, batch: Batch) -> Plan:
+    """Plans of a batch, each prompt by itself and in the planner's own types: the same bits in any batch, on any rank, in a cache.
+
+    Args:
+        planner: The planner, frozen.
+        batch: Its prompts.
+    """
+    count = rounds = len(batch)
+    if any(hasattr(parameter, "ds_id") for parameter in planner.parameters()):
+        rounds = max(gathered(count))  # shards are collected in every forward, so all ranks need equally many
+    plans = [planner(batch.video_prompts[i : i + 1], batch.audio_prompts[i : i + 1]) for i in (min(n, count - 1) for n in range(rounds))]
+    return replace(plans[0], video=torch.cat([p.video for p in plans[:count]]), audio=torch.cat([p.audio for p in plans[:count]]))
+
+
+def features_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Video and audio features of a batch.
+
+    Raises:
+        ValueError: If it carries none.
+    """
+    if batch.video_features is None or batch.audio_features is None:
+        raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
+    return batch.video_features, batch.audio_features
 
 
 def present_of(batch: Batch, plan: Plan) -> Plan:

@@ -1,0 +1,140 @@
+"""Plans that were computed once: stage 3 reads the frozen planner's tokens from the cache that `PlanEncoding` made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen import language_files
+from baton_lightning.models.feature_norm import FeatureNorm
+from baton_lightning.models.planner import VAPlanner, timed_plan
+from baton_lightning.runs import manifest, weights
+from baton_lightning.runs.handover import hand_over
+from baton_lightning.stages.plan_sources import PlannedTokens, plan_each
+
+
+class CachedPlan(PlannedTokens):
+    """Cached tokens of the frozen VA-Planner: those that :class:`~baton_lightning.stages.plan_sources.PlannedTokens` computes.
+
+    The planner is not built for training. Its feature space and the digest of its weights come from the parent run with the role
+    ``planner``, and travel with this run's weights. Prompts that are in no cache, as `generate` takes, need the planner: it is built from
+    the same run when they come.
+    """
+
+    run: Path | None = None
+    """Run of the planner."""
+
+    def hold(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
+        self.make_planner = planner
+        self.built: list[VAPlanner] = []  # a list: the planner is nobody's weights here
+        self.video_norm = FeatureNorm(self.clip.video_plan_width)
+        self.audio_norm = FeatureNorm(self.clip.audio_plan_width)
+        self.register_buffer("made_by", torch.zeros(32, dtype=torch.uint8))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the planner's weights."""
+        return bytes(self.made_by.tolist()).hex()
+
+    def take_over(self, run: str | Path) -> None:
+        """Takes feature space and digest from a planner's run; its other weights are not read.
+
+        Raises:
+            ValueError: If the run is not finished or has no feature space of these widths.
+        """
+        known = manifest.read(Path(run))
+        for name in ("video_norm", "audio_norm"):
+            norm, held = getattr(self, name), weights.read(Path(run), f"planner.{name}")
+            if held.keys() != norm.state_dict().keys() or any(held[key].shape != own.shape for key, own in norm.state_dict().items()):
+                raise ValueError(
+                    f"cached plans: the run {run}/ must hold planner.{name} of {norm.mean.numel()} channels; name the planner's run"
+                )
+            norm.load_state_dict(held)
+        self.made_by.copy_(torch.tensor(list(bytes.fromhex(known["weights_sha256"])), dtype=torch.uint8))
+
+    def require_made_by(self, known: dict[str, Any]) -> None:
+        """Refuses cached tokens of another planner, before anything is trained.
+
+        Args:
+            known: What the cache tells of its planner.
+
+        Raises:
+            ValueError: If its weights, types or settings are not those of this run's planner.
+        """
+        self._require_digest(known["weights_sha256"])
+        with torch.device("meta"), language_files.of_run(self.run):
+            own = outline(self.make_planner(self.clip))
+        was = known["outline"]
+        if differs := [f"{k}: {own.get(k)} here, {was.get(k)} there" for k in sorted(own.keys() | was.keys()) if own.get(k) != was.get(k)]:
+            said = "; ".join(differs[:3]) + (" ..." if len(differs) > 3 else "")
+            raise ValueError(
+                f"cached plans must be of the planner that model.init_args.plan.init_args.planner describes, but {said}; give it the "
+                "settings that they were made with, or cache them again"
+            )
+
+    def _require_digest(self, digest: str | None) -> None:
+        if digest != self.digest:
+            raise ValueError(
+                f"cached plans must be of the planner in {self.run}/ (weights {self.digest[:12]}), got tokens of another one "
+                f"({str(digest)[:12]}); cache them with `python -m baton_lightning predict` and a plans.yaml whose parent it is"
+            )
+
+    def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:
+        return timed_plan(self.clip, self.video_norm(video_features), self.audio_norm(audio_features))
+
+    def planned(self, batch: Batch) -> Plan:
+        """The cached tokens, or, of prompts that are in no data set, those that the planner gives now.
+
+        Raises:
+            ValueError: If the tokens are another planner's, or clips of a data set come without.
+        """
+        if batch.video_plan is not None and batch.audio_plan is not None:
+            self._require_digest(batch.planner)
+            return timed_plan(self.clip, batch.video_plan, batch.audio_plan)
+        if batch.video_latents is not None:
+            raise ValueError("a cached plan needs cached plans, the batch has none; add `plans` to data.init_args.fields")
+        return plan_each(self.built_planner(batch.index.device), batch)
+
+    def built_planner(self, device: torch.device) -> VAPlanner:
+        """The planner itself, built and filled when first asked for."""
+        if not self.built:
+            assert self.run is not None
+            self.built.append(planner_of(self.run, self.make_planner, self.clip))
+        return self.built[0].to(device)
+
+
+def planner_of(run: str | Path, make: Callable[[ClipSpec], VAPlanner], clip: ClipSpec) -> VAPlanner:
+    """A run's planner, whole and frozen.
+
+    Args:
+        run: Run of a planner.
+        make: Factory of a planner of the same make.
+        clip: Geometry of the clip.
+
+    Raises:
+        ValueError: As :func:`~baton_lightning.runs.handover.hand_over`.
+    """
+    with language_files.of_run(run):
+        planner = make(clip)
+    hand_over(planner, run, source="planner", clip=clip)
+    return planner.requires_grad_(False).eval()
+
+
+def outline(planner: nn.Module) -> dict[str, str]:
+    """What decides a planner's tokens beside its weights: types of its parameters and the settings of the library's own parts."""
+    settings = {"dtypes": ", ".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in planner.parameters()}))}
+    for path, module in planner.named_modules():
+        if type(module).__module__.startswith("baton_lightning."):
+            own = {
+                k: v
+                for k, v in vars(module).items()
+                if not k.startswith("_") and k != "training" and isinstance(v, (bool, int, float, str))
+            }
+            settings |= {f"{path}.{name}".lstrip("."): repr(value) for name, value in own.items()}
+    return settings

@@ -1,0 +1,78 @@
+"""Caching what a frozen planner makes of prompts: planned tokens, once for every epoch of stage 3 (a `predict` run)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from baton_lightning.batch import Batch
+from baton_lightning.clip import ClipSpec
+from baton_lightning.models.planner import VAPlanner
+from baton_lightning.runs import manifest
+from baton_lightning.shards.format import PLANS
+from baton_lightning.stages.cached_plan import outline, planner_of
+from baton_lightning.stages.encode import describe
+from baton_lightning.stages.plan_sources import plan_each
+
+
+class PlanEncoding(LightningModule):
+    """Runs a finished run's planner over the prompts of clips, in its own types, whatever the trainer's precision.
+
+    Args:
+        clip: Geometry of the clips.
+        planner: Factory of the planner.
+        parents: ``{planner: RUN}``, the run whose weights fill it.
+        dtype: Type that tokens are stored in; in float32 training on them is training with the planner, to the bit.
+        seed: Part of every stage's interface; nothing is drawn here.
+
+    Raises:
+        ValueError: If ``parents`` does not name the planner's run alone.
+    """
+
+    kinds = (PLANS,)
+    reads = ()
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        planner: Callable[[ClipSpec], VAPlanner],
+        parents: dict[str, str],
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if set(parents) != {"planner"}:
+            raise ValueError(f"model.init_args.parents must be {{planner: RUN}}, the run of a trained planner, got {parents}")
+        self.clip, self.cache_dtype, self.make_planner, self.run = clip, getattr(torch, dtype), planner, Path(parents["planner"])
+
+    def configure_model(self) -> None:
+        """Builds and fills the planner, once."""
+        if not hasattr(self, "planner"):
+            self.planner = planner_of(self.run, self.make_planner, self.clip)
+
+    # ---- what made the cache
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Geometry, type, and what is known of the planner."""
+        digest = manifest.read(self.run)["weights_sha256"]
+        known = {**describe(self.planner), "weights_sha256": digest, "outline": outline(self.planner)}
+        return {"clip": self.clip.to_dict(), "dtype": str(self.cache_dtype).removeprefix("torch."), "planner": known}
+
+    @cached_property
+    def recipe(self) -> str:
+        """Digest of what decides the tokens of a prompt; the prompts themselves are part of the clips that a shard's record names."""
+        return hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()
+
+    # ---- tokens
+    def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Tensor]]:
+        """Planned tokens of a batch: video [B, K_v, C_v] and audio [B, K_a, C_a]."""
+        plan = plan_each(self.planner, batch)
+        return {PLANS: {"video": plan.video.to(self.cache_dtype), "audio": plan.audio.to(self.cache_dtype)}}
