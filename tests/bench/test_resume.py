@@ -1,4 +1,4 @@
-"""Runs that are killed and gone on with, of every stage, and what the bench says of runs that differ."""
+"""Runs that are killed several times and gone on with, and what the bench says of runs that differ."""
 
 from __future__ import annotations
 
@@ -20,24 +20,13 @@ SEED = 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("strategy", ["ddp", "zero2_cpu", "zero3_cpu"])
-def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(survival: Path, strategy: str, ranks: int) -> None:
-    found = prove(Case(survival, "stage1", strategy, ranks, steps=10, kills=2, repeats=3, seed=SEED, workers=ranks - 1))
+@pytest.mark.parametrize("strategy", ["ddp", "zero3_cpu"])
+def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(survival: Path, strategy: str) -> None:
+    found = prove(Case(survival, "stage1", strategy, ranks=2, steps=10, kills=2, repeats=2, seed=SEED, workers=1))
     assert found["first_difference"] is None
-    assert [len(steps) for steps in found["kill_steps"]] == [2, 2, 2]
+    assert [len(steps) for steps in found["kill_steps"]] == [2, 2]
     drawn, reached = (list(chain.from_iterable(found[key])) for key in ("kill_steps", "ledger_at_kill"))
     assert all(step <= was for step, was in zip(drawn, reached, strict=True)) and any(step > SAVE_EVERY for step in drawn)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stage", "strategy", "ranks"),
-    [("stage2", "zero3_cpu", 1), ("stage3_adapt", "ddp", 2), ("stage3_joint", "zero3_cpu", 2), ("stage3_joint", "zero1_cpu", 1)],
-)
-def test_every_stage_survives_two_kills(survival: Path, stage: str, strategy: str, ranks: int) -> None:
-    found = prove(Case(survival, stage, strategy, ranks, steps=8, kills=2, seed=SEED))
-    assert found["first_difference"] is None
 
 
 @pytest.mark.slow
