@@ -55,6 +55,11 @@ class Guidance:
     def __init__(self, video_scale: float = 1.0, audio_scale: float = 1.0, plan_scale: float = 1.0, skip_block: int | None = None) -> None:
         self.video_scale, self.audio_scale, self.plan_scale, self.skip_block = video_scale, audio_scale, plan_scale, skip_block
 
+    @property
+    def guides_text(self) -> bool:
+        """Whether texts are led away from, so that a negative condition is needed."""
+        return (self.video_scale, self.audio_scale) != (1, 1)
+
     def __call__(self, dit: Callable[..., Any], wanted: Condition, negative: Condition | None = None, **options: Any) -> Velocity:
         """A guided velocity.
 
@@ -67,9 +72,8 @@ class Guidance:
         Raises:
             ValueError: If guidance needs a negative condition and got none.
         """
-        guides_text = (self.video_scale, self.audio_scale) != (1, 1)
         guides_plan = self.plan_scale != 1 and wanted.plan is not None
-        if guides_text and negative is None:
+        if self.guides_text and negative is None:
             raise ValueError(
                 f"guidance on the text with scales video {self.video_scale}, audio {self.audio_scale} needs a negative condition; "
                 "give one, or set both scales to 1"
@@ -82,7 +86,7 @@ class Guidance:
                 return dit(video, audio, t, *told, skip_blocks=skip, **options)
 
             guided = positive = at(wanted)
-            if guides_text:
+            if self.guides_text:
                 assert negative is not None
                 unwanted = at(replace(negative, plan=wanted.plan), skipped)
                 guided = (extrapolate(unwanted[0], positive[0], self.video_scale), extrapolate(unwanted[1], positive[1], self.audio_scale))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -59,4 +60,7 @@ def put_together(folder: Path) -> dict[str, Tensor]:
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     whole = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=saving.TAG)
+    unsharded = folder / saving.TAG / "mp_rank_00_model_states.pt"  # of ZeRO-1 and 2; that function leaves out what ZeRO-1 does not train
+    if unsharded.exists():
+        whole = torch.load(unsharded, map_location="cpu", weights_only=False)["module"] | whole
     return {key.removeprefix("_forward_module."): tensor for key, tensor in whole.items()}

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +143,9 @@ def clips_of(model: JointTraining, requests: Requests, place: int, batch: Batch,
     if plan == "ceiling":
         assert batch.video_latents is not None and batch.audio_latents is not None
         return model.decode(batch.video_latents, batch.audio_latents)
-    if any(scale != 1 for scale in (model.guidance.video_scale, model.guidance.audio_scale)):
+    if model.guidance.guides_text:
         model.embed_negatives(placement.device)
-    with placement.using(model.plan, "planner"):
+    with placement.using(model.plan, "planner") if plan != "none" else nullcontext():
         followed = plan_of(model, requests, place, batch, plan)
     with placement.using(model.dit, "transformer"):
         latents = model.sample(batch, followed)
@@ -182,7 +183,7 @@ def main(argv: list[str]) -> int:
     told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
     told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
     cast_parameters(model, dtype)
-    placement.settle(model.plan, model.dit)
+    placement.settle(*([] if options.plan == "ceiling" else [model.dit] if options.plan == "none" else [model.plan, model.dit]))
     if own:
         wanted = requests.of_prompts(model, own, options.batch_size, placement.device)
     else:

@@ -25,6 +25,7 @@ from baton_lightning.flow.guidance import Condition, Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
+from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.generation.placement import on_device
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
@@ -333,7 +334,8 @@ class JointTraining(LightningModule):
             for name, shape in shapes.items()
         )
         wanted = Condition(context, context, plan)
-        velocity = self.guidance(self.dit, wanted, Condition(*(self.negative(text, context) for text in self.negatives)))
+        negative = Condition(*(self.negative(text, context) for text in self.negatives)) if self.guidance.guides_text else None
+        velocity = self.guidance(self.dit, wanted, negative)
         return self.sampler(velocity, video, audio)
 
     def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -353,7 +355,7 @@ class JointTraining(LightningModule):
         if not texts:
             return
         alone = "text_encoder" not in self.frozen
-        with self.borrowed("text_encoder", device) as encoder:
+        with self.borrowed("text_encoder", device) as encoder, own_precision():
             for text in texts:
                 self.negative_rows[text] = self.padded(encoder([text])).cpu()
         if alone:

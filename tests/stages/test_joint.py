@@ -230,6 +230,31 @@ def test_codecs_are_asked_for_by_name(module):
         module.decode(*module.sample(clips(1), None))
 
 
+def test_borrowed_networks_are_on_a_device_only_while_they_are_used(module):
+    places = []
+
+    class Codec(torch.nn.Module):
+        def to(self, device):
+            places.append(str(device))
+            return self
+
+        def decode(self, latents, *_):
+            assert places[-1] == "meta"
+            return latents
+
+    module.make_frozen |= {"video_codec": Codec, "audio_codec": Codec}
+    module.decode(torch.zeros(1, device="meta"), torch.zeros(1, device="meta"))
+    assert places == ["meta", "cpu"] * 2
+
+
+def test_a_text_encoder_is_asked_for_only_where_texts_are_guided(module):
+    module.sampler.steps, module.negatives = 1, ("blurred", "")
+    module.sample(clips(1), None)
+    module.guidance.video_scale = 2.0
+    with pytest.raises(ValueError, match=r"model.init_args.text_encoder"):
+        module.sample(clips(1), None)
+
+
 def test_each_branch_is_led_away_from_its_own_negative_text(module):
     asked = []
 
