@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
-from baton_lightning.runs import checkpoints, manifest, saving, sharding
+from baton_lightning.runs import checkpoint_weights, checkpoints, manifest, saving, sharding
 from baton_lightning.runs.claim import claim
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
@@ -189,8 +189,16 @@ class BatonCLI(LightningCLI):
             self.trainer.callbacks.append(self.whole_weights)
 
     def before_validate(self) -> None:
-        sharding.refuse_shards(self.chosen.ckpt_path)
-        self.read_safely(self.chosen.ckpt_path)
+        """Fills the module with the weights that are scored: a finished run's, or a checkpoint's, of which averages where it keeps some."""
+        settings = self.config_init[self.subcommand]
+        if settings.ckpt_path is None:
+            return
+        self.model.configure_model()
+        weights, what = checkpoint_weights.weights_of(Path(settings.ckpt_path), self.model)
+        checkpoint_weights.fill(self.model, weights, settings.ckpt_path)
+        if self.trainer.is_global_zero:
+            print(f"{settings.ckpt_path}: {what}", flush=True)
+        settings.ckpt_path = None  # nothing is left to load for Lightning
 
     before_test = before_predict = before_validate
 

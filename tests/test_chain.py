@@ -11,6 +11,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baton_lightning.__main__ import main
+from baton_lightning.cli import BatonCLI
+from baton_lightning.config import expand
 from baton_lightning.media import read_mp4
 
 ROOT = Path(__file__).parents[1]
@@ -196,6 +198,33 @@ def test_generate_repeats_itself_to_the_byte(base):
 def test_a_run_without_a_planner_says_what_it_can_do(base, capsys):
     assert main(["generate", "--run", f"{base}/runs/e/stage3_adapt", "--out", f"{base}/no"]) == 1
     assert "--plan truth or none" in capsys.readouterr().err
+
+
+def scored(base: Path, stage: str, checkpoint: Path) -> float:
+    """Loss that `validate` finds."""
+    paths = [f"--data.init_args.root={base}/data", "--data.init_args.batch_size=4", f"--run.root={base}/elsewhere"]
+    role = {"stage3_joint": [f"--model.init_args.parents={{'planner': '{base}/runs/e/stage2'}}"]}.get(stage, [])
+    cli = BatonCLI(["validate", *expand(["-c", f"experiments/{stage}.yaml", *paths, *role, f"--ckpt_path={checkpoint}"])])
+    return float(cli.trainer.callback_metrics["val/loss"])
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage3_joint"])
+def test_validate_scores_what_a_run_finished_with(base, stage, capsys):
+    run = base / "runs/e" / stage
+    metrics = json.loads((run / "manifest.json").read_text())["metrics"]
+    assert scored(base, stage, run / "weights.safetensors") == pytest.approx(metrics["val/loss"], rel=1e-5)
+    assert "the weights that the run finished with" in capsys.readouterr().out
+
+
+def test_validate_scores_the_averages_of_a_checkpoint(base, capsys):
+    paths = ["--run.experiment=averaged", "--trainer.callbacks+={class_path: callbacks.ema.EMA, init_args: {decay: 0.5}}"]
+    assert fit(base, "stage1", *paths) == 0
+    run = base / "runs/averaged/stage1"
+    averaged = json.loads((run / "manifest.json").read_text())["metrics"]["val/loss"]
+    assert scored(base, "stage1", run / "checkpoints/last.ckpt") == pytest.approx(averaged, rel=1e-5)
+    assert "averages of the weights of step 3" in capsys.readouterr().out
+    plain = json.loads((base / "runs/e/stage1/manifest.json").read_text())["metrics"]["val/loss"]
+    assert abs(plain - averaged) > 1e-4
 
 
 def test_validate_scores_a_checkpoint(base):

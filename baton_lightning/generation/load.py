@@ -10,9 +10,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 from safetensors.torch import load_file
 
-from baton_lightning.generation import checkpoint as checkpointed
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
-from baton_lightning.runs import checkpoints, manifest
+from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
 
 SECTIONS = ("seed_everything", "clip", "run", "model", "data")
 TRAINER = {
@@ -57,13 +56,8 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
     if checkpoint is None:
         weights, what = load_file(run / manifest.WEIGHTS), ""
     else:
-        weights, what = checkpointed.weights_of(checkpoint, model)
-    left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)  # shards hold the frozen planner too, rounded; its own run's is taken
-    missing, unexpected = model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(left_out)}, strict=False)
-    missing = [key for key in missing if not key.startswith(left_out)]
-    if missing or unexpected:
-        where = checkpoint or f"{run}/"
-        raise ValueError(f"the weights of {where} do not fit its configuration: missing {missing[:3]}, unexpected {list(unexpected)[:3]}")
+        weights, what = checkpoint_weights.weights_of(checkpoint, model)
+    checkpoint_weights.fill(model, weights, str(checkpoint or f"{run}/"))
     return model.eval(), cli.datamodule, what
 
 

@@ -177,16 +177,3 @@ def require_resumable(checkpoint: Path, strategy: Strategy, world_size: int) -> 
         raise ValueError(f"{checkpoint} must be a whole checkpoint, but {fault}; give another one")
     if sharded and (ranks := checkpoints.read(checkpoint)["ranks"]) != world_size:
         raise ValueError(f"{checkpoint} was written by {ranks} ranks, this run has {world_size}; DeepSpeed resumes on the same number")
-
-
-def refuse_shards(checkpoint: str | Path | None) -> None:
-    """Refuses to score a folder of shards.
-
-    Raises:
-        ValueError: If the checkpoint is a folder.
-    """
-    if checkpoint and Path(checkpoint).is_dir():
-        raise ValueError(
-            f"--ckpt_path {checkpoint} is a folder of DeepSpeed's shards, which can only be resumed by `fit`; finish the run and give its "
-            "weights.safetensors, or drop the strategy"
-        )

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from baton_lightning.__main__ import main
+from baton_lightning.cli import BatonCLI
+from baton_lightning.config import expand
 from baton_lightning.muon import MuonAdamW
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
@@ -73,7 +75,7 @@ def difference(one: Path, other: Path) -> float:
     return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
 
 
-def test_a_zero3_run_ends_with_the_weights_of_a_whole_run(fit: Callable[..., Path]) -> None:
+def test_a_zero3_run_ends_with_the_weights_of_a_whole_run_and_is_scored_by_them(base: Path, fit: Callable[..., Path]) -> None:
     sharded, whole = fit("three", "stage1", "zero3_cpu"), fit("whole", "stage1", None)
     assert difference(sharded, whole) <= 1e-6
     held_out = [
@@ -84,12 +86,10 @@ def test_a_zero3_run_ends_with_the_weights_of_a_whole_run(fit: Callable[..., Pat
     last = (sharded / "checkpoints/last.ckpt").resolve()
     assert checkpoints.fault(last) == "" and checkpoints.changed(last) == []
     require_resumable(last, CPUDeepSpeedStrategy(stage=3), 2)
-
-
-def test_shards_are_no_checkpoint_to_score(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "last.ckpt").mkdir()
-    assert main(["validate", *arguments(base, "x", "stage1", 2), f"--ckpt_path={tmp_path}/last.ckpt"]) == 1
-    assert "weights.safetensors" in capsys.readouterr().err
+    for name, checkpoint in (("finished", sharded / "weights.safetensors"), ("shards", sharded / "checkpoints/last.ckpt")):
+        cli = BatonCLI(["validate", *expand(arguments(base, name, "stage1", 2, f"--ckpt_path={checkpoint}"))])
+        found = {key: float(value) for key, value in cli.trainer.callback_metrics.items() if key.startswith("val/")}
+        assert found == pytest.approx(held_out[0], abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
