@@ -99,6 +99,11 @@ class Batch:
         has = {"video": self.has_video, "audio": self.has_audio}[name]
         return len(self) if has is None else int(has.sum())
 
+    def first(self, count: int) -> Batch:
+        """The first clips."""
+        cut = {f.name: v[:count] for f in fields(self) if isinstance(v := getattr(self, f.name), (Tensor, list))}
+        return replace(self, **cut)
+
     def to(self, device: torch.device | str, **kwargs: object) -> Batch:
         """Moves every tensor; Lightning calls this."""
         moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ class SampleLogger(Callback):
     ) -> None:
         missing = self.num_samples - sum(map(len, self.batches))
         if missing > 0 and trainer.is_global_zero:
-            self.batches.append(first(batch, missing).to("cpu"))
+            self.batches.append(batch.first(missing).to("cpu"))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.num_samples or trainer.sanity_checking or not hasattr(pl_module, "sample_own"):
@@ -82,9 +81,3 @@ def as_in_validation(trainer: Trainer, pl_module: LightningModule, method: str, 
         if strategy.model is strategy.lightning_module:
             return getattr(pl_module, method)(*args)
         return strategy._forward_redirection(strategy.model, pl_module, method, *args)
-
-
-def first(batch: Batch, count: int) -> Batch:
-    """The first clips of a batch."""
-    cut = {f.name: v[:count] for f in fields(batch) if isinstance(v := getattr(batch, f.name), (Tensor, list))}
-    return replace(batch, **cut)

@@ -11,25 +11,30 @@ MADE = {"plan", "run"}
 RESULTS = ("scores.json", "scores.png", "index.html")
 
 
-def prepare(out: Path, *, force: bool) -> None:
-    """Makes a folder that holds no clips.
-
-    Args:
-        out: The folder.
-        force: Remove the clips that `generate` left there earlier, with their scores; a folder with others is refused all the same.
+def require_free(out: Path, *, force: bool) -> list[Path]:
+    """Refuses a folder that holds clips, but those that `generate` left there if these may be replaced; gives them.
 
     Raises:
-        ValueError: If there are clips.
+        ValueError: If there are clips that may not go.
     """
     there = sorted(out.glob("*.mp4"))
     if there and not force:
         raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
     if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
         raise ValueError(f"generate: {out}/ holds {foreign[0]}, which generate did not write, so --force leaves it; give another --out")
-    for file in there:
-        file.unlink()
-        file.with_suffix(".json").unlink()
-    if there:
+    return there
+
+
+def prepare(out: Path, *, force: bool) -> None:
+    """Makes a folder that holds no clips, without those of an earlier `generate` and their scores.
+
+    Raises:
+        ValueError: As :func:`require_free`.
+    """
+    if there := require_free(out, force=force):
+        for file in there:
+            file.unlink()
+            file.with_suffix(".json").unlink()
         for name in RESULTS:
             (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)

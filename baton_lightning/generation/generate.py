@@ -7,13 +7,14 @@ import json
 import math
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.arguments import require_at_least_one
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from baton_lightning.batch import Batch, Plan
     from baton_lightning.generation.placement import Placement
     from baton_lightning.generation.requests import Requests
@@ -132,9 +133,16 @@ def plan_of(model: JointTraining, requests: Requests, place: int, batch: Batch, 
     source: Any = model.plan
     if plan == "shuffled" and len(batch) == 1:
         other, _ = requests[place - 1]
-        return source.planned(replace(batch, video_prompts=other.video_prompts[:1], audio_prompts=other.audio_prompts[:1]))
+        return source.planned(other.first(1).to(batch.index.device))
     planned = source.planned(batch)
     return planned.roll() if plan == "shuffled" else planned
+
+
+def planner_of(model: JointTraining) -> nn.Module:
+    """What plans are made with, as one component; plans that are read from a cache bring a planner only for prompts that are in none."""
+    from torch import nn
+
+    return nn.ModuleList([model.plan, *getattr(model.plan, "built", [])])
 
 
 def clips_of(model: JointTraining, requests: Requests, place: int, batch: Batch, plan: str, placement: Placement) -> tuple[Any, Any]:
@@ -145,7 +153,7 @@ def clips_of(model: JointTraining, requests: Requests, place: int, batch: Batch,
         return model.decode(batch.video_latents, batch.audio_latents)
     if model.guidance.guides_text:
         model.embed_negatives(placement.device)
-    with placement.using(model.plan, "planner") if plan != "none" else nullcontext():
+    with placement.using(planner_of(model), "planner") if plan != "none" else nullcontext():
         followed = plan_of(model, requests, place, batch, plan)
     with placement.using(model.dit, "transformer"):
         latents = model.sample(batch, followed)
@@ -165,12 +173,14 @@ def main(argv: list[str]) -> int:
     from baton_lightning.generation.placement import Placement, cast_parameters, device_of, dtype_of
     from baton_lightning.media import write_mp4
     from baton_lightning.runs.handover import hand_over
+    from baton_lightning.stages.cached_plan import CachedPlan
     from baton_lightning.stages.plan_sources import PlannedTokens
     from baton_lightning.world.evaluate import score_folder, show
 
     placement = Placement(device_of(options.device), offload=options.offload)
     dtype = dtype_of(options.dtype, placement.device)
     own = requests.own_prompts(options)
+    folder.require_free(options.out, force=options.force)
     model, data, weights = load_run(options.run, checkpoint=options.ckpt, data=options.data)
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
         raise ValueError(
@@ -182,8 +192,12 @@ def main(argv: list[str]) -> int:
         print(f"generate: NOT the final weights of {options.run}/, but {weights} ({options.ckpt})", file=sys.stderr, flush=True)
     told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
     told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
-    cast_parameters(model, dtype)
-    placement.settle(*([] if options.plan == "ceiling" else [model.dit] if options.plan == "none" else [model.plan, model.dit]))
+    if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
+        model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
+    planner = planner_of(model)
+    for network in (planner, model.dit):
+        cast_parameters(network, dtype)
+    placement.settle(*([] if options.plan == "ceiling" else [model.dit] if options.plan == "none" else [planner, model.dit]))
     if own:
         wanted = requests.of_prompts(model, own, options.batch_size, placement.device)
     else:

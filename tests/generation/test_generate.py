@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,16 +131,16 @@ def test_a_run_of_a_planner_makes_no_clips(made, tmp_path, capsys):
 def test_no_clip_follows_its_own_plan_when_plans_are_shuffled(count, batch_size):
     def read(part):
         names = [str(place) for place in part]
-        return Batch(names, torch.tensor(part), 0, names, names), [{}] * len(part)
+        return Batch(names, torch.tensor(part), 0, names, names, video_plan=torch.tensor(part).float()), [{}] * len(part)
 
     def planned(batch):
-        tokens = torch.tensor([float(name) for name in batch.video_prompts])[:, None, None]
-        return Plan(tokens, tokens, (1, 1, 1))
+        assert batch.video_prompts == [str(int(place)) for place in batch.video_plan]  # computed or cached, of the same clip
+        return Plan(batch.video_plan[:, None, None], batch.video_plan[:, None, None], (1, 1, 1))
 
     model = SimpleNamespace(plan=SimpleNamespace(planned=planned))
     requests = Requests(divided(list(range(count)), batch_size), read)
     for place, (batch, _) in enumerate(requests):
-        followed = plan_of(model, requests, place, replace(batch), "shuffled").video.flatten().tolist()
+        followed = plan_of(model, requests, place, batch, "shuffled").video.flatten().tolist()
         assert len(followed) == len(batch) and all(f != float(key) for f, key in zip(followed, batch.keys, strict=True))
 
 
