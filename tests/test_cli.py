@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from baton_lightning.__main__ import LIGHTNING, OTHERS, main
+from baton_lightning.runs import settings
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -67,6 +68,12 @@ def test_every_experiment_parses(path, capsys):
     code, out, err = printed(capsys, verb, "-c", str(path), "--print_config")
     assert code == 0, err
     assert yaml.safe_load(out)["model"]["class_path"].startswith("baton_lightning.stages")
+
+
+@pytest.mark.parametrize("path", [p for p in STAGES if "dit" in settings.read([p])["model"]["init_args"]], ids=lambda p: p.stem)
+def test_every_stage_with_a_plan_says_how_the_plan_is_placed(path):
+    attention = settings.read([path])["model"]["init_args"]["dit"]["init_args"]["plan_attention"]
+    assert attention["timestamps"] in (True, False)
 
 
 def test_a_child_that_changes_a_base_changes_what_interpolates_it(tmp_path, capsys):

@@ -112,7 +112,7 @@ def test_the_flow_is_float32_and_its_time_is_the_one_the_network_is_told(monkeyp
     )
     monkeypatch.setattr(path, "interpolate", lambda clean, noise, t: used.append((clean, noise, t)) or interpolate(clean, noise, t))
     stored = replace(batch, video_latents=batch.video_latents.to(LOW), audio_latents=batch.audio_latents.to(LOW))
-    losses = module.flow_loss(stored, module.plan.truth(batch), t, purpose="x", epoch=0)
+    losses = module.flow_loss(stored, module.plan.truth(batch), t, module.noise(stored, purpose="x", epoch=0))
     assert torch.equal(told[0], t) and all(torch.equal(time, t) for *_, time in used)
     assert {x.dtype for clean, noise, _ in used for x in (clean, noise)} == {torch.float32}
     assert {loss.dtype for loss in losses.values()} == {torch.float32}

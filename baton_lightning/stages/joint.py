@@ -187,14 +187,27 @@ class JointTraining(LightningModule):
         return {f"dit.{name}": tensor for name, tensor in given.items() if f"dit.{name}" in still}
 
     # ---- loss
+    def noise(self, batch: Batch, *, purpose: str, epoch: int) -> dict[str, Tensor]:
+        """Noise for the latents of each modality, float32, by counter: a clip's is the same in any batch.
+
+        Args:
+            batch: Clips with latents.
+            purpose: Name of the stream.
+            epoch: Epoch of the stream.
+        """
+        assert batch.video_latents is not None and batch.audio_latents is not None
+        return {
+            name: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{name}").to(x.device)
+            for name, x in (("video", batch.video_latents), ("audio", batch.audio_latents))
+        }
+
     def flow_loss(
         self,
         batch: Batch,
         plan: Plan | None,
         t: Tensor,
+        noise: dict[str, Tensor],
         *,
-        purpose: str,
-        epoch: int,
         has_plan: Tensor | None = None,
         split: str | None = None,
     ) -> dict[str, Tensor]:
@@ -204,8 +217,7 @@ class JointTraining(LightningModule):
             batch: Clips with latents and context.
             plan: Plan, or ``None``.
             t: Flow time [B], 0 = clean, 1 = noise.
-            purpose: Name of the noise stream.
-            epoch: Epoch of the noise stream.
+            noise: See :meth:`noise`.
             has_plan: Which clips see the plan [B], bool.
             split: Whose losses by flow time these count for; ``None`` counts them nowhere.
 
@@ -219,10 +231,6 @@ class JointTraining(LightningModule):
         assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
         latents = {"video": widen(batch.video_latents), "audio": widen(batch.audio_latents)}
         present = {"video": batch.has_video, "audio": batch.has_audio}
-        noise = {
-            k: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{k}").to(x)
-            for k, x in latents.items()
-        }
         clean = {k: only(x, present[k], noise[k]) for k, x in latents.items()}
         noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
         predicted = dict(
@@ -260,7 +268,8 @@ class JointTraining(LightningModule):
             batch = replace(batch, context=only(batch.context, self.kept(batch, "caption.dropout", self.caption_dropout)))
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
-        losses = self.flow_loss(batch, plan, t, purpose="noise", epoch=batch.epoch, has_plan=has_plan, split="train")
+        noise = self.noise(batch, purpose="noise", epoch=batch.epoch)
+        losses = self.flow_loss(batch, plan, t, noise, has_plan=has_plan, split="train")
         loss = losses["loss_video"] + losses["loss_audio"]
         self.log("train/loss", loss, batch_size=len(batch))
         self.log_branches("train", batch, losses)
@@ -287,10 +296,11 @@ class JointTraining(LightningModule):
         planned = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else None
         shuffled, has_other = self.plan_of_another(planned or truth)
         plans = {"truth": truth, "shuffled": shuffled, "none": None} | ({"planned": planned} if planned else {})
+        noise = self.noise(batch, purpose="probe", epoch=0)
         t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
         for name, plan in plans.items():
             own = name == ("planned" if "planned" in plans else "truth")
-            losses = self.flow_loss(batch, plan, t, purpose="probe", epoch=0, split="val" if own else None)
+            losses = self.flow_loss(batch, plan, t, noise, split="val" if own else None)
             weight = len(batch) if has_other or name != "shuffled" else 0
             self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=weight, sync_dist=True)
             if own:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
+from baton_lightning.flow import draws
 from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.planner import VAPlanner
@@ -92,18 +93,25 @@ def test_the_global_generator_is_left_alone(module):
 def test_a_plan_dropped_from_every_clip_is_no_plan(module):
     batch = clips(3)
     plan, t = module.plan.truth(batch), torch.full((3,), 0.5)
-    none = module.flow_loss(batch, None, t, purpose="x", epoch=0)
-    dropped = module.flow_loss(batch, plan, t, purpose="x", epoch=0, has_plan=torch.zeros(3, dtype=torch.bool))
-    planned = module.flow_loss(batch, plan, t, purpose="x", epoch=0)
+    none = module.flow_loss(batch, None, t, module.noise(batch, purpose="x", epoch=0))
+    dropped = module.flow_loss(batch, plan, t, module.noise(batch, purpose="x", epoch=0), has_plan=torch.zeros(3, dtype=torch.bool))
+    planned = module.flow_loss(batch, plan, t, module.noise(batch, purpose="x", epoch=0))
     torch.testing.assert_close(none["loss_video"], dropped["loss_video"])
     assert not torch.allclose(none["loss_video"], planned["loss_video"])
+
+
+def test_the_curves_of_a_validation_share_one_draw_of_noise(module, monkeypatch):
+    drawn, draw = [], draws.draw_normal
+    monkeypatch.setattr(draws, "draw_normal", lambda *a, **k: drawn.append(k["purpose"]) or draw(*a, **k))
+    module.validation_step(clips(2), 0)
+    assert drawn == ["probe.video", "probe.audio"]
 
 
 def test_an_absent_modality_costs_nothing(module):
     batch = replace(clips(2), has_audio=torch.tensor([True, False]))
     louder = replace(batch, audio_latents=batch.audio_latents * torch.tensor([1.0, 100.0])[:, None, None])
     t = torch.full((2,), 0.5)
-    losses = [module.flow_loss(b, None, t, purpose="x", epoch=0)["loss_audio"] for b in (batch, replace(louder))]
+    losses = [module.flow_loss(b, None, t, module.noise(b, purpose="x", epoch=0))["loss_audio"] for b in (batch, replace(louder))]
     torch.testing.assert_close(*losses)
 
 
@@ -111,7 +119,7 @@ def test_nothing_of_an_absent_modality_reaches_the_other(module):
     batch = replace(clips(2), has_video=torch.tensor([True, False]))
     louder = replace(batch, video_latents=batch.video_latents * torch.tensor([1.0, 100.0])[:, None, None, None, None])
     t = torch.full((2,), 0.5)
-    losses = [module.flow_loss(b, None, t, purpose="x", epoch=0) for b in (batch, louder)]
+    losses = [module.flow_loss(b, None, t, module.noise(b, purpose="x", epoch=0)) for b in (batch, louder)]
     torch.testing.assert_close(*losses)
 
 
