@@ -15,12 +15,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
-from safetensors.torch import save_file
 from torch import Tensor
 
 from baton_lightning.batch import Batch
 from baton_lightning.shards.format import STATISTICS, VERSION, Shard, SplitIndex, cache_record, cache_suffix, read_root, write_json
-from baton_lightning.shards.moments import Moments, moments_of, read_moments, write_moments
+from baton_lightning.shards.moments import Moments, moments_of, read_moments, save_statistics, write_moments
 from baton_lightning.shards.writer import write_shard
 
 FEATURES = "features"
@@ -108,7 +107,8 @@ def finish(root: Path, module: Any, train_split: str) -> None:
             return
         if of_features:
             aside = root / f".{STATISTICS}.{socket.gethostname()}.{os.getpid()}.part"
-            save_file(feature_statistics(splits[train_split if train_split in splits else next(iter(splits))]), aside)
+            split = splits[train_split if train_split in splits else next(iter(splits))]
+            save_statistics(aside, feature_moments(split), {**module.perceivers, "clips": split.digest, "num_clips": split.num_clips})
             aside.replace(root / STATISTICS)
         write_json(file, record)
         print(done, flush=True)
@@ -129,8 +129,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def feature_statistics(index: SplitIndex) -> dict[str, Tensor]:
-    """Mean and standard deviation of every feature channel over a split: the sum of its shards' moments.
+def feature_moments(index: SplitIndex) -> dict[str, Moments]:
+    """Moments of the features of a split, by modality: the sum of its shards'.
 
     A shard without them, because they were lost or an older version wrote it, is read, and its moments are written.
     """
@@ -148,7 +148,4 @@ def feature_statistics(index: SplitIndex) -> dict[str, Tensor]:
             sums.setdefault(name, Moments()).include(more)
     if unknown:
         print(f"{unknown} shards of {index.folder}/ had no moments beside their features; these were read once more", flush=True)
-    made = {}
-    for name, total in sums.items():
-        made |= {f"{name}_mean": total.mean.float(), f"{name}_std": total.std.float()}
-    return made
+    return sums

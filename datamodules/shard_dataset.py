@@ -27,6 +27,7 @@ from datamodules.order import Buckets, Slot
 MEDIA = "media"
 KINDS = (*CACHES, PLANS)
 ENCODE = "python -m baton_lightning predict -c experiments/encode.yaml"
+ESTIMATE = "python -m baton_lightning predict -c experiments/statistics.yaml"
 PLAN = "python -m baton_lightning predict -c experiments/plans.yaml"
 UNREADABLE = (ValueError, KeyError, TypeError, OSError, SafetensorError)
 """What reading a damaged clip raises; DamagedMember and MediaError are ValueErrors."""

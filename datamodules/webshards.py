@@ -21,14 +21,16 @@ from baton_lightning.shards.format import (
     PLAN_CACHE,
     PLANS,
     STATISTICS,
+    SplitIndex,
     cache_record,
     read_root,
     tensor_differences,
 )
+from baton_lightning.shards.moments import told_with
 from datamodules.array_task import array_task
 from datamodules.loader import Loader
 from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
-from datamodules.shard_dataset import ENCODE, KINDS, MEDIA, ShardDataset, maker
+from datamodules.shard_dataset import ENCODE, ESTIMATE, KINDS, MEDIA, ShardDataset, maker
 
 
 class WebShards(LightningDataModule):
@@ -165,11 +167,23 @@ class WebShards(LightningDataModule):
 
     def predict_dataloader(self) -> list[Loader]:
         """A loader for each split. A rank takes whole shards, and of those the ones that the module's networks have not yet cached."""
+        if (count := getattr(self._module(), "num_clips", None)) is not None:
+            return [self._sample(self.encode_datasets[self.splits["train"]], count)]
         made = getattr(self._module(), "recipe", ""), getattr(self._module(), "kinds", CACHES)
         shards = [(split, n) for split, d in self.encode_datasets.items() for n in range(len(d.index.shards))]
         mine = [shards[i] for i in self.task.share(len(shards), **self._ranks())]
         due = {s: [n for split, n in mine if split == s and not d.is_cached(n, *made)] for s, d in self.encode_datasets.items()}
         return [self._by_shard(self.encode_datasets[split], numbers) for split, numbers in due.items() if numbers]
+
+    def _sample(self, dataset: ShardDataset, count: int) -> Loader:
+        """This rank's share of clips that lie evenly over a split, in batches of one bucket."""
+        total, ranks = len(dataset), self._ranks()
+        sample = {i * total // count for i in range(count)} if count < total else set(range(total))
+        batches = []
+        for clips in dataset.buckets.values():
+            mine = [(0, position, position) for position in clips if position in sample][ranks["rank"] :: ranks["world_size"]]
+            batches += [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
+        return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     def _by_shard(self, dataset: ShardDataset, numbers: list[int]) -> Loader:
         batches = [batch for number in numbers for batch in dataset.batches_of_shard(number, self.batch_size)]
@@ -239,15 +253,22 @@ class WebShards(LightningDataModule):
         self.restored, self.iterating = dict(state_dict), None
 
     # ---- cache
-    def feature_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def feature_statistics(self, online: Any = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation [C] of the training split's features, by modality; 0 and 1 for one that no clip has.
 
+        Args:
+            online: What makes features of each batch, and knows whether statistics are of them; ``None`` where they are cached.
+
         Raises:
-            ValueError: If the features were never cached.
+            ValueError: If there are no statistics of these features and clips.
         """
-        path = self.root / STATISTICS
+        path, make = self.root / STATISTICS, ENCODE if online is None else ESTIMATE
         if not path.exists():
-            raise ValueError(f"data: {path} does not exist; cache the features with `{ENCODE}`")
+            raise ValueError(f"data: {path} does not exist; {'cache the features' if online is None else 'make it'} with `{make}`")
+        if online is not None:
+            online.require_statistics(told := told_with(path))
+            if told["clips"] != SplitIndex.read(self.root / self.splits["train"]).digest:
+                raise ValueError(f"data: {path} is of other clips than {self.root / self.splits['train']}/ holds now; repeat `{make}`")
         values = load_file(path)
         widths = {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}
         return {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,6 +109,24 @@ def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] 
     except (OSError, SafetensorError):
         return None
     return {name: Moments(int(sums[0, 0]), sums[1], sums[2]) for name, sums in stacked.items()}
+
+
+def save_statistics(file: Path, sums: Mapping[str, Moments], told: Mapping[str, Any]) -> None:
+    """Writes mean and standard deviation of each modality's features, and what is to be told with them."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{name}_{which}": value.float() for name, total in sums.items() for which, value in (("mean", total.mean), ("std", total.std))
+    }
+    save_file(tensors, file, metadata={"told": json.dumps(told, sort_keys=True)})
+
+
+def told_with(file: Path) -> dict[str, Any]:
+    """What :func:`save_statistics` was to tell; empty for a file of before."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as statistics:
+        return json.loads((statistics.metadata() or {}).get("told", "{}"))
 
 
 def absurdities(kind: str, name: str, moments: Moments) -> list[str]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.freeze import own_precision
+from baton_lightning.frozen.identity import describe
 from baton_lightning.shards.format import CACHES
+from baton_lightning.stages.features import PERCEIVERS, perceive, require_shape
 
-PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 NETWORKS = ("video_codec", "audio_codec", "video_perceiver", "audio_perceiver", "text_encoder")
 
 
@@ -77,13 +78,12 @@ class Encode(LightningModule):
         """What the cache's record tells besides the recipe."""
         return {"clip": self.clip.to_dict(), "networks": self.networks}
 
-    # ---- tensors
     @property
-    def keyframes(self) -> list[int]:
-        """Frames nearest to the keyframes' times, the earlier one of two."""
-        last = self.clip.num_frames - 1
-        return [min(range(last + 1), key=lambda i: abs(i / self.clip.fps - t)) for t in self.clip.keyframe_times]
+    def perceivers(self) -> dict[str, Any]:
+        """What is told with statistics of the features."""
+        return {"clip": self.clip.to_dict()} | {name: self.networks[name]["sha256"] for name in PERCEIVERS}
 
+    # ---- tensors
     @torch.no_grad()
     @own_precision()
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Sequence[Tensor]]]:
@@ -101,17 +101,13 @@ class Encode(LightningModule):
         clip = self.clip
         context = self.text_encoder.context(batch.video_prompts, batch.audio_prompts)
         latents: dict[str, Tensor] = {}
-        features: dict[str, Tensor] = {}
+        features = perceive(clip, self.video_perceiver, self.audio_perceiver, batch)
         if batch.frames is not None:
             latents["video"] = self.video_codec.encode(batch.frames)
-            features["video"] = self.video_perceiver(batch.frames[:, self.keyframes]).flatten(1, 3)
-            self._require("video_codec", latents["video"], (clip.video_channels, *clip.latent_grid))
-            self._require("video_perceiver", features["video"], (clip.num_video_planned, clip.video_plan_width))
+            require_shape("video_codec", latents["video"], (clip.video_channels, *clip.latent_grid))
         if batch.waveform is not None:
             latents["audio"] = self.audio_codec.encode(batch.waveform)
-            features["audio"] = self.audio_perceiver(batch.waveform, clip.sample_rate)
-            self._require("audio_codec", latents["audio"], (clip.num_audio_latents, clip.audio_channels))
-            self._require("audio_perceiver", features["audio"], (clip.num_audio_planned, clip.audio_plan_width))
+            require_shape("audio_codec", latents["audio"], (clip.num_audio_latents, clip.audio_channels))
         rows = max(len(row) for row in context)
         if context[0].shape[1] != clip.text_width or rows > clip.text_tokens:
             raise ValueError(
@@ -120,29 +116,3 @@ class Encode(LightningModule):
             )
         kinds: dict[str, dict[str, Sequence[Tensor]]] = {"latents": latents, "features": features, "text": {"context": context}}
         return {k: {name: [t.to(self.cache_dtype) for t in tensors] for name, tensors in named.items()} for k, named in kinds.items()}
-
-    def _require(self, network: str, got: Tensor, shape: tuple[int, ...]) -> None:
-        if tuple(got.shape[1:]) != shape:
-            raise ValueError(
-                f"encode: {network} must give {list(shape)} a clip (the clip section), got {list(got.shape[1:])}; "
-                "change the network or the clip section"
-            )
-
-
-def describe(network: nn.Module) -> dict[str, Any]:
-    """What decides a network's output: class, plain attributes of all parts, types of the parameters, and a digest of these, weights and
-    buffers."""
-    settings: dict[str, Any] = {}
-    for path, module in network.named_modules():
-        own = [c for c in type(module).__mro__ if issubclass(c, nn.Module) and c is not nn.Module]
-        for name, value in {k: v for level in (*map(vars, reversed(own)), vars(module)) for k, v in level.items()}.items():
-            if name != "training" and not name.startswith("_") and isinstance(value, PLAIN):
-                settings[f"{path}.{name}".lstrip(".")] = repr(value)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    shown = {name: value for name, value in settings.items() if "." not in name}
-    dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in network.parameters()})
-    name = f"{type(network).__module__}.{type(network).__qualname__}"
-    return {"class": name, "settings": shown, "dtypes": dtypes, "sha256": digest.hexdigest()}

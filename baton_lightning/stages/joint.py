@@ -158,7 +158,7 @@ class JointTraining(LightningModule):
 
     def on_fit_start(self) -> None:
         if isinstance(self.plan, GroundTruthPlan):
-            statistics = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
+            statistics = self.trainer.datamodule.feature_statistics(self.plan.online)  # type: ignore[attr-defined]
             self.plan.video_norm.fit(*statistics["video"])
             self.plan.audio_norm.fit(*statistics["audio"])
         if "dit" in self.parents and self.dit.plan_attention is not None:

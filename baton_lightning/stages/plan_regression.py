@@ -23,6 +23,7 @@ from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.sharding import built_whole
+from baton_lightning.stages.features import OnlineFeatures, features_of
 from baton_lightning.stages.plan_space import DRIFT
 
 
@@ -59,6 +60,7 @@ class PlanRegression(LightningModule):
         optimizer: Factory of the optimiser over parameter groups.
         scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
         rates: Name of a part -> factor on the learning rate, e.g. ``{planner.language.llm: 0.1}``; the longest name that matches wins.
+        features: Factory of what makes features of each batch's media; ``None`` reads cached ones.
         parents: Role -> parent run. ``planner`` starts from the planner of an earlier run.
         seed: Seed of the run. Nothing is drawn here; it is part of every stage's interface.
     """
@@ -75,12 +77,14 @@ class PlanRegression(LightningModule):
         optimizer: Callable[[Iterable], Optimizer] = torch.optim.AdamW,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         rates: dict[str, float] | None = None,
+        features: Callable[[ClipSpec], OnlineFeatures] | None = None,
         parents: dict[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.clip, self.seed, self.parents, self.rates = clip, seed, parents or {}, rates or {}
         self.make_planner, self.make_optimizer, self.make_scheduler = planner, optimizer, scheduler
+        self.online = None if features is None else features(clip)
         if unknown := sorted(self.parents.keys() - {"planner"}):
             raise ValueError(f"model.init_args.parents: unknown role {unknown}; this stage knows ['planner']")
         if self.needs_parent and not self.parents:
@@ -112,7 +116,7 @@ class PlanRegression(LightningModule):
 
     def on_fit_start(self) -> None:
         """Fits the feature space to the training set, or checks that the parent's still holds."""
-        statistics = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
+        statistics = self.trainer.datamodule.feature_statistics(self.online)  # type: ignore[attr-defined]
         for name, norm in (("video", self.planner.video_norm), ("audio", self.planner.audio_norm)):
             if not norm.fitted:
                 norm.fit(*statistics[name])
@@ -141,9 +145,7 @@ class PlanRegression(LightningModule):
         Raises:
             ValueError: If the batch carries no features.
         """
-        if batch.video_features is None or batch.audio_features is None:
-            raise ValueError("planner stages regress on cached features, the batch has none; add `features` to data.init_args.fields")
-        return self.planner.standardise(batch.video_features, batch.audio_features)
+        return self.planner.standardise(*features_of(batch, self.online))
 
     def forward(self, batch: Batch) -> Plan:
         return self.planner(batch.video_prompts, batch.audio_prompts)

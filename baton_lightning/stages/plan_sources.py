@@ -21,6 +21,7 @@ from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.saving import gathered
+from baton_lightning.stages.features import OnlineFeatures, features_of
 
 
 class PlanSource(Protocol):
@@ -36,13 +37,15 @@ class GroundTruthPlan(nn.Module):
 
     Args:
         clip: Geometry of the clip.
+        features: Factory of what makes features of each batch's media; ``None`` reads cached ones.
     """
 
     parent_role: str | None = None
 
-    def __init__(self, clip: ClipSpec) -> None:
+    def __init__(self, clip: ClipSpec, features: Callable[[ClipSpec], OnlineFeatures] | None = None) -> None:
         super().__init__()
         self.clip = clip
+        self.online = None if features is None else features(clip)
         self.video_norm = FeatureNorm(clip.video_plan_width)
         self.audio_norm = FeatureNorm(clip.audio_plan_width)
 
@@ -52,7 +55,7 @@ class GroundTruthPlan(nn.Module):
         Raises:
             ValueError: If the batch carries no features.
         """
-        video, audio = features_of(batch)
+        video, audio = features_of(batch, self.online)
         return present_of(batch, timed_plan(self.clip, self.video_norm(video), self.audio_norm(audio)))
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
@@ -133,17 +136,6 @@ def plan_each(planner: VAPlanner, batch: Batch) -> Plan:
         rounds = max(gathered(count))  # shards are collected in every forward, so all ranks need equally many
     plans = [planner(batch.video_prompts[i : i + 1], batch.audio_prompts[i : i + 1]) for i in (min(n, count - 1) for n in range(rounds))]
     return replace(plans[0], video=torch.cat([p.video for p in plans[:count]]), audio=torch.cat([p.audio for p in plans[:count]]))
-
-
-def features_of(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Video and audio features of a batch.
-
-    Raises:
-        ValueError: If it carries none.
-    """
-    if batch.video_features is None or batch.audio_features is None:
-        raise ValueError("a ground-truth plan needs cached features, the batch has none; add `features` to data.init_args.fields")
-    return batch.video_features, batch.audio_features
 
 
 def present_of(batch: Batch, plan: Plan) -> Plan:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen.identity import describe
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import manifest
 from baton_lightning.shards.format import PLANS
 from baton_lightning.stages.cached_plan import outline, planner_of
-from baton_lightning.stages.encode import describe
 from baton_lightning.stages.plan_sources import plan_each
 
 

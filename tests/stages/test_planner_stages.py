@@ -45,7 +45,7 @@ class Clips(LightningDataModule):
         self.audio = torch.randn(8, CLIP.num_audio_planned, 5, generator=generator)
         self.features = features
 
-    def feature_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def feature_statistics(self, online: object = None) -> dict[str, tuple[Tensor, Tensor]]:
         return {n: (x.mean((0, 1)), x.std((0, 1))) for n, x in (("video", self.video), ("audio", self.audio))}
 
     def batch(self, rows: list[int]) -> Batch:

@@ -1,0 +1,139 @@
+"""Where a stage takes perceptual features from: the cache, or the frozen perceivers, run on the media of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baton_lightning.batch import Batch
+from baton_lightning.clip import ClipSpec
+from baton_lightning.frozen.freeze import own_precision
+from baton_lightning.frozen.identity import describe
+from baton_lightning.shards.format import tensor_differences
+
+PERCEIVERS = ("video_perceiver", "audio_perceiver")
+
+
+def keyframes(clip: ClipSpec) -> list[int]:
+    """Frames nearest to the keyframes' times, the earlier one of two."""
+    last = clip.num_frames - 1
+    return [min(range(last + 1), key=lambda i: abs(i / clip.fps - t)) for t in clip.keyframe_times]
+
+
+def perceive(clip: ClipSpec, video: nn.Module, audio: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Raw features of the modalities that a batch has: ``video`` [B, K_v, C_v] of its keyframes, ``audio`` [B, K_a, C_a] of its sound.
+
+    Args:
+        clip: Geometry of the clips.
+        video: Perceiver of pictures.
+        audio: Perceiver of sound.
+        batch: Clips with media.
+
+    Raises:
+        ValueError: If a perceiver gives other counts or widths than the clip section says.
+    """
+    features: dict[str, Tensor] = {}
+    if batch.frames is not None:
+        features["video"] = video(batch.frames[:, keyframes(clip)]).flatten(1, 3)
+        require_shape("video_perceiver", features["video"], (clip.num_video_planned, clip.video_plan_width))
+    if batch.waveform is not None:
+        features["audio"] = audio(batch.waveform, clip.sample_rate)
+        require_shape("audio_perceiver", features["audio"], (clip.num_audio_planned, clip.audio_plan_width))
+    return features
+
+
+def require_shape(network: str, got: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuses what a network gives, if the clip section says otherwise.
+
+    Raises:
+        ValueError: If a clip's tensor is not of this shape.
+    """
+    if tuple(got.shape[1:]) != shape:
+        raise ValueError(
+            f"encode: {network} must give {list(shape)} a clip (the clip section), got {list(got.shape[1:])}; "
+            "change the network or the clip section"
+        )
+
+
+class OnlineFeatures:
+    """Features made where they are used, by the frozen perceivers: the other way than a cache of them, 50 MB a clip at the paper's size.
+
+    The perceivers are no part of the module that uses them, so they are in no checkpoint, no weights file and no optimiser. Each computes
+    in the type of its own weights. Clips must come with ``media``; statistics of the features come from a cache, or from
+    :class:`~baton_lightning.stages.statistics.FeatureStatistics`.
+
+    Args:
+        clip: Geometry of the clips.
+        video_perceiver: Factory of the perceiver of keyframes.
+        audio_perceiver: Factory of the perceiver of sound.
+    """
+
+    def __init__(self, clip: ClipSpec, video_perceiver: Callable[[], nn.Module], audio_perceiver: Callable[[], nn.Module]) -> None:
+        self.clip = clip
+        self.makers = (video_perceiver, audio_perceiver)
+
+    @cached_property
+    def networks(self) -> dict[str, nn.Module]:
+        """The perceivers, made when first asked for."""
+        return {name: make().requires_grad_(False).eval() for name, make in zip(PERCEIVERS, self.makers, strict=True)}
+
+    @torch.no_grad()
+    @own_precision()
+    def fill(self, batch: Batch) -> None:
+        """Gives a batch its features, in place, so that whoever looks at it later sees them too; zeros for what it lacks.
+
+        Raises:
+            ValueError: If the batch has no media.
+        """
+        if batch.frames is None and batch.waveform is None:
+            raise ValueError("features online need frames and waveform, the batch has none; add `media` to data.init_args.fields")
+        device, clip = batch.index.device, self.clip
+        video, audio = (self.networks[name].to(device) for name in PERCEIVERS)
+        made = perceive(clip, video, audio, batch)
+        absent = {"video": (clip.num_video_planned, clip.video_plan_width), "audio": (clip.num_audio_planned, clip.audio_plan_width)}
+        for name, shape in absent.items():
+            features = made.get(name)
+            setattr(batch, f"{name}_features", torch.zeros(len(batch), *shape, device=device) if features is None else features.float())
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What is told with statistics of these features: geometry, and digests of the perceivers."""
+        return {"clip": self.clip.to_dict()} | {name: describe(network)["sha256"] for name, network in self.networks.items()}
+
+    def require_statistics(self, known: dict[str, Any]) -> None:
+        """Refuses statistics of other features.
+
+        Args:
+            known: What is told with them.
+
+        Raises:
+            ValueError: If they are of other perceivers or of another geometry, or nothing is told.
+        """
+        differs = [name for name in PERCEIVERS if known.get(name) != self.made_by[name]]
+        differs += tensor_differences(self.clip, known.get("clip", {})) if not differs else []
+        if differs:
+            raise ValueError(
+                f"the statistics of features beside the data must be of this run's perceivers and geometry, but differ in {differs[0]}; "
+                "make them with `python -m baton_lightning predict -c experiments/statistics.yaml`"
+            )
+
+
+def features_of(batch: Batch, online: OnlineFeatures | None = None) -> tuple[Tensor, Tensor]:
+    """Video and audio features of a batch.
+
+    Args:
+        batch: Clips with features, or with media for ``online``.
+        online: What makes features that are not there.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if batch.video_features is None and online is not None:
+        online.fill(batch)
+    if batch.video_features is None or batch.audio_features is None:
+        raise ValueError("this stage reads cached features, the batch has none; add `features` to data.init_args.fields")
+    return batch.video_features, batch.audio_features
