@@ -43,7 +43,7 @@ class WebShards(LightningDataModule):
     Args:
         clip: Geometry of the clips.
         root: Folder of the data set.
-        batch_size: Clips of a step, over all ranks together.
+        batch_size: Clips of a batch, over all ranks together; a step has ``trainer.accumulate_grad_batches`` of them.
         fields: What a batch holds: ``latents``, ``features``, ``text`` and ``plans`` of the cache, ``media`` for frames and waveform.
         buckets: Kinds of clips that are read, of ``av`` (picture and sound), ``video`` and ``audio`` (either alone); a batch holds one,
             and kinds take turns as often as the split has clips of them.

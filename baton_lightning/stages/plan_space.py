@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -24,16 +25,27 @@ def of_run(run: Path) -> dict[str, dict[str, Tensor]]:
     """Mean and standard deviation, by modality, of the plans that a run's transformer was trained on: its own, or its planner's.
 
     Returns:
-        Nothing for a transformer that never saw a plan, and where the planner's run is gone.
+        Nothing for a transformer that never saw a plan, and, with a warning, where the planner's run is gone.
     """
+    if own := held(run, "plan"):
+        return own
     known = manifest.read(run) if (run / manifest.NAME).exists() else {}
-    planner = known.get("parents", {}).get("planner", {}).get("run")
-    for folder, component in ((run, "plan"), (planner and Path(planner), "planner")):
-        if folder and stored.files(folder):
-            found = {name: stored.read(folder, f"{component}.{name}_norm") for name in ("video", "audio")}
-            if all(found.values()):
-                return found
+    if (planner := known.get("parents", {}).get("planner")) is None:
+        return {}
+    was = Path(planner["run"])
+    for place in (was, run.parent / was.name):
+        if (place / manifest.NAME).exists() and manifest.read(place)["weights_sha256"] == planner["weights_sha256"]:
+            return held(place, "planner")
+    warnings.warn(
+        f"{run}/ was trained along the plans of {was}/, which is gone; whether this run's lie in their space is unknown", stacklevel=2
+    )
     return {}
+
+
+def held(folder: Path, component: str) -> dict[str, dict[str, Tensor]]:
+    """Statistics among the weights of a run; nothing if it has none."""
+    found = {name: stored.read(folder, f"{component}.{name}_norm") for name in ("video", "audio")} if stored.files(folder) else {}
+    return found if all(found.values()) else {}
 
 
 def drift(source: nn.Module, run: Path) -> dict[str, float]:

@@ -225,12 +225,15 @@ def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_p
         if parent == "adapted":
             return finished(tmp_path / name, space("plan", shift))
         planner = finished(tmp_path / f"{name}-planner", space("planner", shift))
-        return finished(tmp_path / name, {"dit.x": torch.zeros(1)}, parents={"planner": {"run": str(planner)}})
+        return finished(tmp_path / name, {"dit.x": torch.zeros(1)}, parents={"planner": {"run": str(planner), "weights_sha256": ""}})
 
     assert drift(module.plan, run("near", 0.05)) == pytest.approx({"video": 0.05, "audio": 0.0})
     with pytest.raises(ValueError, match=r"far/ must have .* lie video 0.30 and audio 0.00 standard deviations apart, more than 0.1"):
         drift(module.plan, run("far", 0.3))
     assert drift(module.plan, finished(tmp_path / "ovi", {"dit.x": torch.zeros(1)})) == {}
+    lost = finished(tmp_path / "lost", {"dit.x": torch.zeros(1)}, parents={"planner": {"run": "gone", "weights_sha256": ""}})
+    with pytest.warns(UserWarning, match="lost/ was trained along the plans of gone/, which is gone"):
+        assert drift(module.plan, lost) == {}
 
 
 def test_codecs_are_asked_for_by_name(module):
