@@ -15,8 +15,13 @@ from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
 
 SECTIONS = ("seed_everything", "clip", "run", "model", "data")
 TRAINER = {
-    "accelerator": "auto", "devices": 1, "strategy": "auto", "logger": False, "callbacks": None, "enable_checkpointing": False,
-}  # fmt: skip
+    "accelerator": "auto",
+    "devices": 1,
+    "strategy": "auto",
+    "logger": False,
+    "callbacks": None,
+    "enable_checkpointing": False,
+}
 """Nothing of how a run was trained matters to whoever uses it: strategy, devices, loggers and callbacks stay behind."""
 OTHERS = ("planner",)
 """Roles of parents whose weights are not among the run's own."""

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.flow import draws
+from baton_lightning.flow.sampler import EulerSampler, UniPCSampler
 from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.planner import VAPlanner
@@ -239,6 +240,17 @@ def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_p
 def test_codecs_are_asked_for_by_name(module):
     with pytest.raises(ValueError, match=r"model.init_args.video_codec"):
         module.decode(*module.sample(clips(1), None))
+
+
+def test_nothing_of_sampling_stays_on_the_cpu_when_batch_and_networks_are_elsewhere(module):
+    batch = clips(2)
+    module.sampler.steps, module.guidance.video_scale, module.guidance.plan_scale = 2, 2.0, 2.0
+    module.dit.to("meta")
+    module.plan.to("meta")
+    elsewhere = replace(batch.to("meta"), index=batch.index)  # draws are made on the CPU, by index
+    for sampler in (EulerSampler(2), UniPCSampler(3)):
+        module.sampler = sampler
+        assert [latents.device.type for latents in module.sample_own(elsewhere)] == ["meta", "meta"]
 
 
 def test_borrowed_networks_are_on_a_device_only_while_they_are_used(module):
