@@ -21,13 +21,14 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
-from baton_lightning.runs import checkpoint_weights, checkpoints, manifest, saving, sharding
+from baton_lightning.runs import checkpoint_weights, checkpoints, construction, manifest, parents, saving, sharding
 from baton_lightning.runs.claim import claim
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
@@ -55,11 +56,13 @@ class RunSpec:
         root: Folder of all runs.
         experiment: Name shared by the stages of one chain.
         stage: Name of this run within the experiment.
+        checkpoint_every: Optimiser steps between checkpoints.
     """
 
     root: str = "runs"
     experiment: str = "demo"
     stage: str = "stage"
+    checkpoint_every: int = 100
 
     @property
     def folder(self) -> Path:
@@ -184,6 +187,13 @@ class BatonCLI(LightningCLI):
         self.read_safely(chosen)
         if isinstance(self.trainer.val_check_interval, int):  # counts optimiser steps here, batches in Lightning
             self.trainer.val_check_interval *= self.trainer.accumulate_grad_batches
+        own = getattr(self.model, "parents", {})
+        self.parents = parents.record(folder, own, afresh=chosen is None, write=self.trainer.is_global_zero)
+        if chosen:
+            self.model.begun_with = self.parents
+            self.trainer.callbacks.append(construction.Loaded())
+        if hasattr(self.model, "keep_beside") and self.trainer.is_global_zero:  # before its parent or the hub can be gone
+            self.trainer.callbacks.append(LambdaCallback(on_fit_start=lambda *_: self.model.keep_beside(folder)))
         self.whole_weights = sharding.WholeWeights() if sharding.zero_stage(self.trainer.strategy) else None
         if self.whole_weights is not None:
             self.trainer.callbacks.append(self.whole_weights)
@@ -206,7 +216,10 @@ class BatonCLI(LightningCLI):
         """Checkpoints are read without running code in them, and held against their manifests, if they have one, before that."""
         if isinstance(self.trainer.strategy.checkpoint_io, TorchCheckpointIO):
             self.trainer.strategy.checkpoint_io = saving.PlainFile()
-        if checkpoint and checkpoints.manifest_of(path := Path(checkpoint).resolve()).exists():
+        if checkpoint is None:
+            return
+        path = self.model.goes_on_from = Path(checkpoint).resolve()
+        if checkpoints.manifest_of(path).exists():
             self.trainer.callbacks.append(saving.Verified(path))
 
     def after_fit(self) -> None:
@@ -234,13 +247,11 @@ class BatonCLI(LightningCLI):
                 f"{folder}/ is trained, but {part} could not be written ({error}); {GOES_ON['fit']} once there is room"
             ) from error
         part.replace(folder / manifest.WEIGHTS)
-        if hasattr(self.model, "keep_beside"):
-            self.model.keep_beside(folder)
         data = self.datamodule
         described = manifest.describe(
             stage=type(self.model).__name__,
             clip=self.config_init.fit.clip,
-            parents=getattr(self.model, "parents", {}),
+            parents=self.parents,
             config=self.plain_config(),
             data=data.manifest_digest() if hasattr(data, "manifest_digest") else None,
             seed=self.chosen.seed_everything,

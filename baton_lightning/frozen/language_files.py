@@ -22,6 +22,11 @@ def keep(llm: TextLLM, run: Path) -> None:
     llm.tokenizer.save_pretrained(run / LANGUAGE)
 
 
+def kept(run: str | Path | None) -> bool:
+    """Whether a run folder holds them."""
+    return run is not None and (Path(run) / LANGUAGE).is_dir()
+
+
 @contextmanager
 def of_run(run: str | Path | None) -> Iterator[None]:
     """Language models that are made inside are those of a run whose weights they are then given.
@@ -31,8 +36,7 @@ def of_run(run: str | Path | None) -> Iterator[None]:
     Args:
         run: Folder of a run, of an export, or ``None`` where there is no parent.
     """
-    kept = None if run is None else Path(run) / LANGUAGE
-    token = _current.set(kept if kept is not None and kept.is_dir() else None)
+    token = _current.set(Path(run) / LANGUAGE if run is not None and kept(run) else None)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from baton_lightning.deferred import at_once, deferring, weights_are_given
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer, weights_of
 from baton_lightning.frozen.freeze import Dtype, seeded
@@ -171,10 +172,14 @@ class PretrainedLLM(TextLLM):
         if (kept := language_files.current()) is not None:
             model = unfilled(str(kept), dtype=getattr(torch, dtype))
             tokenizer = pretrained_tokenizer(str(kept), num_embeddings=model.config.vocab_size, licence=licence)
-        elif torch.get_default_device().type == "meta":
+        elif torch.get_default_device().type == "meta" and not deferring():
             tokenizer, model = None, AutoModel.from_config(architecture(name_or_path), dtype=getattr(torch, dtype))
         else:
-            model = pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
+            if weights_are_given():
+                model = unfilled(name_or_path, dtype=getattr(torch, dtype))
+            else:
+                with at_once():
+                    model = pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
             tokenizer = pretrained_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         if lora_rank is not None:
             _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)

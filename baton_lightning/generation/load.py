@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
 from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
+from baton_lightning.runs.construction import leaves_frozen_out
 
 SECTIONS = ("seed_everything", "clip", "run", "model", "data")
 TRAINER = {
@@ -25,6 +26,8 @@ TRAINER = {
 """Nothing of how a run was trained matters to whoever uses it: strategy, devices, loggers and callbacks stay behind."""
 OTHERS = ("planner",)
 """Roles of parents whose weights are not among the run's own."""
+ALL = (*OTHERS, "dit")
+"""Those of a checkpoint without frozen parameters."""
 
 
 def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = None) -> tuple[LightningModule, LightningDataModule, str]:
@@ -49,7 +52,7 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
     module, _, name = config["model"]["class_path"].rpartition(".")
     if not hasattr(getattr(import_module(module), name), "sample"):
         raise ValueError(f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3")
-    config = moved(config, run, described, data)
+    config = moved(config, run, described, data, OTHERS if checkpoint is None or not leaves_frozen_out(checkpoint) else ALL)
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         import yaml
 
@@ -87,12 +90,12 @@ def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:
     return {"config": yaml.safe_load(saved.read_text())}
 
 
-def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None) -> dict[str, Any]:
+def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None, roles: tuple[str, ...]) -> dict[str, Any]:
     """A run's configuration whose paths lead to where things are now, and whose parents are only those whose weights it lacks."""
     starts = bases(run, config, described.get("directory"))
     digests = {role: parent["weights_sha256"] for role, parent in described.get("parents", {}).items()}
     own = config["model"]["init_args"].get("parents") or {}
-    parents = {role: str(parent_of(run, config, role, starts, digests.get(role))) for role in own if role in OTHERS}
+    parents = {role: str(parent_of(run, config, role, starts, digests.get(role))) for role in own if role in roles}
     if data is not None:
         config = with_data(config, str(config["data"]["init_args"]["root"]), str(data.absolute()))
     config = config | {part: located(config[part], starts) for part in ("model", "data")}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from baton_lightning.runs import checkpoints, manifest, saving
+from baton_lightning.runs.construction import leaves_frozen_out
 
 AVERAGE = "average"
 """Name of a weight's moving average in the optimiser's state, as the callback `EMA` keeps it."""
@@ -28,6 +29,8 @@ def fill(model: LightningModule, weights: dict[str, Tensor], where: str) -> None
         ValueError: If they are not exactly those of the module.
     """
     left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)
+    if leaves_frozen_out(Path(where)):  # these the module has from its parents
+        left_out += tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     missing, unexpected = model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(left_out)}, strict=False)
     missing = [key for key in missing if not key.startswith(left_out)]
     if missing or unexpected:

@@ -53,7 +53,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def commit(checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, ranks: int) -> None:
+def commit(checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, ranks: int, frozen: bool = True) -> None:
     """Makes what was written aside the checkpoint, in place of one of that name.
 
     Args:
@@ -61,9 +61,10 @@ def commit(checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, r
         entries: All of its files, see :func:`described`.
         step: Optimiser steps made.
         ranks: Ranks that wrote it.
+        frozen: Whether it holds frozen parameters.
     """
     manifest, part = manifest_of(checkpoint), aside(manifest_of(checkpoint))
-    part.write_text(json.dumps({"step": step, "ranks": ranks, "saved": time.time(), "files": entries}, indent=1))
+    part.write_text(json.dumps({"step": step, "ranks": ranks, "saved": time.time(), "frozen": frozen, "files": entries}, indent=1))
     sync(part)
     remove(checkpoint)
     part.replace(manifest)

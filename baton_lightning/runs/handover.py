@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.runs import weights as stored
+from baton_lightning.deferred import fill
 from baton_lightning.runs.manifest import require
+from baton_lightning.runs.weights import shared_digest, stored
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,9 @@ def hand_over(
     clip: ClipSpec | None = None,
     fresh: tuple[str, ...] = (),
     dropped: tuple[str, ...] = (),
+    digest: str | None = None,
 ) -> HandOverReport:
-    """Loads the parent's weights below ``source`` into ``target``.
+    """Loads the parent's weights below ``source`` into ``target``, one tensor at a time; a deferred one when it is made.
 
     Args:
         target: Module to fill.
@@ -53,13 +56,15 @@ def hand_over(
         clip: Geometry that the parent must share.
         fresh: Prefixes of target keys that the parent may lack.
         dropped: Prefixes of parent keys that the target may lack.
+        digest: Digest that the parent's weights must have, for a run that goes on; ``None`` takes any.
 
     Raises:
         ValueError: If the parent is unfinished, changed or of another geometry, or keys, shapes or what the manifest says beyond them
             do not match; the message names them.
     """
     run = Path(run)
-    manifest = require(run, clip)
+    manifest = require(run, clip, digest=shared_digest)
+    require_same(run, manifest, digest)
     lacks = manifest.get("lacks", [])
     there, here = manifest.get("beyond_shapes", {}).get(source, {}), getattr(target, "beyond_shapes", {})
     if differs := [f"{name}: {here[name]:g} here, {there[name]:g} there" for name in here if there.get(name, here[name]) != here[name]]:
@@ -67,7 +72,7 @@ def hand_over(
             f"hand-over from {run}/ to `{source}` must be between the same network settings, also those that no tensor's shape shows: "
             f"{'; '.join(differs)}; give `{source}` the parent's"
         )
-    weights = stored.read(run, source)
+    weights = stored(run, source)
     if not weights:
         raise ValueError(
             f"hand-over: the run {run}/ must hold weights below `{source}.`, it has none; it is not the kind of parent this stage needs"
@@ -81,7 +86,27 @@ def hand_over(
         parts = [("missing in the parent", missing), ("unexpected from the parent", unexpected), ("shapes differ", shapes)]
         said = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
         raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {said}; give both stages the same network settings")
-    target.load_state_dict({k: weights[k] for k in common}, strict=False)
+    for key, tensor in own.items():
+        if key in common:
+            fill(tensor, weights[key].read)
     report = HandOverReport(run, tuple(sorted(common)), tuple(sorted(own.keys() - common)), tuple(sorted(weights.keys() - common)))
     log.info("%s", report)
     return report
+
+
+def require_same(run: Path, manifest: dict[str, Any], digest: str | None) -> None:
+    """Refuses a parent that changed while a run that began with it was not running.
+
+    Args:
+        run: The parent.
+        manifest: Its manifest.
+        digest: Digest of its weights when the run began; ``None`` takes any.
+
+    Raises:
+        ValueError: If the parent has other weights now.
+    """
+    if digest not in (None, now := manifest["weights_sha256"]):
+        raise ValueError(
+            f"{run}/ must hold the weights this run began with, {str(digest)[:12]}, it holds {now[:12]}; restore them, or begin again with "
+            "--resume never"
+        )

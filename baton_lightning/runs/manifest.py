@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,13 @@ def read(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); train the run again or restore the file") from error
 
 
-def require(run: Path, clip: ClipSpec | None = None) -> dict[str, Any]:
+def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path], str] = digest) -> dict[str, Any]:
     """The manifest of a finished run whose weights are the ones it names and whose clips are the ones expected.
 
     Args:
         run: Run folder.
         clip: Geometry that must match; ``None`` takes any.
+        digest: Digests its weights.
 
     Raises:
         ValueError: If weights were changed after the run, or the geometry differs; the message names the fields.
@@ -87,7 +89,7 @@ def describe(
     *,
     stage: str,
     clip: ClipSpec,
-    parents: dict[str, str],
+    parents: dict[str, dict[str, str]],
     config: dict[str, Any],
     data: str | None,
     seed: int | None,
@@ -100,7 +102,7 @@ def describe(
     Args:
         stage: Name of the stage's class.
         clip: Geometry of its clips.
-        parents: Role -> run folder of every parent.
+        parents: Role -> run folder and digest of every parent, as the run began from them.
         config: Resolved configuration.
         data: Digest of the data set, if known.
         seed: Seed of the run.
@@ -111,7 +113,7 @@ def describe(
     return {
         "stage": stage,
         "clip": clip.to_dict(),
-        "parents": {role: {"run": str(run), "weights_sha256": read(Path(run))["weights_sha256"]} for role, run in parents.items()},
+        "parents": parents,
         "weights_sha256": file_digest(weights),
         "data": data,
         "seed": seed,

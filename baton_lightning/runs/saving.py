@@ -146,7 +146,8 @@ class AtomicCheckpoint(ModelCheckpoint):
                     (part / LATEST).write_text(TAG)
                 entries = {name: entry for entries in all_entries for name, entry in entries.items()}
                 entries |= checkpoints.described(part, [name for name in checkpoints.files(part) if name not in entries])
-                checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size)
+                frozen = not getattr(trainer.strategy, "exclude_frozen_parameters", False)
+                checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size, frozen=frozen)
         if reason := gathered(failure.failure)[0]:
             if trainer.is_global_zero:
                 checkpoints.clear(part)

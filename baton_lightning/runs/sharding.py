@@ -1,4 +1,4 @@
-"""Sharded runs: networks are built and filled whole, trained in shards, and leave as whole weights again.
+"""Sharded runs: networks are trained in shards, and leave as whole weights again; how they come to be shards is `construction`.
 
 DeepSpeed's ZeRO keeps 1 / ranks of the optimiser states (stage 1), also of the gradients (2), also of the parameters (3).
 """
@@ -47,37 +47,6 @@ def leave_batches(trainer: Trainer) -> None:
     """Keeps Lightning from casting batches to half precision before the flow is computed."""
     if isinstance(trainer.strategy, DeepSpeedStrategy):
         trainer.strategy.precision_plugin = UnconvertedBatches(trainer.precision)
-
-
-@contextmanager
-def built_whole(module: LightningModule) -> Iterator[None]:
-    """Networks that are made inside are whole while they are made and filled, and shards afterwards, if the run uses ZeRO-3.
-
-    ZeRO-3 would empty every layer as soon as its constructor returns; whatever a parent then does to its children's weights (a zero
-    start, a hand-over) would be lost without a word. Ranks start from rank 0's weights.
-
-    Args:
-        module: The LightningModule in its ``configure_model``.
-
-    Note:
-        Each rank holds the network once in host memory while it is built.
-    """
-    strategy = getattr(module._trainer, "strategy", None)
-    if zero_stage(strategy) < 3:
-        yield
-        return
-    import deepspeed
-    from deepspeed.runtime.zero.partition_parameters import restore_init_context, shutdown_init_context
-
-    shutdown_init_context()
-    try:
-        yield
-        if (dtype := half_precision(strategy)) is not None:
-            for parameter in module.parameters():  # buffers and metrics keep their digits, as under ZeRO-1 and 2
-                parameter.data = parameter.data.to(dtype)
-        deepspeed.zero.Init(module=module, config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
-    finally:
-        restore_init_context()
 
 
 def whole_weights(module: nn.Module, left_out: tuple[str, ...] = ()) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baton_lightning.shards.format import file_digest
+from baton_lightning.runs.digests import digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,15 +28,59 @@ def digest(run: Path) -> str:
     found = files(run)
     if not found:
         return "no file"
-    single = [file_digest(path) for path in found]
+    single = [digest_of(path) for path in found]
     if found == [run / WEIGHTS]:
         return single[0]
     named = "\n".join(f"{path.relative_to(run)} {one}" for path, one in zip(found, single, strict=True))
     return hashlib.sha256(named.encode()).hexdigest()
 
 
-def read(run: Path, component: str) -> dict[str, Tensor]:
-    """Weights of a component, by its own keys.
+def shared_digest(run: Path) -> str:
+    """:func:`digest`, taken by one rank for all; all of them have to ask.
+
+    Raises:
+        OSError: On every rank, if the first could not read a file.
+    """
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_initialized():
+        return digest(run)
+    said: list[str | OSError | None] = [None]
+    if distributed.get_rank() == 0:
+        try:
+            said = [digest(run)]
+        except OSError as error:
+            said = [error]
+    distributed.broadcast_object_list(said, src=0)
+    if isinstance(said[0], OSError):
+        raise said[0]
+    return str(said[0])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor on disk, of which only the file's header was read.
+
+    Args:
+        file: File in safetensors' format.
+        key: Its name there.
+        shape: Its shape.
+    """
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """The tensor, on the CPU."""
+        from safetensors import safe_open
+
+        with safe_open(self.file, "pt") as file:
+            return file.get_tensor(self.key)
+
+
+def stored(run: Path, component: str) -> dict[str, Stored]:
+    """Weights of a component, by its own keys, without reading them.
 
     Args:
         run: Folder of a run, of an export or of a conversion.
@@ -46,12 +91,17 @@ def read(run: Path, component: str) -> dict[str, Tensor]:
     whole, _, part = component.partition(".")
     one = (run / WEIGHTS).exists()
     prefix = f"{component if one else part}."
-    tensors: dict[str, Tensor] = {}
+    found: dict[str, Stored] = {}
     for path in [run / WEIGHTS] if one else sorted((run / whole).glob("model*.safetensors")):
         with safe_open(path, "pt") as file:
             keys = [key for key in file.keys() if key.startswith(prefix.lstrip("."))]  # noqa: SIM118
-            tensors |= {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
-    return tensors
+            found |= {key.removeprefix(prefix): Stored(path, key, tuple(file.get_slice(key).get_shape())) for key in keys}
+    return found
+
+
+def read(run: Path, component: str) -> dict[str, Tensor]:
+    """Weights of a component, by its own keys; see :func:`stored`."""
+    return {key: one.read() for key, one in stored(run, component).items()}
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

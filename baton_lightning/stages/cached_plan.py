@@ -15,7 +15,7 @@ from baton_lightning.frozen import language_files
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
 from baton_lightning.runs import manifest, weights
-from baton_lightning.runs.handover import hand_over
+from baton_lightning.runs.handover import hand_over, require_same
 from baton_lightning.stages.plan_sources import PlannedTokens, plan_each
 
 
@@ -42,13 +42,14 @@ class CachedPlan(PlannedTokens):
         """SHA-256 of the planner's weights."""
         return bytes(self.made_by.tolist()).hex()
 
-    def take_over(self, run: str | Path) -> None:
+    def take_over(self, run: str | Path, digest: str | None = None) -> None:
         """Takes feature space and digest from a planner's run; its other weights are not read.
 
         Raises:
-            ValueError: If the run is not finished or has no feature space of these widths.
+            ValueError: If the run is not finished, has other weights, or no feature space of these widths.
         """
         known = manifest.read(Path(run))
+        require_same(Path(run), known, digest)
         for name in ("video_norm", "audio_norm"):
             norm, held = getattr(self, name), weights.read(Path(run), f"planner.{name}")
             if held.keys() != norm.state_dict().keys() or any(held[key].shape != own.shape for key, own in norm.state_dict().items()):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -32,8 +31,8 @@ from baton_lightning.models.parts import freeze
 from baton_lightning.models.precision import widen
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
+from baton_lightning.runs.construction import Resumable, begun_with, construct, goes_on_from, restored
 from baton_lightning.runs.handover import hand_over
-from baton_lightning.runs.sharding import built_whole
 from baton_lightning.stages import plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.loss_by_time import LossByTime
@@ -42,7 +41,7 @@ from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, 
 PROBE_TIMES = 8
 
 
-class JointTraining(LightningModule):
+class JointTraining(Resumable):
     """Joint training of the dual-branch DiT (training stages 2 and 3 of the paper's table).
 
     Args:
@@ -119,12 +118,10 @@ class JointTraining(LightningModule):
         """Builds the networks, once, and takes over the parents' weights."""
         if hasattr(self, "dit"):
             return
-        with built_whole(self):
-            self.build()
-            self.take_over()
+        construct(self, self.build, self.take_over, given=True)
 
     def take_over(self) -> None:
-        """Loads the parents' weights.
+        """Loads the parents' weights, but for those that the checkpoint holds which the run goes on from.
 
         Raises:
             ValueError: If a role is unknown or the planner's is missing.
@@ -134,10 +131,10 @@ class JointTraining(LightningModule):
             raise ValueError(f"model.init_args.parents: unknown role {sorted(unknown)}; this run knows {sorted(map(str, roles))}")
         if self.plan.parent_role is not None and self.plan.parent_role not in self.parents:
             raise ValueError("model.init_args.parents must name the run of the trained planner: {planner: runs/<experiment>/stage2}")
-        if "dit" in self.parents:
-            hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip)
-        if isinstance(self.plan, PlannedTokens):
-            self.plan.take_over(self.parents["planner"])
+        if "dit" in self.parents and not restored(self, self.dit):
+            hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip, digest=begun_with(self, "dit"))
+        if isinstance(self.plan, PlannedTokens) and not restored(self, self.plan):
+            self.plan.take_over(self.parents["planner"], digest=begun_with(self, "planner"))
 
     def build(self) -> None:
         """Makes the networks, with the weights their factories give them."""
@@ -161,6 +158,15 @@ class JointTraining(LightningModule):
             statistics = self.trainer.datamodule.feature_statistics(self.plan.online)  # type: ignore[attr-defined]
             self.plan.video_norm.fit(*statistics["video"])
             self.plan.audio_norm.fit(*statistics["audio"])
+        if goes_on_from(self) is None:
+            self.require_plans()
+
+    def on_train_start(self) -> None:
+        if goes_on_from(self) is not None:
+            self.require_plans()
+
+    def require_plans(self) -> None:
+        """Refuses plans of another space or planner; once what the run goes on from is loaded."""
         if "dit" in self.parents and self.dit.plan_attention is not None:
             self.described["plan_space_drift"] = plan_space.drift(self.plan, Path(self.parents["dit"]))
         if isinstance(self.plan, CachedPlan):
@@ -170,13 +176,6 @@ class JointTraining(LightningModule):
         """Leaves the frozen planner out: it has a run of its own."""
         for key in [k for k in checkpoint.get("state_dict", {}) if k.startswith(self.not_exported or ("\0",))]:
             del checkpoint["state_dict"][key]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.configure_model()
-        if "state_dict" not in checkpoint:
-            return  # DeepSpeed restores its shards itself, the frozen planner's among them
-        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.not_exported or ("\0",))}
-        checkpoint["state_dict"].update(own)
 
     def untrained(self) -> dict[str, Tensor]:
         """Weights of the transformer that this run did not train, as its parent has them: DeepSpeed holds them in half precision."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,8 +20,8 @@ from baton_lightning.frozen.llm import PretrainedLLM
 from baton_lightning.losses import plan_loss
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
+from baton_lightning.runs.construction import Resumable, begun_with, construct, goes_on_from, leaves_frozen_out, restored
 from baton_lightning.runs.handover import hand_over
-from baton_lightning.runs.sharding import built_whole
 from baton_lightning.stages.features import OnlineFeatures, features_of
 from baton_lightning.stages.plan_space import DRIFT
 
@@ -51,7 +50,7 @@ class RSquared(Metric):
         return (1 - self.error / self.spread.clamp_min(1e-12)).float()
 
 
-class PlanRegression(LightningModule):
+class PlanRegression(Resumable):
     """Regression of planned tokens on perceiver features; the base of the planner's stages.
 
     Args:
@@ -96,14 +95,21 @@ class PlanRegression(LightningModule):
         """Builds the planner, once, and takes over the parent's weights."""
         if hasattr(self, "planner"):
             return
-        with built_whole(self):
-            self.build()
-            if "planner" in self.parents:
-                hand_over(self.planner, self.parents["planner"], source="planner", clip=self.clip, fresh=self.fresh)
+        checkpoint = goes_on_from(self)
+        given = "planner" in self.parents or (checkpoint is not None and not leaves_frozen_out(checkpoint))
+        construct(self, self.build, self.take_over, given=given)
+
+    def take_over(self) -> None:
+        """Loads the parent's weights, unless the checkpoint that the run goes on from holds them all."""
+        if "planner" in self.parents and not restored(self, self.planner):
+            run, digest = self.parents["planner"], begun_with(self, "planner")
+            hand_over(self.planner, run, source="planner", clip=self.clip, fresh=self.fresh, digest=digest)
 
     def build(self) -> None:
         """Makes the planner, with the weights its factories give it."""
-        with language_files.of_run(self.parents.get("planner")):
+        checkpoint = goes_on_from(self)
+        own = checkpoint and checkpoint.parent.parent
+        with language_files.of_run(own if language_files.kept(own) else self.parents.get("planner")):
             self.planner = self.make_planner(self.clip)
 
     def keep_beside(self, run: Path) -> None:

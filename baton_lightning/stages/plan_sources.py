@@ -88,9 +88,14 @@ class PlannedTokens(nn.Module):
         """Keeps what the plans come from."""
         self.planner = planner(self.clip).requires_grad_(False).eval()
 
-    def take_over(self, run: str | Path) -> None:
-        """Takes what it needs of the planner's run."""
-        hand_over(self.planner, run, source="planner", clip=self.clip)
+    def take_over(self, run: str | Path, digest: str | None = None) -> None:
+        """Takes what it needs of the planner's run.
+
+        Args:
+            run: The run.
+            digest: Digest that its weights must have, for a run that goes on; ``None`` takes any.
+        """
+        hand_over(self.planner, run, source="planner", clip=self.clip, digest=digest)
 
     def train(self, mode: bool = True) -> PlannedTokens:
         """Frozen: dropout and the like stay off in training too."""
