@@ -13,11 +13,12 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
 from baton_lightning.shards.format import (
     BUCKETS,
-    CACHE,
     CACHES,
+    PLANS,
     STATISTICS,
     Shard,
     SplitIndex,
+    cache_record,
     cache_suffix,
     clip_of,
     file_digest,
@@ -56,15 +57,16 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
         ValueError: If there is no finished data set.
     """
     names = read_root(root)["splits"]
-    cache: dict[str, Any] = json.loads((root / CACHE).read_text()) if (root / CACHE).exists() else {}
+    records = {kind: root / cache_record(kind) for kind in (*CACHES, PLANS)}
+    caches: dict[str, dict[str, Any]] = {kind: json.loads(file.read_text()) for kind, file in records.items() if file.exists()}
     departed: dict[str, list[str]] = {}
     for name in names:
         index = SplitIndex.read(root / name)
-        stale = bool(cache) and cache["splits"].get(name) != index.digest
         moments: dict[tuple[str, str], Moments] = {}
         for number, entry in enumerate(index.shards):
             yield entry["num_clips"], check_clips(index.tar(number), entry, clip_of(index.clip))
-            for kind in CACHES if cache else ():
+            for kind, cache in caches.items():
+                stale = cache["splits"].get(name) != index.digest
                 problems = [Problem(index.tar(number, kind), "", "is of other clips than the shard holds now")] if stale else []
                 bucket = entry.get("bucket", BUCKETS[0])
                 yield 0, problems + check_cache(index.tar(number, kind), kind, cache, index.tar(number), bucket, moments)
@@ -137,10 +139,12 @@ def check_cache(
     if shard.sha256 and file_digest(tar) != shard.sha256:
         problems.append(Problem(tar, "", "its content is not what was written (SHA-256)"))
     if shard.made_by not in ("", cache["recipe"]):
-        problems.append(Problem(tar, "", f"was made by other networks than {CACHE} names"))
+        problems.append(Problem(tar, "", f"was made by other networks than {cache_record(kind)} names"))
+    planned = {"video": (clip.num_video_planned, clip.video_plan_width), "audio": (clip.num_audio_planned, clip.audio_plan_width)}
     shapes = {
         "latents": {"video": (clip.video_channels, *clip.latent_grid), "audio": (clip.num_audio_latents, clip.audio_channels)},
-        "features": {"video": (clip.num_video_planned, clip.video_plan_width), "audio": (clip.num_audio_planned, clip.audio_plan_width)},
+        "features": planned,
+        PLANS: planned,
         "text": {"context": (None, clip.text_width)},
     }[kind]
     for key in Shard.open(clips).members if clips.exists() else shard.members:
@@ -156,7 +160,7 @@ def check_cache(
             problems.append(Problem(tar, key, f"{type(error).__name__}: {error}"))
             continue
         for name, shape in shapes.items():
-            tensor, absent = tensors.get(name), {"video": "audio", "audio": "video"}.get(bucket) == name
+            tensor, absent = tensors.get(name), kind != PLANS and {"video": "audio", "audio": "video"}.get(bucket) == name
             if tensor is None and absent:
                 continue
             if tensor is None or len(shape) != tensor.ndim or any(s not in (None, n) for s, n in zip(shape, tensor.shape, strict=True)):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
@@ -21,7 +21,9 @@ from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.models.sem_mlp import SemMLP
 from baton_lightning.models.towers import DualTowers
+from baton_lightning.shards.check import check_set
 from baton_lightning.shards.format import PLAN_CACHE, Shard, file_digest
+from baton_lightning.shards.writer import write_shard
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.plan_sources import PlannedTokens, plan_each
 from baton_lightning.stages.plans import PlanEncoding
@@ -202,3 +204,15 @@ def test_a_shard_holds_tokens_under_their_names(planned: Path) -> None:
     with safe_open(file, "pt") as tensors:
         assert set(tensors.keys()) == {"video", "audio"}
     file.unlink()
+
+
+def test_check_looks_at_cached_tokens(planned: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(planned, tmp_path / "set")
+    tar = root / "val" / "plans-000000.tar"
+    tokens = {key: load(Shard.open(tar).read(key, "plans.safetensors")) for key in Shard.open(tar).members}
+    next(iter(tokens.values()))["audio"][0, 0] = float("nan")
+    recipe = json.loads((root / PLAN_CACHE).read_text())["recipe"]
+    write_shard(tar, ((key, {"plans.safetensors": save(named)}) for key, named in tokens.items()), made_by=recipe)
+    (root / "train" / "plans-000001.tar").unlink()
+    said = [str(problem) for _, problems in check_set(root) for problem in problems if "plans-" in problem.tar.name]
+    assert len(said) == 2 and "plans-000001.tar: is missing" in said[0] and "audio holds 1 values that are not finite" in said[1]
