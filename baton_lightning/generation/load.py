@@ -8,10 +8,10 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from safetensors.torch import load_file
 
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
 from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
+from baton_lightning.runs import weights as stored
 from baton_lightning.runs.construction import leaves_frozen_out
 
 SECTIONS = ("seed_everything", "clip", "run", "model", "data")
@@ -60,9 +60,12 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
         file.flush()
         cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
+    if checkpoint is None:
+        model.parents["dit"] = str(run)  # its transformer is filled tensor by tensor while it is made, as from any parent
     model.configure_model()
     if checkpoint is None:
-        weights, what = load_file(run / manifest.WEIGHTS), ""
+        filled = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("dit.")}
+        weights, what = filled | {f"plan.{key}": tensor for key, tensor in stored.read(run, "plan").items()}, ""
     else:
         weights, what = checkpoint_weights.weights_of(checkpoint, model)
     checkpoint_weights.fill(model, weights, str(checkpoint or f"{run}/"))

@@ -40,8 +40,10 @@ def test_a_run_that_was_moved_with_its_parents_makes_clips_without_its_language_
 def test_a_run_of_another_machine_is_loaded_without_its_trainer_and_with_every_weight(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # its relative paths start where it lies
     model, _, what = load_run(made / "runs/e/stage3_joint")
-    assert what == "" and model.parents == {"planner": str(made / "runs/e/stage2")}
+    assert what == "" and model.parents["planner"] == str(made / "runs/e/stage2")
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+    weights = load_file(made / "runs/e/stage3_joint/weights.safetensors")
+    assert all(torch.equal(parameter, weights[f"dit.{name}"]) for name, parameter in model.dit.named_parameters())
     rotary = model.plan.planner.language.llm.model.rotary_emb
     assert rotary.inv_freq.dtype == torch.float32 and rotary.inv_freq.isfinite().all()
 
