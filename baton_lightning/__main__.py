@@ -19,7 +19,7 @@ OTHERS = {
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (
         "baton_lightning.bench.cli",
-        "measure: parity with recorded Ovi forwards, speed of the data, scores of the world's controls, killed runs against whole ones",
+        "measure: parity with recorded Ovi forwards, speed of the data, the world's scores of its controls, killed runs, a GPU",
     ),
     "convert": ("baton_lightning.runs.convert", "a released checkpoint (Ovi's) as a parent to start from"),
     "export": ("baton_lightning.runs.export", "a run's weights as sharded safetensors with configuration and model card"),

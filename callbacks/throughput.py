@@ -13,9 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from baton_lightning.batch import Batch
-
-PEAKS = {"B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0}
-"""Part of a GPU's name -> its peak in TFLOP/s, bfloat16, dense, from NVIDIA's data sheets; the first that fits counts."""
+from baton_lightning.gpus import peak_of
 
 
 class Flops(TorchDispatchMode):
@@ -98,8 +96,7 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.peak_tflops is None and torch.cuda.is_available():
-            name = torch.cuda.get_device_name()
-            self.peak_tflops = next((peak for part, peak in PEAKS.items() if part in name), None)
+            self.peak_tflops = peak_of(torch.cuda.get_device_name())
         self.flops = None
         self.logged = trainer.global_step
         self.restart()

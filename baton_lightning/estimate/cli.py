@@ -60,15 +60,16 @@ def main(argv: list[str]) -> int:
     console.print("[dim]Walking through a step on the meta device; at the paper's size this takes a minute.[/dim]")
     walked = {on: walk(model, on, clips, options.prompt_tokens) for on in (True, False)}
     recomputes = checkpoints(model)
-    sampled = sampling(model, settings, options.prompt_tokens)
+    sampled = sampling(model, settings, clips, options.prompt_tokens)
     load = weigh(model, settings, parts, walked[recomputes], 0 if sampled is None else sampled.most)
     sizes = memory.buckets(trainer.strategy)
     found = memory.peaks(load, gpus, sizes)
     node = min(gpus, devices) if isinstance(trainer.devices, int) and trainer.devices > 0 else min(gpus, 8)
-    hosts = {name: host(model, parts, load, name, node, peak.offloaded) for name, peak in found.items()}
-    console.print(tables.memory(found, hosts, gpus, clips))
+    hosts = {name: host(model, load, node, peak.offloaded, sampled) for name, peak in found.items()}
+    console.print(tables.memory(found, hosts, gpus, clips, sampled is not None))
     console.print(tables.fewest(load, sizes))
-    console.print(tables.assumptions(load, sizes, walked, recomputes, sampled, hosts, node))
+    disk, perceives = load.checkpoint(memory.saves_frozen(trainer.strategy)), bool(getattr(settings.model.init_args, "features", None))
+    console.print(tables.assumptions(load, sizes, walked, recomputes, sampled, hosts, node, disk, perceives))
     once, done = walked[False].flops / clips, walked[recomputes].flops / clips
     days = once * options.clips / (gpus * options.tflops * 1e12 * options.mfu) / 86400
     repeated = f", {done / 1e12:,.3g} with its repeated forward" if recomputes else ""
@@ -105,7 +106,7 @@ def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footpri
     if recompute:
         llm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     elif getattr(llm, "is_gradient_checkpointing", False):
-        llm.gradient_checkpointing_disable()
+        llm.activation_checkpointing_disable()
     return footprint(model, planner_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
 
 

@@ -162,6 +162,14 @@ def forward_peak(model: nn.Module, forward: Callable[[], object]) -> int:
     return live.peak
 
 
+def forward_flops(forward: Callable[[], object]) -> int:
+    """Floating-point operations of a forward pass on the meta device."""
+    counter = FlopCounterMode(display=False, custom_mapping={ATTENTION: attention_flops})
+    with flash(), torch.no_grad(), counter:
+        forward()
+    return counter.get_total_flops()
+
+
 @contextmanager
 def flash() -> Iterator[None]:
     """Attention inside never holds its scores."""

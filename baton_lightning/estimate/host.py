@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from baton_lightning.estimate.memory import Load
-    from baton_lightning.estimate.parameters import Part
+    from baton_lightning.estimate.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Host:
 
     Args:
         start: While networks are made and filled.
-        training: What is offloaded, pinned.
+        training: What is offloaded, pinned, and frozen networks of samples.
         end: On rank 0's node while whole weights are gathered in float32 and written.
     """
 
@@ -26,30 +26,29 @@ class Host:
 
     @property
     def most(self) -> float:
-        return max(self.start, self.training, self.training + self.end)
+        return max(self.start, self.training + self.end)
 
 
-def host(model: Any, parts: list[Part], load: Load, strategy: str, ranks: int, offloaded: float) -> Host:
-    """Host memory by strategy.
+def host(model: Any, load: Load, ranks: int, offloaded: float, sampled: Sampling | None) -> Host:
+    """Host memory of a node whose GPUs hold a run.
+
+    Networks are made without memory and filled tensor by tensor (:mod:`~baton_lightning.runs.construction`), on the GPU, or under ZeRO-3 on
+    the CPU, where every rank has room for the tensor that is shared out.
 
     Args:
         model: The stage, with networks on the meta device.
-        parts: Its parameters.
         load: The run.
-        strategy: A name of :func:`~baton_lightning.estimate.memory.peaks`.
         ranks: Processes on a node.
         offloaded: Bytes of a rank that lie in host memory.
+        sampled: What samples take; every rank makes the text encoder once, on the CPU.
     """
     from baton_lightning.frozen.llm import PretrainedLLM
 
-    held, working = sum(part.num_bytes for part in parts), 2 if load.low else 4
     planner = getattr(model, "planner", None) or getattr(getattr(model, "plan", None), "planner", None)
     authors = 0  # a language model that starts from its authors' weights is read whole by every rank
     if planner is not None and isinstance(planner.language.llm, PretrainedLLM) and "planner" not in model.parents:
         authors = sum(p.numel() * p.element_size() for p in planner.language.llm.parameters())
+    frozen = ranks * sampled.text if sampled is not None else 0
     exported = load.trained + (0 if getattr(model, "not_exported", ()) else load.frozen)
-    if strategy in ("none", "DDP"):
-        return Host(ranks * held, 0, 4 * exported)
-    if strategy in ("ZeRO-1", "ZeRO-2"):
-        return Host(ranks * max(authors, working * (load.trained + load.frozen)), 0, 4 * exported)
-    return Host(ranks * authors + 2 * 4 * load.largest, ranks * offloaded, 4 * exported)
+    reading = (4 + (2 if load.low else 0)) * load.largest  # a tensor at a time, as it is and as it is kept
+    return Host(ranks * (authors + reading), ranks * offloaded + frozen, 4 * exported)

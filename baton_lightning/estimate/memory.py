@@ -18,8 +18,6 @@ MASTERS = 4
 """Bytes of an element in float32."""
 LIVE = 1_000_000_000
 """Parameters that ZeRO-3 gathers at a time, DeepSpeed's `stage3_max_live_parameters`."""
-SAVED_BY = {"none": 0, "DDP": 0, "ZeRO-1": 1, "ZeRO-2": 2, "ZeRO-3": 3, "offload": 3}
-"""Strategy -> its ZeRO stage; `offload` is ZeRO-3 with parameters and optimiser in host memory."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ class Load:
         """Bytes for a trained element beside its working copy: optimiser states, and the average."""
         return self.cost.states + (MASTERS if self.average else 0)
 
-    @property
-    def checkpoint(self) -> float:
+    def checkpoint(self, with_frozen: bool) -> float:
         """Bytes of a checkpoint of DeepSpeed: working copies, masters, states."""
-        return (2 if self.low else 4) * (self.trained + self.frozen) + (MASTERS + self.kept) * self.trained
+        held = self.trained + (self.frozen if with_frozen else 0)
+        return (2 if self.low else 4) * held + (MASTERS + self.kept) * self.trained
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,13 @@ def buckets(strategy: Any) -> Buckets:
     return Buckets(**{field: given[name] for field, name in names.items() if given.get(name) is not None})
 
 
+def saves_frozen(strategy: Any) -> bool:
+    """Whether checkpoints of an experiment's strategy hold frozen parameters."""
+    return not dict(getattr(strategy, "init_args", None) or {}).get("exclude_frozen_parameters", False)
+
+
 def peaks(load: Load, gpus: int, sizes: Buckets) -> dict[str, Peak]:
-    """The peaks of a rank for every strategy."""
+    """The peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser in host memory."""
     whole = {"none": unsharded(load, 0)} if gpus == 1 else {"DDP": unsharded(load, MASTERS * load.trained)}
     return whole | {f"ZeRO-{stage}": zero(load, gpus, stage, sizes) for stage in (1, 2, 3)} | {"offload": offloaded(load, gpus, sizes)}
 

@@ -18,45 +18,52 @@ BORROWED = ("video_codec", "audio_codec", "text_encoder")
 
 @dataclass(frozen=True)
 class Sampling:
-    """Bytes on a GPU while clips are sampled.
+    """Bytes on a GPU while clips are sampled. Each network is there for as long as it is used, and on the CPU in between.
 
     Args:
         clips: Clips at a time.
-        networks: Of the codecs and the text encoder; once used they stay for the rest of training.
+        text: The text encoder, for texts to lead away from.
         denoising: Activations of the transformer's forward pass.
-        decoding: Activations of the video codec's decoder, the larger one; it follows the denoising.
+        decoding: The larger codec, and activations of the video's decoder.
         unknown: Names of networks that are not counted: none of the released ones.
     """
 
     clips: int
-    networks: int
+    text: int
     denoising: int
     decoding: int
     unknown: tuple[str, ...]
 
     @property
     def most(self) -> int:
-        return self.networks + max(self.denoising, self.decoding)
+        return max(self.text, self.denoising, self.decoding)
 
 
-def sampling(model: Any, settings: Any, prompt_tokens: int) -> Sampling | None:
+def sampling(model: Any, settings: Any, clips: int, prompt_tokens: int) -> Sampling | None:
     """What the experiment's samples take; ``None`` where it makes none.
 
     Args:
         model: The stage, with networks on the meta device.
         settings: The experiment's.
+        clips: Clips of a rank's batch.
         prompt_tokens: Tokens of both prompts, for a planner.
     """
-    clips = samples(settings.trainer.callbacks or [])
+    clips = min(clips, samples(settings.trainer.callbacks or []))
     if not clips or not hasattr(model, "dit"):
         return None
-    asked = [choice for name in BORROWED if (choice := getattr(settings.model.init_args, name, None)) is not None]
-    made = {name: released(choice) for choice in asked if (name := choice.class_path.rpartition(".")[2]) in RELEASED}
-    networks = sum(t.numel() * t.element_size() for network in made.values() for t in (*network.parameters(), *network.buffers()))
+    asked = {name: choice for name in BORROWED if (choice := getattr(settings.model.init_args, name, None)) is not None}
+    named = {name: choice.class_path.rpartition(".")[2] for name, choice in asked.items()}
+    made = {name: released(choice) for name, choice in asked.items() if named[name] in RELEASED}
+    size = {name: sum(t.numel() * t.element_size() for t in (*made[name].parameters(), *made[name].buffers())) for name in made}
     denoising = forward_peak(model, joint_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
-    decoding = decoded(made["WanVAE"], model.clip, clips) if "WanVAE" in made else 0
-    names = [choice.class_path.rpartition(".")[2] for choice in asked]
-    return Sampling(clips, networks, denoising, decoding, tuple(name for name in names if name not in made))
+    video = size["video_codec"] + decoded(made["video_codec"], model.clip, clips) if "video_codec" in made else 0
+    return Sampling(
+        clips,
+        text=size.get("text_encoder", 0) if any(model.negatives) else 0,
+        denoising=denoising,
+        decoding=max(video, size.get("audio_codec", 0)),
+        unknown=tuple(named[name] for name in asked if name not in made),
+    )
 
 
 def samples(callbacks: list[Any]) -> int:

@@ -51,14 +51,15 @@ def parameters(stage: str, parts: list[Part]) -> Table:
     return table
 
 
-def memory(found: dict[str, Peak], hosts: dict[str, Host], gpus: int, clips: int) -> Table:
+def memory(found: dict[str, Peak], hosts: dict[str, Host], gpus: int, clips: int, samples: bool) -> Table:
     """Memory of a GPU and of a node by strategy, and the cards that are large enough."""
     table = Table(title=f"GiB on each of {gpus} GPUs, {clips} clip{'s' if clips > 1 else ''} a GPU")
     for column in ("strategy", "states", "backward", "step", "sample", "host", "fits on"):
         table.add_column(column, justify="left" if column in ("strategy", "fits on") else "right")
     for name, peak in found.items():
         cards = [card for card, room in CARDS.items() if peak.most <= USABLE * room * 2**30]
-        numbers = (gib(number) for number in (peak.states, peak.backward, peak.step, peak.sample, hosts[name].most))
+        sample = gib(peak.sample) if samples else "-"
+        numbers = (gib(peak.states), gib(peak.backward), gib(peak.step), sample, gib(hosts[name].most))
         table.add_row(name, *numbers, f"{cards[0]} GB" if cards else "none")
     return table
 
@@ -81,11 +82,12 @@ def assumptions(
     sampled: Sampling | None,
     hosts: dict[str, Host],
     node: int,
+    disk: float,
+    perceives: bool,
 ) -> Table:
     """What each column of :func:`memory` is made of."""
     working = "bf16 with float32 masters; float32 without ZeRO" if load.low else "float32, with masters under ZeRO"
     temporaries = "of a whole group at once" if load.cost.group else "of one tensor at a time" if load.cost.tensor else "none"
-    starts = f"{gib(hosts['ZeRO-3'].start)} with ZeRO-3, {gib(max(host.start for host in hosts.values()))} at most"
     table = Table.grid(padding=(0, 2))
     for name, text in (
         (
@@ -96,7 +98,8 @@ def assumptions(
         (
             "backward",
             f"states, gradients, buckets, and activations: {gib(walked[True].activations)} if recomputed, {gib(walked[False].activations)} "
-            f"if kept, here {'recomputed' if recomputes else 'kept'}; ZeRO-3 and offload gather up to 1 B parameters",
+            f"if kept, here {'recomputed' if recomputes else 'kept'}; ZeRO-3 and offload gather up to 1 B parameters"
+            + ("; perceivers that run in the step are not counted" if perceives else ""),
         ),
         (
             "step",
@@ -104,10 +107,18 @@ def assumptions(
             "elements at a time",
         ),
         ("sample", sampling_line(sampled)),
-        ("host", f"of a node, {node} of the ranks: the most of the start ({starts}), what is offloaded, and whole weights at the end"),
+        (
+            "host",
+            f"of a node, {node} of the ranks: the start ({gib(hosts['ZeRO-3'].start)}), or what is offloaded, frozen networks of samples "
+            "and, at the end, whole weights",
+        ),
         ("fits on", f"the smallest of {', '.join(CARDS)} GB of which the largest column is {USABLE:.0%} or less"),
-        ("disk", f"a checkpoint of DeepSpeed takes {load.checkpoint / 1e9:,.3g} GB"),
-        ("checked", "against real steps on CPUs; nothing here was measured on a GPU"),
+        ("disk", f"a checkpoint of DeepSpeed takes {disk / 1e9:,.3g} GB"),
+        (
+            "checked",
+            "on CPUs at a small size: activations, and the step of AdamW and of DeepSpeed; the rest is computed, and nothing was "
+            "measured on a GPU",
+        ),
     ):
         table.add_row(name, text)
     return table
@@ -119,6 +130,6 @@ def sampling_line(sampled: Sampling | None) -> str:
         return "no clips are sampled"
     left_out = f"; not counted: {', '.join(sampled.unknown)}" if sampled.unknown else ""
     return (
-        f"{sampled.clips} clips at a time: codecs and text encoder {gib(sampled.networks)}, and the larger of denoising "
-        f"{gib(sampled.denoising)} and decoding {gib(sampled.decoding)}{left_out}"
+        f"{sampled.clips} clip{'s' if sampled.clips > 1 else ''} at a time: states, and the largest of text encoder {gib(sampled.text)}, "
+        f"denoising {gib(sampled.denoising)}, decoding {gib(sampled.decoding)}{left_out}"
     )

@@ -1,0 +1,150 @@
+"""Training and sampling at the paper's width on a GPU: rounding, step times, memory, ZeRO's engine, a small whole run.
+
+Each part runs in a process of its own, so that none takes another with it. Without a GPU everything is tiny, shows only that it runs, and
+nothing is compiled unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PARTS = {
+    "rounding": ("gpu_parts", "rounding", {}),
+    "training, kept": ("gpu_parts", "training", {"recompute": False, "compiled": False}),
+    "training, kept, compiled": ("gpu_parts", "training", {"recompute": False, "compiled": True}),
+    "training, recomputed": ("gpu_parts", "training", {"recompute": True, "compiled": False}),
+    "training, recomputed, compiled": ("gpu_parts", "training", {"recompute": True, "compiled": True}),
+    "training, ZeRO-2 engine": ("gpu_parts", "sharded", {"stage": 2}),
+    "training, ZeRO-3 engine": ("gpu_parts", "sharded", {"stage": 3}),
+    "sampling": ("gpu_parts", "sampling", {"compiled": False}),
+    "sampling, compiled": ("gpu_parts", "sampling", {"compiled": True}),
+    "runs": ("gpu_runs", "verbs", {}),
+}
+"""Name -> module, function, settings. The order is that of what is missed most if time runs out."""
+PACKAGES = ("torch", "lightning", "deepspeed", "transformers", "triton")
+LONGEST = 300.0
+"""Seconds of a part."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.epilog = "examples:\n  python -m baton_lightning bench gpu --json gpu.json --markdown gpu.md\n" + (
+        "  python -m baton_lightning bench gpu --device cpu --parts rounding sampling"
+    )
+    add = parser.add_argument
+    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="cuda: the first GPU (default: it, if there is one)")
+    add("--parts", nargs="+", metavar="PART", help=f"what to run (default: all): {'; '.join(PARTS)}")
+    add("--minutes", type=float, default=25.0, help="parts that would begin later are left out (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write what was found")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Runs the parts, prints the page, and exits 1 if a part failed or was left out.
+
+    Raises:
+        ValueError: If there is no such part, or no GPU where one is asked for.
+    """
+    import torch
+
+    from baton_lightning.bench.gpu_page import markdown
+    from baton_lightning.runs.manifest import write_atomically
+
+    if unknown := sorted(set(options.parts or ()) - set(PARTS)):
+        raise ValueError(f"bench gpu: --parts must be of {', '.join(map(repr, PARTS))}, got {unknown[0]!r}")
+    if not 0 < options.minutes < float("inf"):
+        raise ValueError(f"bench gpu: --minutes must be positive and finite, got {options.minutes:g}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("bench gpu: --device cuda needs a GPU that torch can use, and this machine has none; give --device cpu")
+    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    result: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {platform.machine()}",
+        "gib": torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else None,
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES if installed(name)}},
+        "cuda": torch.version.cuda,
+        "parts": {},
+    }
+    chosen = options.parts or [name for name in PARTS if device == "cuda" or "compiled" not in name]
+    until = time.monotonic() + 60 * options.minutes
+    for number, name in enumerate(chosen, 1):
+        print(f"{number}/{len(chosen)}: {name} ...", flush=True)
+        left = until - time.monotonic()
+        found = run(name, device, min(LONGEST, left)) if left > 30 else {"failed": "left out: no time was left"}
+        result["parts"][name] = found
+        print(f"    {found.get('failed') or 'done'} ({found.get('wall', 0):.0f} s)", flush=True)
+        if options.json:
+            write_atomically(options.json, json.dumps(result, indent=1) + "\n")  # after every part: a node may be taken away
+    page = markdown(result)
+    if options.markdown:
+        write_atomically(options.markdown, page)
+    print(page)
+    return 1 if any("failed" in found for found in result["parts"].values()) else 0
+
+
+def installed(name: str) -> str | None:
+    """Version of a package, if it is there."""
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def run(name: str, device: str, seconds: float) -> dict[str, Any]:
+    """What a part found in a process of its own, or under ``failed`` why it found nothing; ``wall`` is its time in s."""
+    since = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
+        out = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "baton_lightning.bench.gpu", name, device, str(out)]
+        environment = os.environ | ({} if device == "cuda" else {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""})
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        try:
+            said = process.communicate(timeout=seconds)[0].strip().splitlines()
+            found = json.loads(out.read_text()) if out.exists() else {"failed": f"exit code {process.returncode}: {' '.join(said[-1:])}"}
+        except subprocess.TimeoutExpired:
+            found = {"failed": f"took longer than {seconds:.0f} s"}
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # compilers and verbs that it started, too
+            process.wait()
+    return {**found, "wall": time.monotonic() - since}
+
+
+def part(name: str, device: str, out: Path) -> None:
+    """Runs a part in this process and writes what it found."""
+    import torch
+
+    from baton_lightning.bench.gpu_work import scale
+
+    module, function, settings = PARTS[name]
+    measure: Callable[..., dict[str, float]] = getattr(importlib.import_module(f"baton_lightning.bench.{module}"), function)
+    place = torch.device(device)
+    measure = measure if module == "gpu_runs" else partial(measure, scale=scale(place))
+    try:
+        found: dict[str, Any] = dict(measure(place, **settings))
+    except Exception as error:  # whatever stops a part is what the table says of it
+        found = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
+    out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    part(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

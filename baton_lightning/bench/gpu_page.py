@@ -1,0 +1,49 @@
+"""What `bench gpu` found, as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from baton_lightning.gpus import peak_of
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Tables of times, rounding and verbs, and how to read them.
+
+    Args:
+        result: As :mod:`~baton_lightning.bench.gpu` writes it.
+    """
+    parts: dict[str, dict[str, Any]] = result["parts"]
+    versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
+    card = result["device"] + (f", {result['gib']:.1f} GiB, CUDA {result['cuda']}" if result["gib"] else "")
+    lines = [f"**{card}**; {versions}", "", f"    {result['command']}", ""]
+    timed = {name: found for name, found in parts.items() if "seconds" in found}
+    if timed:
+        lines += times(timed, peak_of(result["device"]))
+    if "failed" not in (rounding := parts.get("rounding", {"failed": ""})):
+        lines += ["| bfloat16 against float32 | relative error |", "|---|---|"]
+        lines += [f"| {name} | {error:.2%} |" for name, error in rounding.items() if name not in ("depth", "wall")]
+        lines += ["", "Of the l2 norm, two blocks, fresh weights with audible plan layers.", ""]
+    if "failed" not in (runs := parts.get("runs", {"failed": ""})):
+        lines += ["| verb | s |", "|---|---|"]
+        lines += [f"| {name} | {seconds:.0f} |" for name, seconds in runs.items() if name != "wall"]
+        lines += [""]
+    if failed := {name: found["failed"] for name, found in parts.items() if "failed" in found}:
+        lines += ["| failed | why |", "|---|---|"]
+        lines += [f"| {name} | {why.replace('|', '/')} |" for name, why in failed.items()]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def times(timed: dict[str, dict[str, Any]], peak: float | None) -> list[str]:
+    """The table of steps; columns that this machine cannot fill are left out."""
+    gpu = any("gib" in found for found in timed.values())
+    columns = ["step of one clip", "blocks", "s", "first, s", "TFLOP/s", *(["MFU"] if peak else []), *(["GiB", "foreseen"] if gpu else [])]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for name, found in timed.items():
+        cells = [name, f"{found['depth']:.0f}", f"{found['seconds']:.3f}", f"{found['first']:.1f}", f"{found['tflops']:.3g}"]
+        cells += [f"{found['tflops'] / peak:.1%}"] if peak else []
+        cells += [f"{found['gib']:.1f}", f"{found['foreseen_gib']:.1f}"] if gpu else []
+        lines.append(f"| {' | '.join(cells)} |")
+    told = "TFLOP/s are the model's own: three forward passes for a training step, two for a sampling step, nothing that is recomputed."
+    return [*lines, "", told, ""]

@@ -1,0 +1,229 @@
+"""The parts of `bench gpu` on the transformer: rounding, training steps, steps of ZeRO's engine, sampling steps."""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from baton_lightning.bench.gpu_work import Inputs, Scale, inputs
+from baton_lightning.estimate.footprint import Footprint, footprint, forward_flops, forward_peak
+from baton_lightning.estimate.memory import Buckets, Load, unsharded, zero
+from baton_lightning.estimate.optimiser import cost
+from baton_lightning.models import dit as dit_module
+from baton_lightning.models.dit import DualBranchDiT
+
+Figures = dict[str, float]
+SHARE = 0.8
+"""Of a GPU's free memory that a part may plan with."""
+
+
+def fused(parameters: object) -> torch.optim.Optimizer:
+    """The optimiser of training parts."""
+    return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+
+
+# ---- rounding
+def rounding(device: torch.device, scale: Scale) -> Figures:
+    """Relative errors, in the l2 norm, of bfloat16 against float32: of both velocities, and of the gradient of all parameters.
+
+    Both ways that runs use: weights in float32 under autocast, and weights in bfloat16.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.device(device):
+        torch.manual_seed(0)
+        exact = scale.dit(scale.short, 2)
+    for layer in exact.modules():  # fresh plan layers are silent, and their rounding would not be seen
+        if isinstance(layer, dit_module.PlanAttention):
+            nn.init.normal_(layer.o.weight, std=0.02)
+    given = inputs(scale.short, device)
+    low = copy.deepcopy(exact).to(torch.bfloat16)
+    wanted = answers(exact, given)
+    found = {"depth": 2.0}
+    with torch.autocast(device.type, torch.bfloat16):
+        found |= errors("autocast", answers(exact, given), wanted)
+    return found | errors("bf16 weights", answers(low, given), wanted)
+
+
+def answers(dit: DualBranchDiT, given: Inputs) -> dict[str, Tensor]:
+    """Velocities and the gradient."""
+    dit.zero_grad(set_to_none=True)
+    video, audio = (v.detach().float() for v in given.forward(dit))
+    given.loss(dit).backward()
+    gradient = torch.cat([p.grad.float().flatten() for p in dit.parameters() if p.grad is not None])
+    return {"video velocity": video, "audio velocity": audio, "gradient": gradient}
+
+
+def errors(name: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Figures:
+    return {f"{name}: {what}": ((found[what] - wanted[what]).norm() / wanted[what].norm()).item() for what in wanted}
+
+
+# ---- training steps
+def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool) -> Figures:
+    """A step of one clip: weights in float32 under bfloat16 autocast, fused AdamW."""
+    depth = deepest(device, scale, lambda blocks: unsharded(load(scale, blocks, recompute=False), 0).most)
+    with torch.device(device):
+        dit = scale.dit(scale.clip, depth, recompute=recompute)
+    optimizer, given = fused(dit.parameters()), inputs(scale.clip, device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = given.loss(dit)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+
+    with blocks_compiled() if compiled else nullcontext():
+        found = timed(step, device, scale)
+    foreseen = unsharded(load(scale, depth, recompute), 0)
+    return {"depth": depth} | found | speed(scale, depth, found["seconds"], 3) | memory(device, max(foreseen.backward, foreseen.step))
+
+
+def sharded(device: torch.device, scale: Scale, stage: int) -> Figures:
+    """A step of one clip by DeepSpeed's engine on one process: weights in bfloat16 with float32 masters, recomputation, fused AdamW."""
+    import deepspeed
+
+    sizes = Buckets(sub_group=1_000_000_000)
+    depth = deepest(device, scale, lambda blocks: zero(load(scale, blocks, recompute=True), 1, stage, sizes).most)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else a C++ all-reduce is compiled at start
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    deepspeed.comm.init_distributed("nccl" if device.type == "cuda" else "gloo")
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": True},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": sizes.reduce,
+            "allgather_bucket_size": sizes.gather,
+            "sub_group_size": sizes.sub_group,
+            "overlap_comm": sizes.overlap,
+        },
+    }
+    with torch.device(device):
+        dit = scale.dit(scale.clip, depth, recompute=True)
+    if stage == 3:
+        for parameter in dit.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        deepspeed.zero.Init(module=dit, config_dict_or_path=config)
+    engine, *_ = deepspeed.initialize(model=dit, optimizer=fused(dit.parameters()), config=config)
+    given = inputs(scale.clip, device)
+
+    def step() -> None:
+        engine.backward(given.loss(engine))
+        engine.step()
+
+    found = timed(step, device, scale)
+    foreseen = zero(load(scale, depth, recompute=True), 1, stage, sizes)
+    return {"depth": depth} | found | speed(scale, depth, found["seconds"], 3) | memory(device, max(foreseen.backward, foreseen.step))
+
+
+# ---- sampling steps
+def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
+    """A sampling step of one clip with guidance: two forward passes with weights in bfloat16."""
+
+    def foreseen(blocks: int) -> float:
+        dit, given = blueprint(scale, blocks)
+        return sum(2 * p.numel() for p in dit.parameters()) + forward_peak(dit, lambda: given.forward(dit))
+
+    depth = deepest(device, scale, foreseen)
+    with torch.device(device), default_dtype(torch.bfloat16):
+        dit = scale.dit(scale.clip, depth).eval()
+    given = inputs(scale.clip, device)
+
+    @torch.no_grad()
+    def step() -> None:
+        for _ in range(2):
+            given.forward(dit)
+
+    with blocks_compiled() if compiled else nullcontext():
+        found = timed(step, device, scale)
+    return {"depth": depth} | found | speed(scale, depth, found["seconds"], 2) | memory(device, foreseen(depth))
+
+
+# ---- shared
+@contextmanager
+def blocks_compiled() -> Iterator[None]:
+    """Every block is one compiled graph, the same for all; what it recomputes, too."""
+    with patch.object(dit_module, "fuse", torch.compile(dit_module.fuse)):
+        yield
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def timed(step: Callable[[], None], device: torch.device, scale: Scale) -> Figures:
+    """Median seconds of a step after warming up, and what the first one took, compilation with it."""
+    taken = []
+    for _ in range(scale.warm_up + scale.steps):
+        wait(device)
+        since = time.perf_counter()
+        step()
+        wait(device)
+        taken.append(time.perf_counter() - since)
+    return {"seconds": statistics.median(taken[scale.warm_up :]), "first": taken[0]}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def blueprint(scale: Scale, depth: int, **options: bool) -> tuple[DualBranchDiT, Inputs]:
+    """A transformer in bfloat16 and its inputs, on the meta device."""
+    with torch.device("meta"):
+        return scale.dit(scale.clip, depth, **options).to(torch.bfloat16), inputs(scale.clip, "meta")
+
+
+def load(scale: Scale, depth: int, recompute: bool) -> Load:
+    """What `estimate` weighs of a training step."""
+    dit, given = blueprint(scale, depth, recompute=recompute)
+    walked: Footprint = footprint(dit, lambda: given.loss(dit))
+    sizes = [p.numel() for p in dit.parameters()]
+    return Load((sum(sizes),), max(sizes), 0, 0, True, cost(fused), False, walked.activations, 0)
+
+
+def deepest(device: torch.device, scale: Scale, foreseen: Callable[[int], float]) -> int:
+    """The most blocks that memory has room for, as one and two of them let foresee; at least one, and all on the CPU."""
+    if device.type != "cuda":
+        return scale.most_blocks
+    one, two = foreseen(1), foreseen(2)
+    room = SHARE * torch.cuda.mem_get_info(device)[0]
+    return max(1, min(scale.most_blocks, 1 + int((room - one) / (two - one))))
+
+
+def speed(scale: Scale, depth: int, seconds: float, passes: int) -> Figures:
+    """The model's own arithmetic, ``passes`` forward passes (a training step counts as three), over the time."""
+    dit, given = blueprint(scale, depth)
+    return {"tflops": passes * forward_flops(lambda: given.forward(dit)) / seconds / 1e12}
+
+
+def memory(device: torch.device, foreseen: float) -> Figures:
+    """The most that was allocated on the GPU, and what `estimate` foresees."""
+    if device.type != "cuda":
+        return {}
+    return {"gib": torch.cuda.max_memory_allocated(device) / 2**30, "foreseen_gib": foreseen / 2**30}

@@ -1,0 +1,56 @@
+"""The last part of `bench gpu`: a small run of the benchmark world by the command line's own verbs, trained in shards and sampled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from baton_lightning.bench.gpu_parts import Figures
+
+EXPERIMENTS = Path("experiments")
+
+
+def verbs(device: torch.device) -> Figures:
+    """Seconds of each verb: data, cache, two steps under ZeRO-2 and ZeRO-3 in bf16-mixed with a validation and samples, clips.
+
+    Raises:
+        ValueError: If this is no checkout.
+        RuntimeError: If a verb fails.
+    """
+    if not (EXPERIMENTS / "stage3_adapt.yaml").is_file():
+        raise ValueError("bench gpu: the part `runs` needs the experiments of a checkout; run it in the root of one")
+    found: Figures = {}
+    with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
+        for name, argv in commands(Path(folder), device.type == "cuda"):
+            since = time.perf_counter()
+            done = subprocess.run([sys.executable, "-m", "baton_lightning", *argv], capture_output=True, text=True)
+            if done.returncode:
+                said = [line for line in done.stderr.splitlines() if line.strip()]
+                raise RuntimeError(f"`{argv[0]}` ({name}) exited with {done.returncode}: {' '.join(said[-1:])}")
+            found[name] = time.perf_counter() - since
+    return found
+
+
+def commands(folder: Path, gpu: bool) -> list[tuple[str, list[str]]]:
+    """Name and arguments of each verb, in order."""
+    data, runs, end = f"{folder}/data", f"{folder}/runs", "" if gpu else "_cpu"
+    common = [f"--run.root={runs}", f"--data.init_args.root={data}"]
+    steps = ["--data.init_args.batch_size=4", "--trainer.devices=1", "--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+    settings = ["--trainer.precision=bf16-mixed", "--model.init_args.optimizer", "torch.optim.AdamW"]
+    warm = ["--model.init_args.scheduler.init_args.warmup_steps=1", "--trainer.enable_model_summary=false"]
+    made = [
+        ("data", ["shards", "world", data, "--train", "16", "--val", "4", "--test", "4", "--workers", "0"]),
+        ("encode", ["predict", "-c", f"{EXPERIMENTS}/encode.yaml", *common]),
+    ]
+    for stage in (2, 3):
+        files = ["-c", f"{EXPERIMENTS}/stage3_adapt.yaml", "-c", f"{EXPERIMENTS}/strategy/zero{stage}{end}.yaml"]
+        made.append((f"fit, ZeRO-{stage}", ["fit", *files, *common, f"--run.experiment=zero{stage}", *steps, *settings, *warm]))
+    return [
+        *made,
+        ("generate", ["generate", "--run", f"{runs}/zero3/stage3_adapt", "--num", "2", "--plan", "truth", "--out", f"{folder}/clips"]),
+    ]
