@@ -119,8 +119,9 @@ class WholeWeights(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning divides the loss by ``accumulate_grad_batches``, and DeepSpeed would once more."""
-        engine = trainer.strategy.deepspeed_engine  # type: ignore[attr-defined]
-        engine.backward = partial(engine.backward, scale_wrt_gas=False)
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            engine = trainer.strategy.deepspeed_engine
+            engine.backward = partial(engine.backward, scale_wrt_gas=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with final_weights(trainer):
