@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from baton_lightning.bench import data, gpu, parity, resume, world
+from baton_lightning.bench import data, gpu, parity, resume, startup, world
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one bench and returns its exit code."""
     parser = argparse.ArgumentParser(prog="baton_lightning bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
-    for name, bench in (("parity", parity), ("data", data), ("resume", resume), ("world", world), ("gpu", gpu)):
+    for name, bench in (("parity", parity), ("data", data), ("resume", resume), ("startup", startup), ("world", world), ("gpu", gpu)):
         summary = (bench.__doc__ or "").splitlines()[0]
         sub = benches.add_parser(name, help=summary, description=summary)
         bench.add_arguments(sub)
