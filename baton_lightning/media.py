@@ -184,7 +184,7 @@ def _audio_stream(container: av.container.OutputContainer, sample_rate: int) -> 
 
 
 def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: bool = True) -> Media:
-    """Decodes a clip, whole.
+    """Decodes a clip that :func:`write_mp4` wrote, whole. Clips of others are read by :mod:`baton_lightning.recordings.clips`.
 
     Sound of several channels is averaged, placed by its time stamps and cut to the length the file states.
 

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baton_lightning.media import Media, MediaError, read_mp4
+from baton_lightning.media import Media, MediaError
 from baton_lightning.metrics.backend import LeftOut
 from baton_lightning.metrics.prompts import Prompt
+from baton_lightning.recordings.clips import read_clip
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,7 @@ class Clip:
 def decoded(file: Path, *, has_video: bool = True, has_audio: bool = True) -> Media:
     """Reads a clip; what cannot be read is left out by name, not skipped."""
     try:
-        return read_mp4(file, has_video=has_video, has_audio=has_audio)
+        return read_clip(file, has_video=has_video, has_audio=has_audio)
     except MediaError as error:
         raise LeftOut(f"unreadable ({error.reason})") from error
 

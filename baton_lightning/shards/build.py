@@ -11,10 +11,14 @@ with, from the first moment on, and at the end what came of it.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from baton_lightning.shards.sources import Source
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 
-BUILD, REJECTED, WORK = "build.json", "rejected.jsonl", ".build"
+BUILD, REJECTED, WORK, LOCK = "build.json", "rejected.jsonl", ".build", ".build.lock"
 
 Note = dict[str, Any]
 """What became of a clip."""
@@ -47,9 +51,14 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
     Raises:
         ValueError: If the folder holds a set that was built otherwise, a setting is out of range, or no clip passed.
     """
+    require_sense(settings, workers)
+    with claim(out):
+        return _build_set(sources, base, out, settings, workers)
+
+
+def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings, workers: int) -> dict[str, Any]:
     from tqdm import tqdm
 
-    require_sense(settings, workers)
     if (report := begin(out, settings)) is not None:
         return report
     work = out / WORK
@@ -64,8 +73,13 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
     reasons = Counter(note["reason"] for note in rejected)
     if not accepted:
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        raise ValueError(f"shards build: no clip passed ({counts}); {out / REJECTED} names every one; change the limits or the recordings")
-    report = {"clips": {}, "rejected": dict(sorted(reasons.items()))}
+        main = reasons.most_common(1)[0][0]
+        first = next(note for note in rejected if note["reason"] == main)
+        raise ValueError(
+            f"shards build: no clip passed ({counts}); {out / REJECTED} names every one, e.g. {first['file']}: {first['detail']}; "
+            f"change the settings or the recordings, and delete {out}/ or build into another folder"
+        )
+    report = {"clips": {}, "rejected": dict(sorted(reasons.items())), "enlarged": sum(note["enlarged"] for note in accepted)}
     with tqdm(total=len(accepted), desc=f"shards {out}", unit="clip", mininterval=1) as bar:
         for geometry in settings.clips:
             mine = [note for note in accepted if note["geometry"] == geometry]
@@ -74,6 +88,35 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
     write_json(out / BUILD, {"settings": settings.to_dict(), "report": report})
     shutil.rmtree(work)
     return report
+
+
+@contextmanager
+def claim(out: Path) -> Iterator[None]:
+    """Holds a folder against other builds, until this one ends, however it ends; the file that says so is taken away.
+
+    Raises:
+        ValueError: If another build holds it, or it cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / LOCK).open("a")
+    except OSError as error:
+        raise ValueError(f"shards build: {out}/ must be a folder that can be written to, and is not ({error.strerror})") from error
+    with lock:
+        busy = f"shards build: another build is at work in {out}/; wait for it, or build into another folder"
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (out / LOCK).exists() or os.fstat(lock.fileno()).st_ino != (out / LOCK).stat().st_ino:
+                raise ValueError(busy)  # it was taken away by a build that has just ended
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ValueError(busy) from error
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks protect nobody
+                raise
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
 
 
 def require_sense(settings: Settings, workers: int) -> None:

@@ -9,12 +9,17 @@ BUILD_HELP = """\
 Build a data set from recordings: read, check, cut to clips, and write webdataset tar shards with an index.
 
 SOURCE is a CSV or JSONL file with one recording a row, or a folder of media files. Columns: file; text, or video_prompt and
-audio_prompt; and, if known, speakers (in CSV separated by ;), speech, split, start, end (s), key. In a folder, a.mp4 has its
-caption in a.txt, or these fields in a.json.
+audio_prompt; and, if known, speakers (in CSV separated by ;), speech or words, split, start, end (s), key. In a folder, a.mp4 has its
+caption in a.txt, or these fields in a.json; hidden files are passed over.
 
-Frames are chosen by time stamps, sound is resampled and averaged to one channel, pictures are cropped to the middle and resized.
-A recording that is longer than a clip becomes several. What does not pass is named in OUT/rejected.jsonl with its reason; the limits
-are changed with --limit. Clips with the content of an earlier one are dropped.
+start and end count from the first picture, as in players; a part costs the same wherever it lies in a film. Frames are chosen by time
+stamps, as players show them: turned, with the shape of their pixels, fields joined, HDR tone-mapped. Sound is the default track's,
+resampled and averaged to one channel. Pictures are cropped to the middle and resized.
+
+A recording that is longer than a clip becomes several. `words` ([{"text": ..., "start": s, "end": s, "speaker": ...}]) are shared out by
+their times; a caption or `speech` without times is not given to several clips unless --repeat says so. What does not pass is named in
+OUT/rejected.jsonl with its reason; the limits are changed with --limit. Clips with the content of an earlier one are dropped. A recording
+falls into one split with all its rows. docs/recordings.md says what is read how, and what is refused.
 
 A build that was interrupted goes on where it stopped when the same command is given again, and ends the same, byte for byte. Until
 the end, OUT/.build/ holds a second copy of the clips."""
@@ -27,6 +32,7 @@ examples:
   python -m baton_lightning shards build films.csv data/films --clip experiments/base.yaml
   python -m baton_lightning shards build films/ data/films --clip experiments/paper/base.yaml --bucket 512x512x5s --bucket 960x544x5s
   python -m baton_lightning shards build films.jsonl data/films --modalities av audio --limit min_loudness=-40 --max-rejected 0.2
+  python -m baton_lightning shards build phone/ data/phone --variable-rate --val 2 --test 0 --repeat caption --limit min_height=480
 """
 
 
@@ -85,6 +91,7 @@ def main(argv: list[str]) -> int:
 
 def add_build(parser: argparse.ArgumentParser) -> None:
     """Arguments of `build`."""
+    from baton_lightning.shards.captions import REPEATS
     from baton_lightning.shards.format import BUCKETS
 
     add = parser.add_argument
@@ -100,10 +107,23 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     text = "kinds of clips to take: with picture and sound, picture alone, sound alone (default: av)"
     add("--modalities", nargs="+", default=["av"], choices=BUCKETS, help=text)
     add("--cut", default="all", choices=["all", "first"], help="all consecutive clips of a recording, or its first (default: all)")
-    text = "how much of a recording is read, in s; it lies in memory, about 0.5 GB a second at 1080p and 30 fps (default: %(default)g)"
+    text = "which texts without times may stand on each of several clips of a recording: none, its caption, or all (default: none)"
+    add("--repeat", default="none", choices=REPEATS, help=text)
+    text = "how much of a recording or part is read, in s; it lies in memory, 0.2 GB a second at 1080p, 30 fps (default: %(default)g)"
     add("--max-seconds", type=float, default=60.0, help=text)
-    text = "shares of recordings that name no split, drawn by a hash of the key (default: train=0.9 val=0.05 test=0.05)"
-    add("--splits", nargs="+", default=["train=0.9", "val=0.05", "test=0.05"], metavar="NAME=SHARE", help=text)
+    for split in ("val", "test"):
+        text = f"recordings held out for {split}, of those that name no split: a share, drawn by a hash, or a number (default: %(default)s)"
+        add(f"--{split}", default="0.05", metavar="SHARE|N", help=text)
+    add(
+        "--audio-language",
+        default="",
+        metavar="LANG",
+        help="track of the sound, by its language in the file, e.g. eng (default: the default track)",
+    )
+    text = (
+        "trust the time stamps of frames however uneven (phones, screens): no limit on jitter, drift and rate; half the clip's fps will do"
+    )
+    add("--variable-rate", action="store_true", help=text)
     add(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit that clips must keep to; a wrong name lists them"
     )
@@ -125,9 +145,11 @@ def build(options: argparse.Namespace) -> int:
 
     from baton_lightning.shards.build import REJECTED, build_set
     from baton_lightning.shards.contract import Limits
-    from baton_lightning.shards.geometries import clip_of_experiment, geometries, limits_with, shares
+    from baton_lightning.shards.geometries import clip_of_experiment, geometries, limits_with
+    from baton_lightning.shards.lists import num_hidden
     from baton_lightning.shards.parts import Settings
     from baton_lightning.shards.sources import digest_of, read_sources
+    from baton_lightning.shards.splits import amount
     from baton_lightning.shards.stat import rejections
 
     if not 0 <= options.max_rejected <= 1:
@@ -135,11 +157,17 @@ def build(options: argparse.Namespace) -> int:
     base = options.source if options.source.is_dir() else options.source.parent
     changes = {name: getattr(options, name) for name in ("seconds", "fps", "height", "width", "sample_rate")}
     clips = geometries(clip_of_experiment(options.clip, changes), options.bucket)
-    limits = limits_with(Limits(min_fps=next(iter(clips.values())).fps), options.limit)
-    sources = read_sources(options.source, shares(options.splits))
+    fps = next(iter(clips.values())).fps
+    limits = limits_with(Limits(min_fps=fps / 2 if options.variable_rate else fps, trust_times=options.variable_rate), options.limit)
+    sources = read_sources(options.source, {"val": amount(options.val), "test": amount(options.test)})
+    if absent := list(dict.fromkeys(str(source.file) for source in sources if source.refused)):
+        print(f"{len(absent)} files are not there, or links out of {base}/; their rows are rejected:", *absent, sep="\n  ")
+    if options.source.is_dir() and (count := num_hidden(options.source)):
+        print(f"{count} hidden media files are passed over, e.g. of macOS")
     settings = Settings(
         clips=clips, buckets=tuple(sorted(options.modalities)), limits=limits, cut=options.cut,
         max_seconds=options.max_seconds, shard_clips=options.shard_size, sources=digest_of(sources, base), codec_clips=options.fit_codec,
+        repeat=options.repeat, audio_language=options.audio_language,
     )  # fmt: skip
     report = build_set(sources, base, options.out, settings, options.workers)
     console = Console()
@@ -150,6 +178,11 @@ def build(options: argparse.Namespace) -> int:
     for geometry, splits in report["clips"].items():
         counts = "; ".join(f"{split}: " + ", ".join(f"{n} {bucket}" for bucket, n in buckets.items()) for split, buckets in splits.items())
         print(f"{options.out / geometry}: {counts}")
+        if "val" not in splits:
+            fix = "build with --val 1 into another folder, or train with --data.init_args.val_split=train"
+            print(f"{options.out / geometry} has no clip in val, which `fit` validates on: {fix}")
+    if report["enlarged"]:
+        print(f"{report['enlarged']} clips have more pixels than their recordings; --limit min_height=N and min_width=N refuse such")
     share = num_rejected / (num_clips + num_rejected)
     print(f"{num_clips} clips accepted, {num_rejected} rejected ({share:.1%}); {options.out / REJECTED} names each")
     if share > options.max_rejected:

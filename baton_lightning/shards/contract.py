@@ -8,37 +8,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baton_lightning.media import AAC_FRAME, MediaError
-from baton_lightning.shards.recording import Recording
+from baton_lightning.recordings.recording import Recording
+from baton_lightning.shards.limits import REASONS, Limits
 
 Violation = tuple[str, str]
 """Reason and detail."""
-
-REASONS = {
-    "unreadable": "the file cannot be opened",
-    "empty": "the file, or one of its streams, has no content",
-    "no_video": "there is no picture where one is needed",
-    "no_audio": "there is no sound where it is needed",
-    "corrupt": "packets are damaged or missing",
-    "variable_frame_rate": "frames are not evenly spaced",
-    "drift": "a clock runs apart from what it counts",
-    "start_offset": "picture and sound do not start together",
-    "duration_mismatch": "picture and sound, or a stream and its promise, differ in length",
-    "too_short": "picture or sound are shorter than the clip to be cut",
-    "low_frame_rate": "fewer frames per second than are needed",
-    "black_video": "the picture is black",
-    "frozen_video": "the picture stands still",
-    "silent_audio": "nothing can be heard",
-    "clipping": "the sound is cut off at full scale",
-    "channel_layout": "channels are too many, dead, or cancel each other",
-    "duplicate": "the same content was met before",
-}
-"""Every reason for which a recording is refused; the first that holds, in this order, is the main one."""
 
 EDGE, REACH, FLAT = 0.85, 1.1, 1.05
 """Where a stretch of loud sound begins, how far it must want to go, and how much further than it goes, to count as cut off."""
@@ -52,51 +31,6 @@ LAYOUTS = ("mono", "stereo", "1 channels", "2 channels")
 
 class Rejection(MediaError):
     """A recording that is refused. A ``ValueError`` with ``reason``, a key of :data:`REASONS`, and ``detail``, which can be pickled."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far a recording may be from perfect. A measured value beyond a limit is refused.
-
-    Args:
-        max_frame_jitter: Deviation of any distance between two frames from their median, in frames. A dropped frame has 1; time
-            stamps in ms have up to 0.06 at 60 frames/s.
-        max_drift: Distance between where time stamps put a frame or a piece of sound and where counting puts it, in s.
-        max_rate_error: Relative difference between the frame rate inside the coded pictures and that of the time stamps. 24 frames/s
-            shown at 23.976 have 0.001.
-        max_start_offset: Time between the starts of picture and sound, in s. Sound may start earlier by a block of AAC, 1024 samples:
-            some containers keep what the encoder put in front.
-        max_duration_mismatch: Difference between the durations of picture and sound, or of a stream and what the container
-            promises, in s. A picture may end a frame after its sound.
-        min_fps: Frames per second that are needed; 0.5 % less will do, so that 23.976 passes for 24.
-        min_brightness: What the brightest 1/4000 of a frame must reach above black, of 255, for the frame not to be black.
-        max_black_share: Share of black frames.
-        min_motion: Change of the mean of some 4 x 4 pixels within a quarter of a second that counts as motion, as a share of the
-            picture's contrast, see :func:`motion`.
-        min_moving_share: Share of time in which there is motion.
-        min_loudness: Level of the loudest 50 ms, RMS, in dB below full scale.
-        max_clipped_share: Share of samples in stretches that are cut off at full scale, see :func:`clipped_share`: a sine of amplitude 1
-            has none, one of amplitude 1.2 that was cut to 1 has 0.5.
-        max_channels: Channels of the sound.
-        max_imbalance: Level of the loudest channel above the faintest, in dB.
-        max_cancellation: Level that is lost when channels are averaged, in dB; unrelated channels lose 3.
-    """
-
-    max_frame_jitter: float = 0.2
-    max_drift: float = 0.02
-    max_rate_error: float = 0.002
-    max_start_offset: float = 0.04
-    max_duration_mismatch: float = 0.15
-    min_fps: float = 10.0
-    min_brightness: float = 8.0
-    max_black_share: float = 0.9
-    min_motion: float = 0.08
-    min_moving_share: float = 0.02
-    min_loudness: float = -60.0
-    max_clipped_share: float = 0.003
-    max_channels: int = 2
-    max_imbalance: float = 40.0
-    max_cancellation: float = 20.0
 
 
 def inspect(
@@ -164,11 +98,16 @@ def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_a
         yield "corrupt", "; ".join(recording.errors[:3]) + (f"; and {len(recording.errors) - 3} more" if len(recording.errors) > 3 else "")
     spans: dict[str, tuple[float, float]] = {}
     if frames is not None and len(frames):
-        spans["picture"] = (float(recording.frame_times[0]), recording.video_end)
+        spans["picture"] = (max(float(recording.frame_times[0]), recording.begin), recording.video_end)
         yield from _frame_clock(recording, limits)
+        rows, columns = recording.size_on_screen
+        if rows < limits.min_height or columns < limits.min_width:
+            yield "too_small", f"the picture has {rows} rows and {columns} columns, needs {limits.min_height} and {limits.min_width}"
         yield from _picture(frames, limits, frame_rate(recording.frame_times))
     if waveform is not None and waveform.size:
         spans["sound"] = (recording.audio_start, recording.audio_end)
+        if recording.sample_rate < limits.min_sample_rate:
+            yield "too_small", f"the sound has {recording.sample_rate} samples per second, needs {limits.min_sample_rate}"
         if not recording.audio_skew <= limits.max_drift:
             yield "drift", f"sound lies up to {recording.audio_skew:.3f} s from where its samples put it"
         yield from _loudness(waveform, recording.sample_rate, limits)
@@ -188,25 +127,29 @@ def _frame_clock(recording: Recording, limits: Limits) -> Iterator[Violation]:
         yield "variable_frame_rate", f"{len(times)} frames, not two or not in order of time: their rate cannot be measured"
         return
     steps = np.diff(times)
+    mean_step = float((times[-1] - times[0]) / (len(times) - 1))
+    if 1 / mean_step < limits.min_fps * 0.995:
+        yield "low_frame_rate", f"{1 / mean_step:.3f} frames/s, needs {limits.min_fps:g}"
+    if limits.trust_times:
+        return
     step = float(np.median(steps))
     jitter = float(np.abs(steps - step).max() / step)
     if jitter > limits.max_frame_jitter:
         yield "variable_frame_rate", f"a frame lasts {jitter:.2f} frames more or less than the others ({1 / step:.3f} frames/s)"
-    mean_step = float((times[-1] - times[0]) / (len(times) - 1))
     bend = float(np.abs(times - times[0] - mean_step * np.arange(len(times))).max())
     if bend > limits.max_drift:
         yield "drift", f"frames lie up to {bend:.3f} s from where counting puts them"
     ratio = recording.coded_fps * mean_step
     if 0.51 < ratio < 1.96 and abs(ratio - 1) > limits.max_rate_error:
         yield "drift", f"pictures were coded for {recording.coded_fps:.3f} frames/s and are shown at {1 / mean_step:.3f}"
-    if 1 / mean_step < limits.min_fps * 0.995:
-        yield "low_frame_rate", f"{1 / mean_step:.3f} frames/s, needs {limits.min_fps:g}"
 
 
 def _common_clock(recording: Recording, spans: dict[str, tuple[float, float]], limits: Limits, min_seconds: float) -> Iterator[Violation]:
     lengths = {kind: end - start for kind, (start, end) in spans.items()}
     if len(spans) == 2:
         offset = spans["sound"][0] - spans["picture"][0]
+        if recording.file_offset is not None and abs(recording.file_offset) > abs(offset):
+            offset = recording.file_offset
         if not -max(limits.max_start_offset, AAC_FRAME / recording.sample_rate + 1e-3) <= offset <= limits.max_start_offset:
             yield "start_offset", f"sound starts {offset:+.3f} s after the picture"
         surplus = lengths["picture"] - lengths["sound"]

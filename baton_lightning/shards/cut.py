@@ -77,7 +77,9 @@ def frames_shown(frame_times: NDArray[np.float64], start: float, clip: ClipSpec)
     return np.clip(np.searchsorted(frame_times, middles, side="right") - 1, 0, len(frame_times) - 1)
 
 
-def cut_picture(frames: NDArray[np.uint8], frame_times: NDArray[np.float64], start: float, clip: ClipSpec) -> NDArray[np.uint8]:
+def cut_picture(
+    frames: NDArray[np.uint8], frame_times: NDArray[np.float64], start: float, clip: ClipSpec, pixel_aspect: float = 1.0
+) -> NDArray[np.uint8]:
     """Pictures of a clip [T_f, Y, X, 3]: the largest centred part of the clip's aspect ratio, resized by an antialiased Lanczos filter.
 
     Args:
@@ -85,17 +87,18 @@ def cut_picture(frames: NDArray[np.uint8], frame_times: NDArray[np.float64], sta
         frame_times: When each appears [T], in s, ascending.
         start: Where the clip begins, in s.
         clip: Geometry.
+        pixel_aspect: Width of a stored pixel over its height, on screen; those of the clip are square.
     """
     from PIL import Image
 
     shown = frames_shown(frame_times, start, clip)
     height, width = frames.shape[1:3]
-    box = centre_box(height, width, clip)
+    box = centre_box(height, width, clip, pixel_aspect)
     made = np.empty((clip.num_frames, clip.height, clip.width, 3), np.uint8)
     for i, source in enumerate(shown):
         if i and source == shown[i - 1]:
             made[i] = made[i - 1]
-        elif (height, width) == (clip.height, clip.width):
+        elif (height, width) == (clip.height, clip.width) and pixel_aspect == 1:
             made[i] = frames[source]
         else:
             picture = Image.fromarray(np.ascontiguousarray(frames[source]))
@@ -103,11 +106,12 @@ def cut_picture(frames: NDArray[np.uint8], frame_times: NDArray[np.float64], sta
     return made
 
 
-def centre_box(height: int, width: int, clip: ClipSpec) -> tuple[float, float, float, float]:
-    """Left, upper, right and lower edge of the part that is kept, in source pixels."""
-    scale = min(height / clip.height, width / clip.width)
-    left, upper = (width - scale * clip.width) / 2, (height - scale * clip.height) / 2
-    return left, upper, min(left + scale * clip.width, width), min(upper + scale * clip.height, height)
+def centre_box(height: int, width: int, clip: ClipSpec, pixel_aspect: float = 1.0) -> tuple[float, float, float, float]:
+    """Left, upper, right and lower edge of the part that is kept, in source pixels: of the clip's shape on screen."""
+    scale = min(height / clip.height, width * pixel_aspect / clip.width)
+    rows, columns = scale * clip.height, scale * clip.width / pixel_aspect
+    left, upper = (width - columns) / 2, (height - rows) / 2
+    return left, upper, min(left + columns, width), min(upper + rows, height)
 
 
 def cut_sound(waveform: NDArray[np.float32], sample_rate: int, audio_start: float, start: float, clip: ClipSpec) -> NDArray[np.float32]:

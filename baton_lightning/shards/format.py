@@ -202,8 +202,11 @@ class SplitIndex:
         if not folder.is_dir():
             siblings = sorted(p.name for p in folder.parent.iterdir() if (p / "index.json").exists()) if folder.parent.is_dir() else []
             known = f"{folder.parent}/ holds the splits {siblings}" if siblings else f"{folder.parent}/ holds no data set"
-            fix = f"`python -m baton_lightning shards world {folder.parent}`"
-            raise ValueError(f"data: the folder {folder}/ does not exist; {known}. Build one with {fix}")
+            fix = f"Build one with `python -m baton_lightning shards world {folder.parent}`"
+            if siblings and folder.name != "train":
+                role = folder.name if folder.name in ("val", "test") else "val"
+                fix = f"Use another with `--data.init_args.{role}_split={siblings[0]}`, or build again, with `shards build --{role} 1`"
+            raise ValueError(f"data: the folder {folder}/ does not exist; {known}. {fix}")
         if not file.exists():
             raise ValueError(f"data: {file} is missing, so the build of {folder}/ did not finish; run the same `shards` command again")
         content = json.loads(file.read_text())

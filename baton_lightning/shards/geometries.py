@@ -58,21 +58,6 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
     return made if len(made) > 1 else {"": next(iter(made.values()), base)}
 
 
-def shares(words: Iterable[str]) -> dict[str, float]:
-    """Shares of splits from words like ``train=0.9``.
-
-    Raises:
-        ValueError: If a word is not of this form.
-    """
-    made: dict[str, float] = {}
-    for word in words:
-        found = re.fullmatch(r"([A-Za-z0-9_-]+)=(\d*\.?\d+)", word)
-        if found is None or found[1] in made:
-            raise ValueError(f"shards build: a split is given as NAME=SHARE, each once, e.g. train=0.9 val=0.1; got {word!r}")
-        made[found[1]] = float(found[2])
-    return made
-
-
 def limits_with(limits: Any, words: Iterable[str]) -> Any:
     """Limits with some changed by words like ``min_loudness=-40``.
 
@@ -85,7 +70,7 @@ def limits_with(limits: Any, words: Iterable[str]) -> Any:
     """
     import difflib
 
-    known = [field.name for field in dataclasses.fields(limits)]
+    known = [field.name for field in dataclasses.fields(limits) if field.type != "bool"]
     changes: dict[str, float] = {}
     for word in words:
         name, equals, value = word.partition("=")

@@ -18,10 +18,11 @@ import numpy as np
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import MediaError, mp4_bytes
+from baton_lightning.recordings.recording import Recording, read_recording
+from baton_lightning.shards.captions import said_in, untimed
 from baton_lightning.shards.contract import Limits, Rejection, content_digest, decibel, inspect
 from baton_lightning.shards.cut import clip_starts, cut_picture, cut_sound, extent_of, suits_best
 from baton_lightning.shards.format import VERSION, Shard, shard_name
-from baton_lightning.shards.recording import Recording, read_recording
 from baton_lightning.shards.sources import Source
 from baton_lightning.shards.writer import write_shard
 
@@ -42,9 +43,11 @@ class Settings:
         limits: What a clip must keep to.
         cut: ``all`` clips of a recording, or the ``first``.
         shard_clips: Clips in a shard, but for the last of its kind.
-        max_seconds: How much of a recording is read, in s; all of it lies in memory.
+        max_seconds: How much of a recording, or of a part of one, is read, in s; all of it lies in memory.
         sources: Digest of the list of recordings.
         codec_clips: Clips that the patch codec is fitted to; 0 fits none.
+        repeat: Which texts without times may stand on each of several clips of a recording: ``none``, the ``caption``, or ``all``.
+        audio_language: Language of the sound, as files name it; empty = their default track.
     """
 
     clips: dict[str, ClipSpec]
@@ -55,6 +58,8 @@ class Settings:
     shard_clips: int
     sources: str
     codec_clips: int = 0
+    repeat: str = "none"
+    audio_language: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON gives them back."""
@@ -105,20 +110,25 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
         return {"key": key, "file": name, "reason": reason, "detail": text} | span(start, end), None
 
     try:
-        recording = read_recording(source.file, min(settings.max_seconds, source.end or settings.max_seconds))
+        if source.refused:
+            raise Rejection("outside" if source.file.is_file() else "missing", source.refused.partition(": ")[2])
+        recording = read_recording(source.file, settings.max_seconds, start=source.start, end=source.end, language=settings.audio_language)
         bucket = bucket_of(recording, settings.buckets)
+        if source.start and not (len(recording.frame_times) if bucket != "audio" else recording.waveform.size):  # type: ignore[union-attr]
+            raise Rejection("too_short", f"has nothing at {source.start:g} s, where the part begins")
         violations = inspect(recording, settings.limits, needs_video=bucket != "audio", needs_audio=bucket != "video")
         if broken := [violation for violation in violations if violation[0] not in OF_A_CLIP]:
             raise Rejection(broken[0][0], "; ".join(detail for _, detail in broken))
     except MediaError as error:
         yield rejected(source.key, error.reason, error.detail, source.start, source.end)
         return
-    if recording.stopped and (source.end is None or source.end > settings.max_seconds):
-        yield rejected(source.key, "too_long", f"is not read beyond {settings.max_seconds:g} s", settings.max_seconds, source.end)
+    until = source.start + settings.max_seconds
+    if recording.stopped and (source.end is None or source.end > until):
+        yield rejected(source.key, "too_long", f"is not read beyond {until:g} s", until, source.end)
     times = recording.frame_times if bucket != "audio" else None
     num_samples = len(recording.waveform) if recording.waveform is not None and bucket != "video" else 0
     extent = extent_of(times, num_samples, recording.sample_rate, recording.audio_start, source.start, source.end)
-    size = recording.frames.shape[1:3] if recording.frames is not None and bucket != "audio" else None
+    size = recording.size_on_screen if bucket != "audio" else None
     geometries = list(settings.clips)
     chosen = suits_best([settings.clips[geometry] for geometry in geometries], extent, size)
     if chosen is None:
@@ -126,14 +136,19 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
         yield rejected(source.key, "too_short", f"has {extent.seconds:.3f} s, a clip {shortest:g} s", source.start, source.end)
         return
     clip = settings.clips[geometries[chosen]]
-    for i, start in enumerate(clip_starts(extent, clip, settings.cut)):
+    starts = clip_starts(extent, clip, settings.cut)
+    if why := untimed(source, len(starts), settings.repeat):
+        yield rejected(source.key, "untimed_text", why, source.start, source.end)
+        return
+    for i, start in enumerate(starts):
         key, end = f"{source.key}-{i:04d}", start + clip.seconds
         window = window_of(recording, start, end)
         violations = inspect(window, settings.limits, needs_video=bucket != "audio", needs_audio=bucket != "video")
         if broken := [violation for violation in violations if violation[0] in OF_A_CLIP]:
             yield rejected(key, broken[0][0], "; ".join(detail for _, detail in broken), start, end)
             continue
-        note = {"key": key, "file": name, "geometry": geometries[chosen], "split": source.split, "bucket": bucket}
+        note: dict[str, Any] = {"key": key, "file": name, "geometry": geometries[chosen], "split": source.split, "bucket": bucket}
+        note["enlarged"] = bool(size and (size[0] < clip.height or size[1] < clip.width))
         yield note | span(start, end) | {"digest": content_digest(window)}, members_of(recording, bucket, start, clip, source, name)
 
 
@@ -180,9 +195,11 @@ def members_of(recording: Recording, bucket: str, start: float, clip: ClipSpec, 
     lengths = []
     if bucket != "audio":
         assert recording.frames is not None
-        frames = cut_picture(recording.frames, recording.frame_times, start, clip)
+        frames = cut_picture(recording.frames, recording.frame_times, start, clip, recording.pixel_aspect)
         rows, columns = recording.frames.shape[1:3]
         known |= {"fps": round(1 / float(np.median(np.diff(recording.frame_times))), 3), "height": rows, "width": columns}
+        known |= {"pixel_aspect": round(recording.pixel_aspect, 6)} if recording.pixel_aspect != 1 else {}
+        known |= {name: True for name in ("interlaced", "tone_mapped") if getattr(recording, name)}
         lengths.append(recording.video_end - float(recording.frame_times[0]))
         measured["motion"] = float(np.mean([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)]))
     if bucket != "video":
@@ -191,11 +208,12 @@ def members_of(recording: Recording, bucket: str, start: float, clip: ClipSpec, 
         known |= {"sample_rate": recording.sample_rate, "channels": recording.waveform.shape[1]}
         lengths.append(recording.audio_end - recording.audio_start)
         measured["loudness"] = decibel(float(np.square(sound.astype(np.float64)).mean()))
+    speech, speakers = said_in(source, start, clip.seconds)
     metadata = {
         "video_prompt": source.video_prompt,
         "audio_prompt": source.audio_prompt,
-        "speakers": list(source.speakers),
-        "speech": source.speech,
+        "speakers": speakers,
+        "speech": speech,
         "has_video": frames is not None,
         "has_audio": sound is not None,
         "fps": clip.fps,

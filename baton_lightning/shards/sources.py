@@ -8,8 +8,9 @@ A row names a recording, or a part of one:
     text            one caption that stands for both
     speakers        who speaks: names, in CSV separated by `;`
     speech          what is said
-    split           train, val, test or another name; default: by a hash of the key
-    start, end      part of the recording that is meant, in s; default: all of it
+    words           what is said, with times: [{"text": ..., "start": s, "end": s, "speaker": ...}], in CSV as JSON; instead of `speech`
+    split           train, val, test or another name; default: by a hash of the file, the same for all rows of a recording
+    start, end      part of the recording that is meant, in s from its first picture; default: all of it
     key             name of the recording in the set; default: its path, with the start if one is given, and with a digest of the path if
                     it holds letters that a key cannot
 
@@ -18,22 +19,19 @@ In a folder, each media file has a neighbour of the same stem: `a.txt` with the 
 
 from __future__ import annotations
 
-import csv
-import difflib
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("file", "video_prompt", "audio_prompt", "text", "speakers", "speech", "split", "start", "end", "key")
-MEDIA_SUFFIXES = frozenset(
-    ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .vob "
-    ".wav .flac .mp3 .m4a .ogg .oga .opus .aac .aif .aiff .wma .gif".split()
-)
+from baton_lightning.shards.captions import Word, words_of
+from baton_lightning.shards.lists import MEDIA_SUFFIXES, csv_rows, folder_rows, jsonl_rows, require_known
+from baton_lightning.shards.splits import assign_splits
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,10 @@ class Source:
         speakers: Who speaks.
         speech: What is said; empty if nobody said.
         split: Part of the set.
-        start: Where the part begins, in s.
-        end: Where it ends, in s; ``None`` = with the recording.
+        start: Where the part begins, in s from the first picture.
+        end: Where it ends, likewise; ``None`` = with the recording.
+        words: What is said, each word with its time; empty if nobody said.
+        refused: Why it is not read; empty if it is.
     """
 
     key: str
@@ -61,21 +61,21 @@ class Source:
     split: str
     start: float = 0.0
     end: float | None = None
+    words: tuple[Word, ...] = ()
+    refused: str = ""
 
 
-def read_sources(source: str | Path, fractions: Mapping[str, float]) -> list[Source]:
+def read_sources(source: str | Path, held_out: Mapping[str, float]) -> list[Source]:
     """Every recording of a source, in its order: that of the list, or of the paths in a folder.
 
     Args:
         source: A folder, a ``.csv`` or a ``.jsonl`` file.
-        fractions: Split -> its share of the recordings that name none; positive, they are scaled to 1.
+        held_out: Split -> its part of the recordings that name none: a share below 1, or a number of recordings. The rest: ``train``.
 
     Raises:
         ValueError: If there is no source, or a row is wrong; the message names the line.
     """
     source = Path(source)
-    if not fractions or any(not share > 0 for share in fractions.values()):
-        raise ValueError(f"shards build: shares of splits must be positive, got {dict(fractions)}; leave out a split that is to be empty")
     if source.is_dir():
         rows = folder_rows(source)
     elif source.is_file() and source.suffix in (".csv", ".jsonl"):
@@ -87,7 +87,7 @@ def read_sources(source: str | Path, fractions: Mapping[str, float]) -> list[Sou
     found: list[Source] = []
     seen: dict[str, str] = {}
     for place, row in rows:
-        made = source_of(row, base, fractions, place)
+        made = source_of(row, base, place)
         if made.key in seen:
             raise ValueError(f"{place}: the key {made.key!r} was given at {seen[made.key]} already; give each its own in the column `key`")
         seen[made.key] = place
@@ -95,7 +95,9 @@ def read_sources(source: str | Path, fractions: Mapping[str, float]) -> list[Sou
     if not found:
         kinds = " ".join(sorted(MEDIA_SUFFIXES))
         raise ValueError(f"shards build: {source} lists no recordings{f' ({kinds})' if source.is_dir() else ''}")
-    return found
+    if all(made.refused for made in found):
+        raise ValueError(f"shards build: none of the {len(found)} recordings of {source} can be read, e.g. {found[0].refused}")
+    return assign_splits(found, base, held_out)
 
 
 def digest_of(sources: list[Source], base: Path) -> str:
@@ -104,97 +106,22 @@ def digest_of(sources: list[Source], base: Path) -> str:
     for source in sources:
         file = source.file.relative_to(base) if source.file.is_relative_to(base) else source.file
         digest.update(
-            json.dumps(asdict(source) | {"file": str(file), "num_bytes": source.file.stat().st_size}, sort_keys=True).encode() + b"\n"
+            json.dumps(
+                asdict(source) | {"file": str(file), "refused": bool(source.refused), "num_bytes": size_of(source)}, sort_keys=True
+            ).encode()
+            + b"\n"
         )
     return digest.hexdigest()
 
 
-# ---- three ways to list recordings: each row with the place to be named if it is wrong
-def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Media files in the order of their paths, with what their neighbours say."""
-    stems: dict[Path, Path] = {}
-    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and not path.is_dir()):
-        if not file.is_file():
-            raise ValueError(f"{file}: is a link to nothing, or no file; mend it or take it away")
-        if (stem := file.with_suffix("")) in stems:
-            raise ValueError(f"{file}: shares its stem, and so its caption, with {stems[stem].name}; rename one of them")
-        stems[stem] = file
-        facts, caption = file.with_suffix(".json"), file.with_suffix(".txt")
-        row: dict[str, Any] = {}
-        if facts.exists():
-            row = json_object(text_in(facts), str(facts))
-            if "file" in row:
-                raise ValueError(f"{facts}: must not hold `file`, which is {file.name}")
-        elif caption.exists():
-            row = {"text": text_in(caption)}
-        else:
-            raise ValueError(f"{file}: has no caption; write it to {caption.name} or {facts.name} in the same folder")
-        yield str(facts if facts.exists() else caption), row | {"file": str(file.relative_to(folder))}
-
-
-def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a CSV file with a header."""
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        try:
-            names = list(reader.fieldnames or [])
-            require_known(names, f"{file}, line 1")
-            if twice := {name for name in names if names.count(name) > 1}:
-                raise ValueError(f"{file}, line 1: the column {min(twice)} is there twice; keep one")
-            for row in reader:
-                place = f"{file}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{place}: must have {len(reader.fieldnames or [])} fields as the header does; quote a text with commas"
-                    )
-                filled: dict[str, Any] = {name: value for name, value in row.items() if value.strip()}
-                if "speakers" in filled:
-                    filled["speakers"] = [name.strip() for name in row["speakers"].split(";") if name.strip()]
-                yield place, filled
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}, line {reader.line_num + 1}: is no CSV in UTF-8 ({error})") from error
-
-
-def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a JSONL file; empty lines are passed over."""
-    for number, line in enumerate(text_in(file).split("\n"), 1):
-        if line.strip():
-            yield f"{file}, line {number}", json_object(line, f"{file}, line {number}")
-
-
-def text_in(file: Path) -> str:
-    """Text of a file, with or without a byte-order mark.
-
-    Raises:
-        ValueError: If it is not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is no text in UTF-8 ({error}); save it as UTF-8") from error
-
-
-def json_object(text: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{place}: is no JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{place}: must be an object of named fields, got {type(row).__name__}")
-    return row
+def size_of(source: Source) -> int:
+    """Bytes of a file; 0 where it is not read."""
+    return 0 if source.refused else source.file.stat().st_size
 
 
 # ---- one row
-def require_known(names: Any, place: str) -> None:
-    for name in names:
-        if name not in COLUMNS:
-            near = difflib.get_close_matches(str(name), COLUMNS, 1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(COLUMNS)}"
-            raise ValueError(f"{place}: there is no column {name!r}; {hint}")
-
-
-def source_of(row: Mapping[str, Any], base: Path, fractions: Mapping[str, float], place: str) -> Source:
-    """A row, checked.
+def source_of(row: Mapping[str, Any], base: Path, place: str) -> Source:
+    """A row, checked; without a split unless it names one.
 
     Raises:
         ValueError: With the row's place.
@@ -204,8 +131,11 @@ def source_of(row: Mapping[str, Any], base: Path, fractions: Mapping[str, float]
     if not texts["file"]:
         raise ValueError(f"{place}: has no `file`; every row names a media file")
     file = base / texts["file"]
+    refused = ""
     if not file.is_file():
-        raise ValueError(f"{place}: the file {file} does not exist; paths are relative to {base}/")
+        refused = f"{place}: the file {file} does not exist; paths are relative to {base}/"
+    elif leads_out(file, base):
+        refused = f"{place}: {file} is a link out of {base}/; copy the file there, or give a list with its own path"
     captions = (texts["video_prompt"], texts["audio_prompt"])
     if texts["text"]:
         if any(captions):
@@ -219,6 +149,9 @@ def source_of(row: Mapping[str, Any], base: Path, fractions: Mapping[str, float]
     speakers = row.get("speakers") or []
     if not isinstance(speakers, list) or not all(isinstance(name, str) for name in speakers):
         raise ValueError(f"{place}: speakers must be a list of names, got {speakers!r}")
+    words = words_of(row.get("words"), place)
+    if words and texts["speech"]:
+        raise ValueError(f"{place}: has both `speech` and `words`; leave out `speech`, which the words say")
     stem = texts["file"].removesuffix(file.suffix) + (f"-{start:g}" if start else "")
     key = texts["key"] or re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
     if not texts["key"] and (not key or not stem.isascii()):
@@ -226,7 +159,13 @@ def source_of(row: Mapping[str, Any], base: Path, fractions: Mapping[str, float]
     for name, value in (("key", key), ("split", texts["split"] or "train")):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
             raise ValueError(f"{place}: {name} must consist of letters, digits, - and _, got {value!r}; give one in the column `{name}`")
-    return Source(key, file, *captions, tuple(speakers), texts["speech"], texts["split"] or split_of(key, fractions), start or 0.0, end)
+    return Source(key, file, *captions, tuple(speakers), texts["speech"], texts["split"], start or 0.0, end, words, refused)
+
+
+def leads_out(file: Path, base: Path) -> bool:
+    """Whether a path that is named inside of a folder leads out of it, through a link."""
+    named = Path(os.path.normpath(file))
+    return named.is_relative_to(os.path.normpath(base)) and not file.resolve().is_relative_to(base.resolve())
 
 
 def text_of(row: Mapping[str, Any], name: str, place: str) -> str:
@@ -247,13 +186,3 @@ def seconds_of(row: Mapping[str, Any], name: str, place: str) -> float | None:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{place}: {name} must be seconds >= 0, got {value!r}")
     return seconds
-
-
-def split_of(key: str, fractions: Mapping[str, float]) -> str:
-    """Split of a recording that names none: where the hash of its key falls. Recordings that join later change no other's split."""
-    point = int.from_bytes(hashlib.blake2b(f"split/{key}".encode(), digest_size=8).digest()) / 2**64 * sum(fractions.values())
-    for split, share in fractions.items():
-        point -= share
-        if point < 0:
-            return split
-    return list(fractions)[-1]

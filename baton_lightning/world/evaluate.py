@@ -107,14 +107,15 @@ def read_clip(file: Path) -> Media:
     import numpy as np
     from PIL import Image
 
-    from baton_lightning.media import MediaError, read_mp4
+    from baton_lightning.media import MediaError
+    from baton_lightning.recordings import clips
 
     try:
-        media = read_mp4(file)
+        media = clips.read_clip(file)
     except MediaError as error:
         if error.reason != "no_audio":
             raise
-        media = read_mp4(file, has_audio=False)
+        media = clips.read_clip(file, has_audio=False)
         media = replace(media, waveform=np.zeros(round(media.seconds * 16000), np.float32), sample_rate=16000)
     height, width = media.frames.shape[1:3]
     if width <= WIDEST:

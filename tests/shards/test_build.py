@@ -20,7 +20,7 @@ from baton_lightning.shards.build import BUILD, REJECTED, WORK
 from baton_lightning.shards.format import Shard, SplitIndex, clip_of, file_digest, read_root
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = ["--seconds", "1", "--shard-size", "10", "--workers", "0"]
+OPTIONS = ["--seconds", "1", "--shard-size", "10", "--workers", "0", "--repeat", "caption"]
 
 
 def build(source: Path, out: Path, *more: str) -> int:
@@ -200,11 +200,86 @@ def test_what_lies_beyond_the_part_that_is_read_is_named(recordings: Path, tmp_p
     assert len(clips(tmp_path / "set")) == 2 and list(rejected(tmp_path / "set").values()) == ["too_long"]
 
 
+def listed(folder: Path, *rows: dict[str, Any]) -> Path:
+    (folder / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "list.jsonl"
+
+
+def test_words_go_to_the_clips_they_are_said_in_and_untimed_texts_to_none_of_several(recordings: Path, tmp_path: Path) -> None:
+    film = str(recordings.parent / "long.mp4")
+    words = [
+        {"text": text, "start": start, "end": start + 0.3, "speaker": "Ann"} for text, start in (("one", 0.2), ("two", 0.9), ("three", 2.1))
+    ]
+    timed = listed(tmp_path, {"file": film, "text": "x", "words": words})
+    assert build(timed, tmp_path / "timed") == 0
+    said = {key: (meta["speech"], meta["speakers"]) for key, (_, meta, _) in clips(tmp_path / "timed").items()}
+    assert list(said.values()) == [("one", ["Ann"]), ("two", ["Ann"]), ("three", ["Ann"])]
+    whole = listed(tmp_path, {"file": film, "text": "x", "speech": "one two three"})
+    for i, (settings, count) in enumerate(
+        ((["--repeat", "none"], 0), (["--repeat", "caption"], 0), (["--repeat", "all"], 3), (["--cut", "first"], 1))
+    ):
+        assert build(whole, tmp_path / f"{i}", *settings) == int(not count)
+        if count:
+            assert {meta["speech"] for _, meta, _ in clips(tmp_path / f"{i}").values()} == {"one two three"} and len(
+                clips(tmp_path / f"{i}")
+            ) == count
+        else:
+            assert list(rejected(tmp_path / f"{i}").values()) == ["untimed_text"]
+
+
+def test_parts_of_a_film_are_read_where_they_lie_and_fall_into_one_split(tmp_path: Path, recorder: Any, capsys: Any) -> None:
+    for name in "ab":
+        recorder(tmp_path / f"{name}.mp4", ord(name), 9.2)
+    rows = [{"file": f"{name}.mp4", "text": "x", "start": start, "end": start + 1} for name in "ab" for start in (0, 4, 8)]
+    source = listed(tmp_path, *rows, {"file": "a.mp4", "text": "x", "start": 20, "key": "beyond"}, {"file": "c.mp4", "text": "x"})
+    assert build(source, tmp_path / "set", "--max-seconds", "2", "--val", "1", "--test", "0") == 0
+    splits = {split: {note["file"] for note in map(json.loads, members(tmp_path / "set", split))} for split in ("train", "val")}
+    assert sorted(map(sorted, splits.values())) == [["a.mp4"], ["b.mp4"]]
+    assert rejected(tmp_path / "set") == {"beyond": "too_short", "c": "missing"}
+    film = read_mp4(tmp_path / "a.mp4")
+    movie = read_mp4(clips(tmp_path / "set")["a-8-0000"][2])
+    assert np.abs(movie.frames.astype(int) - film.frames[96:109]).mean() < 3
+    assert "1 files are not there" in capsys.readouterr().out
+
+
+def members(root: Path, split: str) -> list[str]:
+    """What the clips of a split say of their recordings."""
+    shard = Shard.open(root / split / "clips-000000.tar")
+    return [json.dumps(json.loads(shard.read(key, "json"))["source"]) for key in shard.members]
+
+
+def test_a_set_without_validation_clips_says_so_and_so_does_fit(tmp_path: Path, recorder: Any, capsys: Any) -> None:
+    recorder(tmp_path / "a.mp4", 0)
+    assert build(listed(tmp_path, {"file": "a.mp4", "text": "x", "split": "train"}), tmp_path / "set") == 0
+    assert "has no clip in val, which `fit` validates on: build with --val 1" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"val/ does not exist; .*Use another with `--data.init_args.val_split=train`, or build again"):
+        SplitIndex.read(tmp_path / "set/val")
+
+
+def test_one_build_works_in_a_folder_at_a_time(recordings: Path, tmp_path: Path, capsys: Any) -> None:
+    from baton_lightning.shards.build import claim
+
+    with claim(tmp_path / "set"):
+        assert build(recordings, tmp_path / "set") == 1
+        assert "another build is at work in" in capsys.readouterr().err
+    assert not list((tmp_path / "set").iterdir())
+
+
+def test_small_recordings_are_enlarged_with_a_word_or_refused(tmp_path: Path, recorder: Any, capsys: Any) -> None:
+    recorder(tmp_path / "a.mp4", 0)
+    source = listed(tmp_path, {"file": "a.mp4", "text": "x"})
+    assert build(source, tmp_path / "set", "--height", "64", "--width", "64") == 0
+    assert "1 clips have more pixels than their recordings" in capsys.readouterr().out
+    for i, limit in enumerate(("min_height=33", "min_width=33", "min_sample_rate=22050")):
+        assert build(source, tmp_path / f"{i}", "--limit", limit) == 1 and rejected(tmp_path / f"{i}") == {"a": "too_small"}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--bucket", "64x32"], "the bucket '64x32' is no WIDTHxHEIGHTxSECONDSs"),
-        (["--splits", "train"], "a split is given as NAME=SHARE"),
+        (["--val", "1.5"], "a held-out split is a share below 1 or a number of recordings"),
+        (["--val", "0.6", "--test", "0.5"], "must leave some to train on"),
         (["--limit", "min_moton=1"], "did you mean `min_motion`?"), (["--max-rejected", "2"], "must lie in 0 .. 1"),
         (["--shard-size", "0"], "needs shard size >= 1"), (["--max-seconds", "0.5"], "must be as long as a clip at least"),
         (["--clip", "experiments/nothing.yaml"], "there is no file"), (["--width", "33"], "clip.width must be a multiple of 8"),

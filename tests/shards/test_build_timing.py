@@ -40,7 +40,7 @@ def test_flash_and_click_of_a_file_are_where_they_were_in_each_clip(tmp_path: Pa
         events[f"e{i}"] = flash_and_click(tmp_path / f"e{i}.mp4", fps, rate, event)
         rows.append({"file": f"e{i}.mp4", "text": "x", "split": "train"})
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ["shards", "build", f"{tmp_path}/list.jsonl", f"{tmp_path}/set", "--workers", "0"]
+    words = ["shards", "build", f"{tmp_path}/list.jsonl", f"{tmp_path}/set", "--workers", "0", "--repeat", "caption"]
     assert main(words) == 0
     shard = Shard.open(tmp_path / "set/train/clips-000000.tar")
     for key, (flash, click) in events.items():

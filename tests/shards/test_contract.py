@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from baton_lightning.media import MediaError, read_mp4, write_mp4
+from baton_lightning.recordings.recording import Recording, read_recording
 from baton_lightning.shards.contract import (
     REASONS,
     Limits,
@@ -24,7 +25,6 @@ from baton_lightning.shards.contract import (
     motion,
     require,
 )
-from baton_lightning.shards.recording import Recording, read_recording
 from tests.shards.defects import clean, damage, encode, murmur, packets_of, remux, wander
 
 FPS, RATE, SECONDS = 24, 44100, 2.0
@@ -246,6 +246,15 @@ def test_what_is_not_needed_is_not_judged(good: Recording) -> None:
 def test_a_rejection_travels_between_processes() -> None:
     again = pickle.loads(pickle.dumps(Rejection("drift", "by 3 s")))
     assert (type(again), again.reason, again.detail, str(again)) == (Rejection, "drift", "by 3 s", "drift: by 3 s")
+
+
+def test_one_switch_trusts_the_times_of_uneven_frames(good: Recording) -> None:
+    uneven = np.cumsum(np.random.default_rng(0).choice([1, 2], 48)) / 36
+    phone = replace(good, frame_times=uneven - uneven[0], coded_fps=36.0)
+    assert {"variable_frame_rate", "drift"} <= set(reasons(phone))
+    assert not {"variable_frame_rate", "drift"} & {reason for reason, _ in inspect(phone, Limits(trust_times=True))}
+    backwards = replace(good, frame_times=good.frame_times[::-1])
+    assert "variable_frame_rate" in {reason for reason, _ in inspect(backwards, Limits(trust_times=True))}
 
 
 # ---- what is read

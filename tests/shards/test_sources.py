@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from baton_lightning.shards.sources import Source, digest_of, read_sources, split_of
+from baton_lightning.shards.captions import Word, said_in
+from baton_lightning.shards.lists import num_hidden
+from baton_lightning.shards.sources import Source, digest_of, read_sources
+from baton_lightning.shards.splits import split_of
 
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+SHARES = {"val": 0.1, "test": 0.1}
 ROWS: list[dict[str, Any]] = [
     {
         "file": "a.mp4",
@@ -88,8 +91,8 @@ def test_a_wrong_row_is_named_by_its_line(folder: Path, rows: list[Any], message
 
 def test_lines_of_a_csv_are_counted_in_the_file_and_not_in_rows(folder: Path) -> None:
     (folder / "list.csv").write_text('file,text\na.mp4,"two\nlines"\nnone.mp4,x\n')
-    with pytest.raises(ValueError, match="line 4: the file"):
-        read_sources(folder / "list.csv", SHARES)
+    there, absent = read_sources(folder / "list.csv", SHARES)
+    assert not there.refused and "line 4: the file" in absent.refused
     for content, message in (("file,txt\n", "line 1: there is no column 'txt'"), ("file,text\na.mp4,b,c\n", "line 2: must have 2 fields")):
         (folder / "list.csv").write_text(content)
         with pytest.raises(ValueError, match=message):
@@ -99,7 +102,8 @@ def test_lines_of_a_csv_are_counted_in_the_file_and_not_in_rows(folder: Path) ->
 def test_a_folder_without_captions_or_with_two_media_of_a_stem_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"a.mp4: has no caption; write it to a.txt or a.json"):
         read_sources(folder, SHARES)
-    (folder / "a.txt").write_text("x")
+    for name in ("a", "deep/b.c"):
+        (folder / f"{name}.txt").write_text("x")
     (folder / "a.wav").write_bytes(b"media")
     with pytest.raises(ValueError, match=r"a.wav: shares its stem, and so its caption, with a.mp4"):
         read_sources(folder, SHARES)
@@ -109,14 +113,56 @@ def test_a_folder_without_captions_or_with_two_media_of_a_stem_is_refused(folder
 def test_what_is_no_source_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(ValueError, match="a folder, a .csv or a .jsonl file"):
         read_sources(folder / name, SHARES)
-    with pytest.raises(ValueError, match="shares of splits must be positive"):
-        read_sources(folder, {"train": 1.0, "val": 0.0})
 
 
 def test_splits_by_hash_have_their_shares_and_do_not_move() -> None:
     counts = Counter(split_of(f"clip-{i}", SHARES) for i in range(4000))
-    assert all(abs(counts[split] / 4000 - share) < 0.02 for split, share in SHARES.items())
-    assert [split_of(k, SHARES) for k in "abc"] == [split_of(k, {name: 10 * share for name, share in SHARES.items()}) for k in "abc"]
+    assert all(abs(counts[split] / 4000 - share) < 0.02 for split, share in {"train": 0.8, **SHARES}.items())
+
+
+def test_all_rows_of_a_recording_fall_into_one_split(folder: Path) -> None:
+    for i in range(12):
+        (folder / f"film{i}.mp4").write_bytes(b"media")
+    rows = [
+        {"file": name, "text": f"{start}", "start": start}
+        for i in range(12)
+        for name in (f"film{i}.mp4", f"./film{i}.mp4")
+        for start in range(5)
+    ]
+    rows = [row | {"key": f"row-{i}"} for i, row in enumerate(rows)]
+    for held_out, counts in (({"val": 0.4, "test": 0.2}, None), ({"val": 2, "test": 1}, {"train": 9, "val": 2, "test": 1})):
+        splits: dict[str, set[str]] = {}
+        for source in read_sources(jsonl(folder, rows), held_out):
+            splits.setdefault(source.file.name, set()).add(source.split)
+        assert all(len(found) == 1 for found in splits.values())
+        found = Counter(min(split) for split in splits.values())
+        assert len(found) == 3 if counts is None else found == counts
+    rows[7]["split"] = "held"
+    assert {source.split for source in read_sources(jsonl(folder, rows), SHARES) if source.file.name == "film0.mp4"} == {"held"}
+    with pytest.raises(ValueError, match="leaves none to train on"):
+        read_sources(jsonl(folder, rows[10:]), {"val": 11})
+
+
+def test_words_are_read_with_their_times_or_refused(folder: Path) -> None:
+    words = [{"text": "there", "start": 1, "end": 1.5}, {"text": " oh ", "start": 0.2, "end": 0.6, "speaker": "Ann"}]
+    (source,) = read_sources(jsonl(folder, [{"file": "a.mp4", "text": "x", "words": words}]), SHARES)
+    assert source.words == (Word("oh", 0.2, 0.6, "Ann"), Word("there", 1.0, 1.5))
+    assert [said_in(source, start, 1.0) for start in (0, 1, 2)] == [("oh", ["Ann"]), ("there", []), ("", [])]
+    (folder / "list.csv").write_text('file,text,words\na.mp4,x,"' + json.dumps(words).replace('"', '""') + '"\n')
+    assert read_sources(folder / "list.csv", SHARES)[0].words == source.words
+    for wrong in ("oh", [{"text": "oh"}], [{"text": "oh", "start": 2, "end": 1}], [{"text": 3, "start": 1, "end": 2}]):
+        with pytest.raises(ValueError, match="line 1: words must be a list of"):
+            read_sources(jsonl(folder, [{"file": "a.mp4", "text": "x", "words": wrong}]), SHARES)
+    with pytest.raises(ValueError, match="has both `speech` and `words`"):
+        read_sources(jsonl(folder, [{"file": "a.mp4", "text": "x", "speech": "oh", "words": words}]), SHARES)
+
+
+def test_hidden_files_are_passed_over_and_counted(folder: Path) -> None:
+    (folder / "films/.Trashes").mkdir(parents=True)
+    for name in ("a.mp4", "._a.mp4", ".Trashes/b.mp4", "._a.txt"):
+        (folder / "films" / name).write_bytes(b"media")
+    (folder / "films/a.txt").write_text("x")
+    assert [source.key for source in read_sources(folder / "films", SHARES)] == ["a"] and num_hidden(folder / "films") == 2
 
 
 def test_the_digest_knows_captions_order_and_sizes_but_not_where_the_folder_lies(folder: Path) -> None:
@@ -145,13 +191,20 @@ def test_what_a_folder_or_a_header_would_lose_is_named(folder: Path) -> None:
         read_sources(folder / "list.csv", SHARES)
     (folder / "films").mkdir()
     (folder / "films/a.mp4").symlink_to(folder / "nothing.mp4")
-    with pytest.raises(ValueError, match="films/a.mp4: is a link to nothing"):
+    (folder / "films/b.mp4").symlink_to(folder / "a.mp4")
+    (folder / "films/c.mp4").write_bytes(b"media")
+    with pytest.raises(ValueError, match=r"a.mp4: has no caption; write it to a.txt .*; nor have 2 more, e.g. b.mp4, c.mp4"):
         read_sources(folder / "films", SHARES)
+    for name in "abc":
+        (folder / f"films/{name}.txt").write_text("x")
+    broken, outside, inside = read_sources(folder / "films", SHARES)
+    assert "a.mp4 does not exist" in broken.refused and "is a link out of" in outside.refused and not inside.refused
 
 
 def test_texts_that_are_not_utf8_are_named(folder: Path) -> None:
     (folder / "list.jsonl").write_bytes(b'{"file": "a.mp4", "text": "caf\xe9"}')
     (folder / "a.txt").write_bytes(b"\xff\xe9")
+    (folder / "deep/b.c.txt").write_text("x")
     for source, named in ((folder / "list.jsonl", "list.jsonl"), (folder, "a.txt")):
         with pytest.raises(ValueError, match=f"{named}: is no text in UTF-8 .*save it as UTF-8"):
             read_sources(source, SHARES)

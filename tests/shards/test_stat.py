@@ -19,7 +19,22 @@ from baton_lightning.shards.stat import PICTURE, bars, facts_of, histogram, toke
 @pytest.fixture(scope="module")
 def built(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("built") / "set"
-    words = ["shards", "build", str(recordings), str(out), "--seconds", "1", "--workers", "0", "--modalities", "av", "video", "audio"]
+    words = [
+        "shards",
+        "build",
+        str(recordings),
+        str(out),
+        "--seconds",
+        "1",
+        "--workers",
+        "0",
+        "--repeat",
+        "caption",
+        "--modalities",
+        "av",
+        "video",
+        "audio",
+    ]
     assert main(words) == 0
     return out
 

@@ -1,0 +1,1 @@
+"""Recordings of any kind, read in one way: by data sets, scores and metrics alike."""

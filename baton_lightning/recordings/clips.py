@@ -1,0 +1,91 @@
+"""A recording as scores and metrics want it: square pixels, even frames, one channel that begins with the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baton_lightning.media import Media, MediaError
+from baton_lightning.recordings.container import require_size
+from baton_lightning.recordings.recording import Recording, read_recording
+
+MAX_SECONDS = 600.0
+"""Longest clip that is measured, in s."""
+JITTER = 0.2
+"""Deviation of a frame's time from where counting puts it, in frames, up to which frames are even."""
+MOST = 4
+"""How many times as many frames an even rate may need."""
+
+
+def read_clip(file: Path, *, has_video: bool = True, has_audio: bool = True) -> Media:
+    """Reads a clip of anybody's making, as :func:`~baton_lightning.recordings.recording.read_recording` reads recordings.
+
+    Frames whose times are uneven are shown again at an even rate, that of most of them: each as long as it is on screen. Channels are
+    averaged. Sound that starts before the picture loses its lead; where it starts later there is silence.
+
+    Args:
+        file: What to read.
+        has_video: Whether the clip must have a picture. If not, the result has none.
+        has_audio: Whether it must have sound, likewise.
+
+    Raises:
+        MediaError: If the file is damaged, lacks what it must have, or is longer than :data:`MAX_SECONDS`.
+    """
+    recording = read_recording(file, MAX_SECONDS, kinds=tuple(kind for kind, has in (("video", has_video), ("audio", has_audio)) if has))
+    for kind, has, there in (("video", has_video, recording.frames), ("audio", has_audio, recording.waveform)):
+        if has and there is None:
+            raise MediaError(f"no_{kind}", f"{file} has no {kind} stream")
+    if recording.errors:
+        raise MediaError("corrupt", f"{file}: {'; '.join(recording.errors[:3])}")
+    if recording.stopped:
+        raise MediaError("too_long", f"{file} is longer than {MAX_SECONDS:g} s")
+    frames, fps = even_frames(recording, str(file)) if has_video else (np.zeros((0, 0, 0, 3), np.uint8), 0.0)
+    if not has_audio or recording.waveform is None:
+        return Media(frames, fps, np.zeros(0, np.float32), 0)
+    if not len(recording.waveform):
+        raise MediaError("empty", f"{file} decodes to no sound")
+    waveform, lead = recording.waveform.mean(1), 0
+    if has_video and np.isfinite(recording.audio_start):
+        lead = round(recording.audio_start * recording.sample_rate)
+    placed = np.concatenate([np.zeros(max(lead, 0), np.float32), waveform[max(-lead, 0) :]])
+    return Media(frames, fps, placed.astype(np.float32), recording.sample_rate)
+
+
+def even_frames(recording: Recording, name: str) -> tuple[NDArray[np.uint8], float]:
+    """Frames of square pixels at an even rate, with the rate.
+
+    Raises:
+        MediaError: If there are none, or they have no times in order.
+    """
+    frames, times = recording.frames, recording.frame_times
+    if frames is None or not len(frames):
+        raise MediaError("empty", f"{name} decodes to no frame")
+    if len(times) == 1:
+        return square(frames, recording.pixel_aspect, name), recording.declared_fps
+    steps = np.diff(times)
+    if not (np.isfinite(steps).all() and steps.min() > 0):
+        raise MediaError("variable_frame_rate", f"{name} has frames without times, or not in order of time")
+    mean = (times[-1] - times[0]) / len(steps)
+    if np.abs(times - times[0] - mean * np.arange(len(times))).max() <= JITTER * mean:
+        fps = 1 / mean
+        fps = recording.declared_fps if abs(recording.declared_fps / fps - 1) < 0.01 else fps
+    else:
+        fps = min(1 / float(np.median(steps)), MOST / mean)
+        seconds = recording.video_end - times[0]
+        middles = times[0] + (np.arange(max(round(seconds * fps), 1)) + 0.5) / fps
+        frames = frames[np.clip(np.searchsorted(times, middles, side="right") - 1, 0, len(times) - 1)]
+    return square(frames, recording.pixel_aspect, name), fps
+
+
+def square(frames: NDArray[np.uint8], aspect: float, name: str) -> NDArray[np.uint8]:
+    """Frames whose pixels were ``aspect`` times as wide as high, resized so that they are square; no row or column is lost."""
+    from PIL import Image
+
+    if aspect == 1:
+        return frames
+    height, width = frames.shape[1:3]
+    size = round(width * max(aspect, 1.0)), round(height / min(aspect, 1.0))
+    require_size(*size, name)
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames])

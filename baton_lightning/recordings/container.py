@@ -1,0 +1,117 @@
+"""Opens a media file without trusting it, and chooses which of its tracks is meant.
+
+A file is opened only as one of the known containers, whatever its name says: play lists, scripts and network descriptions name other
+files, so they are none. Nothing but the file itself is read. What it declares is compared to limits before anything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baton_lightning.media import MediaError
+
+if TYPE_CHECKING:
+    import av
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "gif", "dv",
+    "wav", "w64", "caf", "aiff", "flac", "mp3", "aac", "ac3", "eac3",
+)  # fmt: skip
+"""Containers that are opened: those that hold their picture and sound themselves."""
+OPENING = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+Kinds = tuple[str, ...]
+BOTH: Kinds = ("video", "audio")
+MAX_PIXELS = 36_000_000
+"""Largest picture: 8K, 8192 x 4320."""
+MAX_SAMPLE_RATE, MAX_CHANNELS = 384_000, 64
+WIDEST_PIXEL = 4
+"""Furthest that a pixel may be from square, width over height or height over width."""
+
+
+def open_container(file: Path) -> av.container.InputContainer:
+    """Opens a file.
+
+    Raises:
+        MediaError: ``empty`` if it has no bytes, ``unreadable`` if it is none of the known containers.
+    """
+    import av
+
+    if not file.is_file():
+        raise MediaError("unreadable", f"{file} is no file")
+    if not file.stat().st_size:
+        raise MediaError("empty", f"{file} has no bytes")
+    try:
+        return av.open(str(file), options=dict(OPENING), metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError("unreadable", f"{file} cannot be opened as a known kind of media file ({error})") from error
+
+
+def choose_tracks(
+    container: av.container.InputContainer, file: Path, language: str = "", kinds: Kinds = BOTH
+) -> tuple[Any | None, Any | None]:
+    """The picture and the sound that a player shows: of each kind the track flagged as default, or else the first.
+
+    Covers, thumbnails and single images are no pictures. Of tracks that are alike in this, commentary and sound for the blind or deaf come
+    last.
+
+    Args:
+        container: What was opened.
+        file: Named in errors.
+        language: Language of the sound, as the file names it, e.g. ``eng``; empty = the default track.
+        kinds: What is wanted, of ``video`` and ``audio``.
+
+    Raises:
+        MediaError: ``unreadable`` if there is neither, ``no_audio`` if no track has the language, ``too_large`` beyond a limit.
+    """
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    video = _preferred([stream for stream in container.streams.video if "video" in kinds and not stream.disposition & stills])
+    sounds: Sequence[Any] = container.streams.audio if "audio" in kinds else ()
+    if language and sounds:
+        named = [stream for stream in sounds if _same_language(stream.language, language)]
+        if not named:
+            has = ", ".join(stream.language or "unnamed" for stream in sounds)
+            raise MediaError("no_audio", f"{file} has no sound in the language {language!r}; its tracks are {has}")
+        sounds = named
+    audio = _preferred(sounds)
+    if video is None and audio is None:
+        if kinds == BOTH:
+            raise MediaError("unreadable", f"{file} holds neither picture nor sound")
+        raise MediaError(f"no_{kinds[0]}", f"{file} has no {kinds[0]} stream")
+    if video is not None:
+        require_size(video.codec_context.width, video.codec_context.height, str(file))
+    if audio is not None:
+        rate, channels = int(audio.rate or 0), audio.codec_context.layout.nb_channels
+        if rate > MAX_SAMPLE_RATE or channels > MAX_CHANNELS:
+            raise MediaError("too_large", f"{file} declares {channels} channels at {rate} Hz, at most {MAX_CHANNELS} at {MAX_SAMPLE_RATE}")
+    return video, audio
+
+
+def require_size(width: int, height: int, name: str) -> None:
+    """Refuses pictures beyond the limit.
+
+    Raises:
+        MediaError: ``too_large``.
+    """
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            "too_large", f"{name} declares pictures of {width} x {height}, at most {MAX_PIXELS / 1e6:g} million pixels are read"
+        )
+
+
+def _preferred(streams: Sequence[Any]) -> Any | None:
+    from av.stream import Disposition
+
+    special = Disposition.comment | Disposition.hearing_impaired | Disposition.visual_impaired | Disposition.descriptions
+
+    def rank(stream: Any) -> tuple[bool, bool]:
+        return not stream.disposition & Disposition.default, bool(stream.disposition & special)
+
+    return min(streams, key=rank, default=None)  # the first of equals
+
+
+def _same_language(found: str | None, wanted: str) -> bool:
+    return bool(found) and str(found).lower().partition("-")[0] == wanted.lower()
