@@ -24,6 +24,11 @@ SMALL = 128
 
 AAC_FRAME = 1024
 
+OPENING = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2"}
+"""A file is read as what is written here, or not at all: lists and scripts that name other files are none."""
+COLOURS = (6, 1, 1, 1)
+"""What files say of their colours (ITU-T H.273): matrix of BT.601, primaries and transfer of BT.709, limited range. Else players guess."""
+
 
 class MediaError(ValueError):
     """A file that cannot be trusted.
@@ -172,7 +177,9 @@ def _video_stream(
     video.width, video.height = width, height
     video.pix_fmt = pix_fmt or ("yuv444p" if min(height, width) < SMALL else "yuv420p")
     video.options = {"qp": str(qp), "preset": "veryfast"}  # a constant one: rate control is not repeatable under load
-    video.codec_context.thread_count = 1
+    codec = video.codec_context
+    codec.thread_count = 1
+    codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range = COLOURS
     return video
 
 
@@ -202,7 +209,7 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
     source = io.BytesIO(file) if isinstance(file, bytes) else str(file)
     name = f"{len(file)} bytes" if isinstance(file, bytes) else str(file)
     try:
-        container = av.open(source)
+        container = av.open(source, options=OPENING if isinstance(source, io.BytesIO) else OPENING | {"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError) as error:
         raise MediaError("unreadable", f"{name} cannot be opened ({error})") from error
     with container:

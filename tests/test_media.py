@@ -175,3 +175,23 @@ def test_picture_alone_and_sound_alone_come_back_and_a_missing_half_is_named() -
             read_mp4(content)
     with pytest.raises(ValueError, match="must have picture or sound, got neither"):
         mp4_bytes(None, 12, None, 16000)
+
+
+def test_files_say_what_their_colours_are_and_come_back_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    for pix_fmt in ("yuv444p", "yuv420p"):
+        content = mp4_bytes(frames, 12, None, 0, pix_fmt=pix_fmt)
+        with av.open(io.BytesIO(content)) as container:
+            frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (6, 1, 1, 1) and b"colr" in content
+        with monkeypatch.context() as patch:
+            patch.setattr("baton_lightning.media.COLOURS", (2, 2, 2, 0))
+            plain = mp4_bytes(frames, 12, None, 0, pix_fmt=pix_fmt)
+        assert np.array_equal(read_mp4(content, has_audio=False).frames, read_mp4(plain, has_audio=False).frames)
+
+
+def test_a_list_of_other_files_is_no_clip(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "real.mp4", pictures(), 12, tone(), 16000)
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile real.mp4\n")
+    with pytest.raises(MediaError, match="unreadable: .*a.mp4 cannot be opened"):
+        read_mp4(tmp_path / "a.mp4")

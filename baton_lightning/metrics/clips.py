@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from baton_lightning.media import Media, MediaError
 from baton_lightning.metrics.backend import LeftOut
 from baton_lightning.metrics.prompts import Prompt
-from baton_lightning.recordings.clips import read_clip
+from baton_lightning.recordings.clips import clip_files, read_clip
 
 if TYPE_CHECKING:
     import torch
@@ -117,11 +117,8 @@ def read_folder(folder: Path, prompts: dict[str, Prompt] | None = None, referenc
     Raises:
         ValueError: If there are no clips, or a clip has no prompt.
     """
-    files = sorted(folder.glob("*.mp4"))
-    if not files:
-        raise ValueError(f"metrics: {folder}/ must hold k.mp4 files, got none; write some with `python -m baton_lightning generate`")
     clips = []
-    for file in files:
+    for file in clip_files(folder, "metrics"):
         prompt = (prompts or {}).get(file.stem)
         if prompt is None:
             side = file.with_suffix(".json")

@@ -116,7 +116,7 @@ def backend_of(name: str, settings: Mapping[str, Any], made: dict[str, Backend])
     return made[key]
 
 
-def score(name: str, clips: Sequence[Clip], backend: Backend, keep: Path) -> Result:
+def score(name: str, clips: Sequence[Clip], backend: Backend, keep: Path, num_absent: int = 0) -> Result:
     """One metric over all clips.
 
     Args:
@@ -124,6 +124,7 @@ def score(name: str, clips: Sequence[Clip], backend: Backend, keep: Path) -> Res
         clips: Of one folder.
         backend: What measures them.
         keep: Where values are kept.
+        num_absent: Prompts without a clip; they are left out by name.
 
     Raises:
         ValueError: If something is missing, or no clip could be measured.
@@ -136,7 +137,7 @@ def score(name: str, clips: Sequence[Clip], backend: Backend, keep: Path) -> Res
     what = CHOICES[name].metric
     kind = ClipMean if isinstance(what, tuple) else imported(f"baton_lightning.metrics.{what}", name)
     metric: ClipMetric | None = None
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter({"prompts have no clip": num_absent} if num_absent else {})
     for clip in track(clips, description=name):
         try:
             kind.require(clip)
@@ -160,21 +161,26 @@ def main(argv: list[str]) -> int:
     settings = read_settings(options.backends) if options.backends else {}
     prompts = read_prompts(options.prompts) if options.prompts else None
     clips = read_folder(options.folder, prompts, options.references)
+    absent = sorted((prompts or {}).keys() - {clip.key for clip in clips})
     made: dict[str, Backend] = {}
     results, missing = {}, {}
     for name in dict.fromkeys(options.metrics):
         backend = backend_of(name, settings, made)
         try:
-            results[name] = score(name, clips, backend, options.folder / "metrics")
+            results[name] = score(name, clips, backend, options.folder / "metrics", len(absent))
         except ValueError as error:
             missing[name] = " ".join(str(error).split())
     file = options.json or options.folder / "metrics.json"
-    report = {"clips": len(clips), "metrics": {name: result.to_dict() for name, result in results.items()}, "missing": missing}
+    measured = {name: result.to_dict() for name, result in results.items()}
+    report = {"clips": len(clips), "prompts_without_clip": absent, "metrics": measured, "missing": missing}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(report, indent=1, ensure_ascii=False))
     part.replace(file)
     show(results, missing, len(clips))
+    if absent:
+        few = ", ".join(absent[:4]) + (", ..." if absent[4:] else "")
+        print(f"{len(absent)} of {len(prompts or {})} prompts have no clip ({few}); what is measured stands for the others alone")
     print(f"wrote {file}")
     return 0 if results else 1
 

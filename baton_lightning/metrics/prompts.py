@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+LETTERS = {"ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7af\u1100-\u11ff]", "th": r"[\u0e00-\u0e7f]", "zh": r"[\u3400-\u4dbf\u4e00-\u9fff]"}
+"""Languages whose letters show that a text is not English, and that are not written in words between blanks."""
+
+
+def language_of(text: str) -> str:
+    """Language that the letters of a text show, ISO 639-1; ``en`` if none of :data:`LETTERS` are there."""
+    return next((language for language, letters in LETTERS.items() if re.search(letters, text)), "en")
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Prompt:
         video_prompt: What is seen.
         audio_prompt: What is heard.
         speech: What is said, in order; empty if nobody speaks.
-        language: Of the speech, ISO 639-1.
+        language: Of the speech, ISO 639-1; what its letters show where nobody says, or where they say otherwise.
         tier: Which part of a benchmark it is from.
     """
 
@@ -63,7 +72,10 @@ class Prompt:
         except (AttributeError, KeyError, TypeError) as error:
             wanted = 'a text or a list of {"speaker": ..., "text": ...}'
             raise ValueError(f"{where}: speech must be {wanted}, got {values['speech']!r}") from error
-        return cls(values["video_prompt"], values["audio_prompt"], lines, values.get("language", "en"), values.get("tier", "all"))
+        language = values.get("language", "en")
+        if language == "en":
+            language = language_of(" ".join(line.text for line in lines))
+        return cls(values["video_prompt"], values["audio_prompt"], lines, language, values.get("tier", "all"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without a tier where there is but one; ``from_dict`` gives the prompt back."""

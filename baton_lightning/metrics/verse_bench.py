@@ -11,13 +11,11 @@ Note:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from baton_lightning.metrics.prompts import Line, Prompt
+from baton_lightning.metrics.prompts import Line, Prompt, language_of
 
-CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 DOUBLE_QUOTES = str.maketrans({'"': "'", "“": "‘", "”": "’"})
 
 
@@ -74,5 +72,4 @@ def prompt_of(record: Mapping[str, Any], tier: str, where: str) -> Prompt:
         return Prompt(seen.strip(), heard, (), "en", tier)
     who = speaker or "a voice"
     quoted = f'{who[0].upper()}{who[1:]} says: "{text.translate(DOUBLE_QUOTES)}"'
-    language = "zh" if CHINESE.search(text) else "en"
-    return Prompt(f"{seen.strip()} {quoted}", heard or f"{who} speaking", (Line(speaker, text),), language, tier)
+    return Prompt(f"{seen.strip()} {quoted}", heard or f"{who} speaking", (Line(speaker, text),), language_of(text), tier)

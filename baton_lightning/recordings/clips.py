@@ -13,6 +13,7 @@ from baton_lightning.recordings.recording import Recording, read_recording
 
 MAX_SECONDS = 600.0
 """Longest clip that is measured, in s."""
+VIDEO_SUFFIXES = frozenset(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .gif".split())
 JITTER = 0.2
 """Deviation of a frame's time from where counting puts it, in frames, up to which frames are even."""
 MOST = 4
@@ -51,6 +52,26 @@ def read_clip(file: Path, *, has_video: bool = True, has_audio: bool = True) -> 
         lead = round(recording.audio_start * recording.sample_rate)
     placed = np.concatenate([np.zeros(max(lead, 0), np.float32), waveform[max(-lead, 0) :]])
     return Media(frames, fps, placed.astype(np.float32), recording.sample_rate)
+
+
+def clip_files(folder: Path, verb: str) -> list[Path]:
+    """The clips ``k.mp4`` of a folder, by name; hidden files are passed over.
+
+    Args:
+        folder: Where they lie.
+        verb: Named in errors.
+
+    Raises:
+        ValueError: If there are none, or videos of other kinds lie beside them, which would be forgotten.
+    """
+    files = sorted(file for file in folder.glob("*") if not file.name.startswith(".") and file.is_file())
+    others = [file.name for file in files if file.suffix != ".mp4" and file.suffix.lower() in VIDEO_SUFFIXES]
+    if others:
+        few = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if others[4:] else "")
+        raise ValueError(f"{verb}: the clips of {folder}/ must be k.mp4 files, got {few}; convert them to .mp4, or take them away")
+    if not (found := [file for file in files if file.suffix == ".mp4"]):
+        raise ValueError(f"{verb}: {folder}/ must hold k.mp4 files, got none; write some with `python -m baton_lightning generate`")
+    return found
 
 
 def even_frames(recording: Recording, name: str) -> tuple[NDArray[np.uint8], float]:

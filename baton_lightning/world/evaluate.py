@@ -42,11 +42,10 @@ def score_folder(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the folder holds no clips, or a clip has neither scene nor prompts.
     """
+    from baton_lightning.recordings.clips import clip_files
     from baton_lightning.world.scores import aggregate, judge
 
-    files = sorted(folder.glob("*.mp4"))
-    if not files:
-        raise ValueError(f"evaluate: {folder}/ holds no *.mp4; write some with `python -m baton_lightning generate`")
+    files = clip_files(folder, "evaluate")
     clips: dict[str, Any] = {}
     tiers: dict[str, list[Any]] = {}
     for file in track(files, description=f"score {folder.name}"):

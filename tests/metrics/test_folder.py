@@ -7,6 +7,7 @@ import yaml
 
 from baton_lightning.__main__ import main
 from baton_lightning.metrics.folder import CHOICES, imported
+from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.metrics.result import ClipMetric
 
 LOUDNESS = {"class_path": "test_folder_backends.Counting", "init_args": {"level": 2.0}}
@@ -164,3 +165,30 @@ def test_every_choice_names_a_metric_and_a_backend(name):
         assert issubclass(kind, ClipMetric)
     backend = imported(f"baton_lightning.metrics.{choice.backend}", name)(**choice.settings)
     assert isinstance(backend.protocol, str) and backend.protocol
+
+
+def test_prompts_without_a_clip_are_counted(clips, recorded, tmp_path, capsys):
+    prompts = {key: {"video_prompt": "x", "audio_prompt": "y", "speech": "hello world"} for key in ("a", "b", "c", "d", "e")}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    for key in "ac":
+        beside(clips, key, "transcript", {"segments": [{"speaker": "S01", "text": "hello world"}], "named": False})
+    assert metrics(clips, "--metrics", "wer", "--backends", recorded, "--prompts", tmp_path / "prompts.json") == 0
+    assert report(clips)["prompts_without_clip"] == ["d", "e"]
+    found = report(clips)["metrics"]["wer"]
+    assert (found["n"], found["left_out"]) == (3, {"prompts have no clip": 2})
+    assert "2 of 5 prompts have no clip (d, e)" in capsys.readouterr().out
+
+
+def test_videos_of_other_kinds_are_named_and_not_forgotten(clips, recorded, capsys):
+    (clips / "._a.mp4").write_bytes(b"Mac")
+    assert metrics(clips, "--metrics", "wer", "--backends", recorded) == 0
+    (clips / "d.MP4").write_bytes(b"x")
+    (clips / "e.webm").write_bytes(b"x")
+    assert metrics(clips, "--metrics", "wer", "--backends", recorded) == 1
+    assert "must be k.mp4 files, got d.MP4, e.webm; convert them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("speech", "language"), [("去公园吧", "zh"), ("こんにちは", "ja"), ("안녕", "ko"), ("hello, café", "en")])
+def test_speech_that_is_not_in_english_letters_is_left_out_of_word_errors(speech, language):
+    for said in ({}, {"language": "en"}):
+        assert Prompt.from_dict({"video_prompt": "x", "audio_prompt": "y", "speech": speech} | said, "here").language == language
