@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from baton_lightning.deferred import Tape
+from baton_lightning.deferred import Tape, is_meta
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.parents import UNKNOWN
 from baton_lightning.runs.sharding import half_precision, zero_stage
@@ -114,6 +114,7 @@ def shard(module: LightningModule, tape: Tape, strategy: Any, device: torch.devi
             if not hasattr(parameter, "ds_id"):
                 parameter.data = cast(parameter.data, dtype)
     deepspeed.zero.Init(module=module, config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
+    module.to(init.local_device)  # buffers and metrics; of parameters only shards are left, and these stay where they are
 
 
 def cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -127,10 +128,14 @@ def deferred(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def make_buffers(module: nn.Module, tape: Tape, device: torch.device) -> None:
-    """Makes a module's buffers, which are small, on every rank; what is drawn for them is drawn again when parameters are made."""
+    """Makes a module's buffers and the tensors that are attributes, which are small, on every rank.
+
+    What is drawn for them is drawn again when parameters are made.
+    """
     places = Places(module)
+    attributes = [value for owner in module.modules() for value in vars(owner).values() if isinstance(value, Tensor)]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for tensor, value in tape.play(deferred(module.buffers()), device):
+        for tensor, value in tape.play(deferred([*module.buffers(), *attributes]), device):
             assert value is not None
             places.put(tensor, value.clone())
 
@@ -145,9 +150,9 @@ class Places:
     def __init__(self, module: nn.Module) -> None:
         self.of: dict[int, list[tuple[dict[str, Any], str]]] = {}
         for owner in module.modules():
-            for members in (owner._parameters, owner._buffers):
+            for members in (owner._parameters, owner._buffers, vars(owner)):
                 for name, member in members.items():
-                    if member is not None and member.is_meta:
+                    if is_meta(member):
                         self.of.setdefault(id(member), []).append((members, name))
 
     def put(self, tensor: Tensor, value: Tensor) -> Tensor:

@@ -83,6 +83,28 @@ def test_a_language_model_in_bfloat16_is_filled_from_its_run_and_keeps_exact_fre
     assert torch.equal(released.net.model.get_input_embeddings().weight, tiny.model.get_input_embeddings().weight.bfloat16())
 
 
+class Computes(nn.Module):
+    """A network that keeps tensors as buffers and as attributes, some of them drawn before and after its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = torch.randn(2)
+        self.layer = nn.Linear(2, 2)
+        self.register_buffer("drawn", torch.randn(2), persistent=False)
+        self.steps = torch.arange(3) * 0.5
+
+
+def test_buffers_and_tensors_that_are_attributes_are_made_with_their_own_numbers() -> None:
+    torch.manual_seed(0)
+    at_once = Computes()
+    torch.manual_seed(0)
+    stage = Stage(Computes)
+    stage.configure_model()
+    for name in ("plain", "drawn", "steps"):
+        assert torch.equal(getattr(stage.net, name), getattr(at_once, name))
+    assert torch.equal(stage.net.layer.weight, at_once.layer.weight)
+
+
 def test_what_no_checkpoint_gave_is_not_trained_on(tmp_path: Path) -> None:
     stage = Stage(lambda: nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
     stage.goes_on_from = tmp_path / "step-2.ckpt"
