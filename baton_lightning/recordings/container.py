@@ -25,6 +25,8 @@ Kinds = tuple[str, ...]
 BOTH: Kinds = ("video", "audio")
 MAX_PIXELS = 36_000_000
 """Largest picture: 8K, 8192 x 4320."""
+MAX_BYTES = 32_000_000_000
+"""Most that the pictures of a recording, or of a part, may take in memory: 170 s of 1080p at 30 frames/s, 43 s of 4K."""
 MAX_SAMPLE_RATE, MAX_CHANNELS = 384_000, 64
 WIDEST_PIXEL = 4
 """Furthest that a pixel may be from square, width over height or height over width."""
@@ -68,7 +70,7 @@ def choose_tracks(
     from av.stream import Disposition
 
     stills = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-    video = _preferred([stream for stream in container.streams.video if "video" in kinds and not stream.disposition & stills])
+    videos = [stream for stream in container.streams.video if "video" in kinds and not stream.disposition & stills]
     sounds: Sequence[Any] = container.streams.audio if "audio" in kinds else ()
     if language and sounds:
         named = [stream for stream in sounds if _same_language(stream.language, language)]
@@ -76,7 +78,9 @@ def choose_tracks(
             has = ", ".join(stream.language or "unnamed" for stream in sounds)
             raise MediaError("no_audio", f"{file} has no sound in the language {language!r}; its tracks are {has}")
         sounds = named
-    audio = _preferred(sounds)
+    video, audio = (_preferred([stream for stream in streams if stream.codec_context is not None]) for streams in (videos, sounds))
+    if (videos and video is None) or (sounds and audio is None):
+        raise MediaError("unreadable", f"{file} has a track that no decoder is known for")
     if video is None and audio is None:
         if kinds == BOTH:
             raise MediaError("unreadable", f"{file} holds neither picture nor sound")
@@ -100,6 +104,17 @@ def require_size(width: int, height: int, name: str) -> None:
         raise MediaError(
             "too_large", f"{name} declares pictures of {width} x {height}, at most {MAX_PIXELS / 1e6:g} million pixels are read"
         )
+
+
+def require_room(num_frames: float, width: int, height: int, name: str) -> None:
+    """Refuses pictures that would fill the memory.
+
+    Raises:
+        MediaError: ``too_large``.
+    """
+    if num_frames * width * height * 3 > MAX_BYTES:
+        size = f"{num_frames:.0f} pictures of {width} x {height}"
+        raise MediaError("too_large", f"{name} would need more than {MAX_BYTES / 1e9:g} GB of memory at a time ({size}); read less of it")
 
 
 def _preferred(streams: Sequence[Any]) -> Any | None:

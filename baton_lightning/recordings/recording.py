@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning.recordings.container import BOTH, Kinds, choose_tracks, open_container
+from baton_lightning.recordings.container import BOTH, Kinds, choose_tracks, open_container, require_room
 from baton_lightning.recordings.tracks import TINY, Picture, Sound, Track
 
 LEADS = (0.3, 3.0, 15.0, 90.0)
@@ -147,6 +147,10 @@ def _read(
         picture = Picture(video, str(file), whole=whole, **window) if video is not None else None
         sound = Sound(audio, str(file), whole=whole, **window) if audio is not None else None
         tracks: list[Track] = [track for track in (picture, sound) if track is not None]
+        if video is not None:
+            seconds = min(stop, float((video.duration or 0) * video.time_base)) - start  # where nobody says, memory is watched as it fills
+            codec = video.codec_context
+            require_room(max(seconds, 0.0) * float(video.average_rate or 0), codec.width, codec.height, str(file))
         if lead < math.inf and video is not None:  # sound alone is decoded from its beginning: what seeks in it guesses
             _seek(container, video, origin + start - lead)
             for track in tracks:

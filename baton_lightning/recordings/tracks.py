@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning.recordings.container import MAX_PIXELS
+from baton_lightning.recordings.container import MAX_PIXELS, require_room
 from baton_lightning.recordings.screen import Screen, display_matrix, is_turned
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class Picture(Track):
             self.stopped = True
             return
         if count == len(self.frames):
+            require_room(count * 1.5, picture.shape[1], picture.shape[0], self.name)
             self.frames.resize((count * 3 // 2, *picture.shape), refcheck=False)  # in place: pictures are never held twice
         self.frames[count] = picture
         self.times.append(time)

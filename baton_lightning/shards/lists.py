@@ -14,6 +14,8 @@ MEDIA_SUFFIXES = frozenset(
     ".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .vob "
     ".wav .flac .mp3 .m4a .ogg .oga .opus .aac .aif .aiff .wma .gif".split()
 )
+OUT_OF_SIGHT = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that systems make for themselves, beside those whose name begins with a dot."""
 
 
 def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,7 +56,7 @@ def num_hidden(folder: Path) -> int:
 
 def is_hidden(file: Path, folder: Path) -> bool:
     """Whether a file, or a folder on the way to it, is kept out of sight: ``._a.mp4`` of macOS, trash, thumbnails."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts)
+    return any(part.startswith(".") or part in OUT_OF_SIGHT for part in file.relative_to(folder).parts)
 
 
 def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -254,3 +254,19 @@ def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path: Path, monke
     monkeypatch.setattr("baton_lightning.recordings.container.MAX_PIXELS", 64 * 63)
     with pytest.raises(MediaError, match="too_large: .*a.mp4 declares pictures of 64 x 64"):
         read_recording(file)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "ts"])  # one declares its duration, one does not
+def test_pictures_that_would_fill_the_memory_are_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = encode(tmp_path / f"a.{kind}", wander(60, 64, 64), 12, None, RATE)
+    monkeypatch.setattr("baton_lightning.recordings.container.MAX_BYTES", 40 * 64 * 64 * 3)
+    with pytest.raises(MediaError, match="too_large: .* would need more than .* of memory at a time"):
+        read_recording(file)
+    assert read_recording(file, start=1.0, end=2.0).frames is not None
+
+
+def test_a_track_without_a_decoder_is_named(tmp_path: Path) -> None:
+    file = encode(tmp_path / "a.mp4", wander(4, 64, 64), 12, None, RATE)
+    file.write_bytes(file.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(MediaError, match="unreadable: .*a.mp4 has a track that no decoder is known for"):
+        read_recording(file)

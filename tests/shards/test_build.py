@@ -18,6 +18,7 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
 from baton_lightning.shards.build import BUILD, REJECTED, WORK
 from baton_lightning.shards.format import Shard, SplitIndex, clip_of, file_digest, read_root
+from tests.shards.defects import encode, murmur, wander
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--seconds", "1", "--shard-size", "10", "--workers", "0", "--repeat", "caption"]
@@ -254,6 +255,25 @@ def test_a_set_without_validation_clips_says_so_and_so_does_fit(tmp_path: Path, 
     assert "has no clip in val, which `fit` validates on: build with --val 1" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"val/ does not exist; .*Use another with `--data.init_args.val_split=train`, or build again"):
         SplitIndex.read(tmp_path / "set/val")
+
+
+def test_a_film_of_a_phone_is_taken_with_one_switch(tmp_path: Path, recorder: Any) -> None:
+    steps = np.random.default_rng(0).choice([1, 2], 40)
+    times = np.concatenate([[0], np.cumsum(steps)]) / 30 + np.random.default_rng(1).uniform(0, 0.004, 41)
+    sound = murmur(float(times[-1]), 16000)
+    encode(
+        tmp_path / "a.mp4",
+        wander(41, 64, 64),
+        30,
+        sound,
+        16000,
+        video_clock=lambda t: float(np.interp(t * 30, [-9, *range(41), 50], [-0.3, *times, times[-1] + 0.3])),
+    )
+    source = listed(tmp_path, {"file": "a.mp4", "text": "x"})
+    assert build(source, tmp_path / "strict", "--fps", "24", "--limit", "min_height=64") == 1
+    assert rejected(tmp_path / "strict") == {"a": "variable_frame_rate"}
+    assert build(source, tmp_path / "set", "--fps", "24", "--variable-rate", "--cut", "first") == 0
+    assert len(clips(tmp_path / "set")) == 1
 
 
 def test_one_build_works_in_a_folder_at_a_time(recordings: Path, tmp_path: Path, capsys: Any) -> None:
