@@ -15,19 +15,19 @@ LIGHTNING = {
 OTHERS = {
     "shards": ("baton_lightning.shards.cli", "make, list and check data sets of webdataset tar shards"),
     "generate": ("baton_lightning.generation.generate", "write mp4s with sound from a finished stage-3 run"),
-    "evaluate": ("baton_lightning.world.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
+    "evaluate": ("baton_lightning.evaluation.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (
         "baton_lightning.bench.cli",
         "measure: parity with recorded Ovi forwards, speed of the data, the world's scores of its controls, killed runs, a GPU",
     ),
-    "convert": ("baton_lightning.runs.convert", "a released checkpoint (Ovi's) as a parent to start from"),
-    "export": ("baton_lightning.runs.export", "a run's weights as sharded safetensors with configuration and model card"),
+    "convert": ("baton_lightning.release.convert", "a released checkpoint (Ovi's) as a parent to start from"),
+    "export": ("baton_lightning.release.export", "a run's weights as sharded safetensors with configuration and model card"),
     "estimate": ("baton_lightning.estimate.cli", "tokens, parameters and memory of an experiment, before anything is downloaded"),
-    "chain": ("baton_lightning.runs.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
-    "slurm": ("baton_lightning.runs.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),
-    "ablate": ("baton_lightning.runs.ablate", "rows of an ablation over seeds, from one command, with a report"),
-    "demo": ("baton_lightning.runs.demo", "the whole chain on a bare CPU machine, with a report"),
+    "chain": ("baton_lightning.launch.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
+    "slurm": ("baton_lightning.launch.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),
+    "ablate": ("baton_lightning.ablation.ablate", "rows of an ablation over seeds, from one command, with a report"),
+    "demo": ("baton_lightning.launch.demo", "the whole chain on a bare CPU machine, with a report"),
 }
 
 

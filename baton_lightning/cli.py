@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.runs import checkpoint_weights, checkpoints, construction, manifest, parents, saving, sharding
-from baton_lightning.runs.claim import claim
+from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
@@ -173,7 +173,7 @@ class BatonCLI(LightningCLI):
         self.started = time.monotonic()
         folder = self.config_init.fit.run.folder
         if self.trainer.is_global_zero:
-            self.claimed = claim(folder)
+            self.lock = hold_lock(folder)
         if self.chosen.resume == "auto" and self.chosen.ckpt_path is None:
             newest, passed_over = checkpoints.newest(folder / "checkpoints")
             if self.trainer.is_global_zero:

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from baton_lightning import settings
 from baton_lightning.__main__ import LIGHTNING, OTHERS, main
-from baton_lightning.runs import settings
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"

@@ -24,10 +24,11 @@ from typing import Any
 
 import yaml
 
+from baton_lightning import settings
 from baton_lightning.arguments import require_at_least_one
-from baton_lightning.runs import manifest, settings
-from baton_lightning.runs.processes import call, kill_at
-from baton_lightning.runs.standing import CACHE, LEDGER
+from baton_lightning.launch.processes import call, kill_at
+from baton_lightning.launch.status import CACHE, LEDGER
+from baton_lightning.runs import manifest
 
 CLIPS, BATCH, SAVE_EVERY = 32, 4, 4
 PARENT_STEPS = 2

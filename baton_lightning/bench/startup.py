@@ -99,7 +99,7 @@ def answered(answer: SimpleQueue[Any], work: Any, *args: Any) -> None:
 
 def measured(case: str, parent: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Builds the networks of a case on all ranks, side by side."""
-    from baton_lightning.runs.processes import free_port
+    from baton_lightning.launch.processes import free_port
 
     context, port = multiprocessing.get_context("spawn"), free_port()
     answers: SimpleQueue[Any] = context.SimpleQueue()

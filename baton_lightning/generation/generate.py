@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from baton_lightning.batch import Batch, Plan
-    from baton_lightning.generation.placement import Placement
     from baton_lightning.generation.requests import Requests
+    from baton_lightning.placement import Placement
     from baton_lightning.stages.joint import JointTraining
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
@@ -168,14 +168,14 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from tqdm import tqdm
 
+    from baton_lightning.evaluation.evaluate import score_folder, show
     from baton_lightning.generation import folder, requests
     from baton_lightning.generation.load import load_run
-    from baton_lightning.generation.placement import Placement, cast_parameters, device_of, dtype_of
     from baton_lightning.media import write_mp4
+    from baton_lightning.placement import Placement, cast_parameters, device_of, dtype_of
     from baton_lightning.runs.handover import hand_over
     from baton_lightning.stages.cached_plan import CachedPlan
     from baton_lightning.stages.plan_sources import PlannedTokens
-    from baton_lightning.world.evaluate import score_folder, show
 
     placement = Placement(device_of(options.device), offload=options.offload)
     dtype = dtype_of(options.dtype, placement.device)

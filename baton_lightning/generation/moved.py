@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.runs import manifest, settings
+from baton_lightning import settings
+from baton_lightning.runs import manifest
 
 PATHS = ("root", "weights", "path", "folder", "name_or_path")
 """Settings that name a file or folder even where they have no slash."""

@@ -25,11 +25,11 @@ from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.freeze import own_precision
-from baton_lightning.generation.placement import on_device
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
 from baton_lightning.models.precision import widen
 from baton_lightning.optim import build_optimizer
+from baton_lightning.placement import on_device
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.construction import Resumable, begun_with, construct, goes_on_from, restored
 from baton_lightning.runs.handover import hand_over

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from baton_lightning import settings
 from baton_lightning.__main__ import main
 from baton_lightning.bench import gpu, gpu_parts, gpu_runs
 from baton_lightning.bench.gpu_page import markdown
 from baton_lightning.bench.gpu_work import PAPER, SMALL, inputs
 from baton_lightning.clip import ClipSpec
-from baton_lightning.runs import settings
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

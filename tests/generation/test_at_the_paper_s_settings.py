@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from baton_lightning.__main__ import main
+from baton_lightning.launch.processes import call
 from baton_lightning.media import read_mp4
-from baton_lightning.runs.processes import call
 
 ROOT = Path(__file__).parents[2]
 ADAMW = ["--model.init_args.optimizer=torch.optim.AdamW"]

@@ -56,7 +56,7 @@ def test_two_seeds_make_two_clips_and_one_seed_makes_the_same(made, tmp_path):
 
 
 def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clips_resemble_float32_ones(made, tmp_path, caplog):
-    caplog.set_level(logging.DEBUG, "baton_lightning.generation.placement")
+    caplog.set_level(logging.DEBUG, "baton_lightning.placement")
     from baton_lightning.media import read_mp4
 
     plain = read_mp4(generate(made, tmp_path / "plain", "--steps", "3", "--plan-scale", "1")).frames.astype(float)

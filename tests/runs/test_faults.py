@@ -18,8 +18,8 @@ import torch
 
 from baton_lightning.__main__ import main
 from baton_lightning.bench.resume import SAVE_EVERY, Case
+from baton_lightning.launch.processes import call
 from baton_lightning.runs import checkpoints
-from baton_lightning.runs.processes import call
 
 STEPS = 2 * SAVE_EVERY + 2
 FAULTS = """

@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from baton_lightning.__main__ import main
+from baton_lightning.launch.processes import call
 from baton_lightning.runs import manifest, weights
-from baton_lightning.runs.processes import call
 from baton_lightning.shards.format import file_digest
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from baton_lightning.__main__ import main
 from baton_lightning.bench.resume import Case, first_difference
 from baton_lightning.frozen.llm import TinyLLM
-from baton_lightning.runs.processes import call, kill_at
+from baton_lightning.launch.processes import call, kill_at
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("stage1", "stage2", "stage3_adapt", "stage3_joint")

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from baton_lightning.__main__ import main
 from baton_lightning.cli import BatonCLI
 from baton_lightning.config import expand
+from baton_lightning.launch.processes import call
 from baton_lightning.muon import MuonAdamW
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
-from baton_lightning.runs.processes import call
 from baton_lightning.runs.sharding import require_resumable
 
 ROOT = Path(__file__).parents[2]

@@ -82,8 +82,8 @@ def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
 
 def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
     """Every component with its settings, the model card and, last, the manifest."""
+    from baton_lightning.release.model_card import model_card
     from baton_lightning.runs import manifest, weights
-    from baton_lightning.runs.model_card import model_card
 
     facts = {}
     settings = {name: settings_of(options.run, described, name) for name in components}
@@ -137,7 +137,7 @@ def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: d
         ValueError: If the run has no transformer.
     """
     from baton_lightning.models.ovi import LACKS, ovi_config
-    from baton_lightning.runs.model_card import model_card
+    from baton_lightning.release.model_card import model_card
     from baton_lightning.shards.format import clip_of
 
     if "dit" not in components:

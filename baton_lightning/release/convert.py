@@ -34,8 +34,8 @@ def main(argv: list[str]) -> int:
     from safetensors import SafetensorError
 
     from baton_lightning.models.ovi import BRANCHES, LACKS
+    from baton_lightning.release.model_card import model_card
     from baton_lightning.runs import manifest, weights
-    from baton_lightning.runs.model_card import model_card
 
     config = read_config(options.config)
     tensors = read_tensors(options.weights)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from baton_lightning import settings
 from baton_lightning.__main__ import main
-from baton_lightning.runs import settings
 
 ROOT = Path(__file__).parents[2]
 STAGE1 = "experiments/stage1.yaml"

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from baton_lightning.__main__ import main
-from baton_lightning.runs import evidence, suite
-from baton_lightning.runs.suite import Row, Suite, read_row, read_suite, runs_of, scores_file
+from baton_lightning.ablation import evidence, suite
+from baton_lightning.ablation.suite import Row, Suite, read_row, read_suite, runs_of, scores_file
 
 ROOT = Path(__file__).parents[2]
 SUITES = sorted((ROOT / "experiments/suites").glob("*.yaml"))

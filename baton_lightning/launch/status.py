@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.runs import manifest, settings
+from baton_lightning import settings
+from baton_lightning.runs import manifest
 
 LEDGER, CACHE = "ledger.jsonl", "cache.json"
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
@@ -51,7 +52,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Status:
     """How far a stage is.
 
     Args:
@@ -113,7 +114,7 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
     return stages
 
 
-def standings(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mapping[str, str]) -> dict[str, Standing]:
+def statuses(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mapping[str, str]) -> dict[str, Status]:
     """Where every stage stands.
 
     Args:
@@ -121,7 +122,7 @@ def standings(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mappin
         busy: Stage -> ``running`` or ``queued``, of those that a process or a job works on.
         jobs: Stage -> name of its job.
     """
-    found: dict[str, Standing] = {}
+    found: dict[str, Status] = {}
     for name, stage in stages.items():
         step, loss, checkpoint = progress(stage.folder) if stage.verb == "fit" else (None, None, "")
         state, why, digest = "waiting", "", ""
@@ -135,11 +136,11 @@ def standings(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mappin
             state = busy[name]
         elif all(found[other].state == "finished" for other in stage.after):
             state = "ready" if step is None and not checkpoint else "interrupted"
-        found[name] = Standing(state, why, step, loss, digest, checkpoint, jobs.get(name, ""))
+        found[name] = Status(state, why, step, loss, digest, checkpoint, jobs.get(name, ""))
     return found
 
 
-def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Standing]) -> tuple[str, str]:
+def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) -> tuple[str, str]:
     """Whether a finished run is the one that its chain asks for, and what differs."""
     if lacking := {"config", "parents"} - made.keys():
         return "other settings", f"its manifest has no {min(lacking)}"

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from baton_lightning import settings
 from baton_lightning.generation.generate import PLANS
-from baton_lightning.runs import settings
-from baton_lightning.runs.conductor import Step
+from baton_lightning.launch.launcher import Step
 from baton_lightning.runs.manifest import write_atomically
 
 LAST = "stage3_joint"
@@ -68,7 +68,7 @@ class Suite:
         seeds: Seeds of training.
         clips: Test prompts a tier.
         common: Changes that every row gets: stage -> dotted setting -> value.
-        claims: What the report holds the scores against, see :mod:`~baton_lightning.runs.evidence`.
+        claims: What the report holds the scores against, see :mod:`~baton_lightning.ablation.evidence`.
     """
 
     path: Path

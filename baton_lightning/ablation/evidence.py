@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from baton_lightning.ablation.suite import ROWS, Row, Suite, scores_file
 from baton_lightning.runs.manifest import git_commit, write_atomically
-from baton_lightning.runs.suite import ROWS, Row, Suite, scores_file
 
 SCORES = {
     "p_acc": "P-Acc",

@@ -163,8 +163,8 @@ def main(argv: list[str]) -> int:
     result = score_folder(folder)
     show(result, Console())
 
-    from baton_lightning.world.page import write_page
-    from baton_lightning.world.plots import draw_scores
+    from baton_lightning.evaluation.page import write_page
+    from baton_lightning.evaluation.plots import draw_scores
 
     draw_scores(folder / "scores.png", result["tiers"])
     write_page(folder, result, options.page_clips)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from baton_lightning import settings
 from baton_lightning.__main__ import main
-from baton_lightning.runs import settings
-from baton_lightning.runs.standing import progress, read_chain
+from baton_lightning.launch.status import progress, read_chain
 
 ROOT = Path(__file__).parents[2]
 CHAIN = "experiments/chain.yaml"
@@ -39,7 +39,7 @@ class Door:
 import json, os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from baton_lightning.runs import settings
+from baton_lightning import settings
 verb, config, words = sys.argv[3], sys.argv[5], sys.argv[6:]
 asked = settings.read([config], words)
 name = asked["run"]["stage"]
@@ -74,7 +74,7 @@ made = {{"weights_sha256": (name + "0" * 64)[:64], "parents": parents, "config":
 @pytest.fixture
 def door(tmp_path, monkeypatch):
     made = Door(tmp_path)
-    monkeypatch.setattr("baton_lightning.runs.chain.sys.executable", str(made.file))
+    monkeypatch.setattr("baton_lightning.launch.chain.sys.executable", str(made.file))
     return made
 
 

@@ -56,11 +56,11 @@ def last_count(log: Path) -> tuple[int, int] | None:
 
 
 def die_with_parent() -> None:
-    """Run in a step's process: ask Linux to end it should its conductor be killed, so that no step runs twice."""
+    """Run in a step's process: ask Linux to end it should its launcher be killed, so that no step runs twice."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-class Conductor:
+class Launcher:
     """Runs steps in order of need, ``slots`` at a time, and shows where they stand."""
 
     def __init__(self, steps: list[Step], logs: Path, *, slots: int = 2) -> None:
@@ -161,7 +161,7 @@ class Conductor:
         finally:
             self.stop()
 
-    def conduct(self) -> bool:
+    def run_or_say(self) -> bool:
         """Runs all steps; ``False`` if it was interrupted or terminated, which is said."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:

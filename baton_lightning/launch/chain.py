@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.runs import slurm
+from baton_lightning.launch import slurm
+from baton_lightning.launch.status import REFUSED, Stage, Status, read_chain, statuses
 from baton_lightning.runs.manifest import write_atomically
-from baton_lightning.runs.standing import REFUSED, Stage, Standing, read_chain, standings
 
 RECORD = "chain.json"
 QUEUE = {"PENDING": "queued", "REQUEUED": "queued", "RUNNING": "running", "COMPLETING": "running", "CONFIGURING": "running"}
@@ -96,15 +96,15 @@ def squeue() -> dict[str, str]:
     return found
 
 
-def require_sound(stage: Stage, standing: Standing) -> None:
+def require_sound(stage: Stage, status: Status) -> None:
     """Refuses to build on a run that is not the one the chain asks for.
 
     Raises:
         ValueError: Naming what differs.
     """
-    if standing.state in REFUSED:
+    if status.state in REFUSED:
         raise ValueError(
-            f"chain: {stage.folder}/ is {standing.state}: {standing.why}; delete that folder to train the stage again, or give another "
+            f"chain: {stage.folder}/ is {status.state}: {status.why}; delete that folder to train the stage again, or give another "
             "--run.experiment"
         )
 
@@ -120,15 +120,15 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
     """
     record = Record(stages)
     for name, stage in stages.items():
-        standing = standings(stages, record.busy(), record.jobs)[name]
-        require_sound(stage, standing)
-        if standing.state in ("running", "queued"):
-            raise ValueError(f"chain: {name} is {standing.state} already ({record.stages[name]}); wait for it, or end it first")
-        if standing.state == "finished":
+        status = statuses(stages, record.busy(), record.jobs)[name]
+        require_sound(stage, status)
+        if status.state in ("running", "queued"):
+            raise ValueError(f"chain: {name} is {status.state} already ({record.stages[name]}); wait for it, or end it first")
+        if status.state == "finished":
             print(f"chain: {name} is finished", flush=True)
             continue
         command = ["-m", "baton_lightning", stage.verb, "-c", str(stage.config), *words]
-        print(f"chain: {name} ({standing}): python {shlex.join(command)}", flush=True)
+        print(f"chain: {name} ({status}): python {shlex.join(command)}", flush=True)
         if code := wait_for(record, name, [sys.executable, *command]):
             print(f"chain: {name} ended with exit code {code}; the same command goes on from there", file=sys.stderr)
             return code
@@ -166,12 +166,12 @@ def submit(stages: dict[str, Stage], chain: Path, words: list[str], options: arg
     variants = [slurm.with_own_folder(task, experiment) for task in slurm.tasks(options.grid, options.array)]
     record = Record(stages)
     every = [read_chain(chain, [*words, *variant]) for variant in variants] or [stages]
-    found = [standings(variant, record.busy(), record.jobs) for variant in every]
+    found = [statuses(variant, record.busy(), record.jobs) for variant in every]
     jobs: dict[str, str] = {}
     for name, stage in stages.items():
-        for variant, standing in zip(every, found, strict=True):
-            require_sound(variant[name], standing[name])
-        if all(standing[name].state == "finished" for standing in found):
+        for variant, status in zip(every, found, strict=True):
+            require_sound(variant[name], status[name])
+        if all(status[name].state == "finished" for status in found):
             print(f"chain: {name} is finished")
             continue
         if busy := record.busy().get(name):
@@ -207,15 +207,15 @@ def status(stages: dict[str, Stage]) -> int:
     table = Table(title=str(record.path.parent))
     for column in ("stage", "state", "step", "loss", "digest", "last checkpoint", "job"):
         table.add_column(column, justify="right" if column in ("step", "loss") else "left", no_wrap=column == "stage")
-    for name, standing in standings(stages, record.busy(), record.jobs).items():
+    for name, current in statuses(stages, record.busy(), record.jobs).items():
         table.add_row(
             name,
-            f"{standing}: {standing.why}" if standing.why else str(standing),
-            "" if standing.step is None else f"{standing.step:,}",
-            "" if standing.loss is None else f"{standing.loss:.4f}",
-            standing.digest[:12],
-            standing.checkpoint,
-            standing.job,
+            f"{current}: {current.why}" if current.why else str(current),
+            "" if current.step is None else f"{current.step:,}",
+            "" if current.loss is None else f"{current.loss:.4f}",
+            current.digest[:12],
+            current.checkpoint,
+            current.job,
         )
     Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160))).print(table)
     return 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.runs import settings
+from baton_lightning import settings
 
 SECTIONS = ("base", "seed_everything", "clip", "run", "data", "model", "trainer", "optimizer", "lr_scheduler", "weights_only")
 """Of the settings that a task may be given. `resume` and `ckpt_path` are not among them: every start would begin there again."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from baton_lightning.runs.claim import claim
+from baton_lightning.runs.lock import hold_lock
 
 
 def hold(folder: Path, told: multiprocessing.connection.Connection) -> None:
-    held = claim(folder)
+    held = hold_lock(folder)
     told.send("held")
     told.recv()
     del held
@@ -25,8 +25,8 @@ def test_a_folder_that_is_held_is_refused_until_its_holder_is_killed(tmp_path: P
     process.start()
     assert here.recv() == "held"
     with pytest.raises(ValueError, match="is being trained by another process"):
-        claim(tmp_path / "run")
-    assert claim(tmp_path / "other")
+        hold_lock(tmp_path / "run")
+    assert hold_lock(tmp_path / "other")
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    assert claim(tmp_path / "run")
+    assert hold_lock(tmp_path / "run")

@@ -14,11 +14,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from baton_lightning.ablation import evidence
+from baton_lightning.ablation import suite as suites
+from baton_lightning.ablation.suite import Suite, read_suite
 from baton_lightning.arguments import require_at_least_one
-from baton_lightning.runs import evidence, manifest
-from baton_lightning.runs import suite as suites
-from baton_lightning.runs.conductor import Conductor
-from baton_lightning.runs.suite import Suite, read_suite
+from baton_lightning.launch.launcher import Launcher
+from baton_lightning.runs import manifest
 
 SBATCH = """\
 #!/bin/bash
@@ -89,21 +90,21 @@ def main(argv: list[str]) -> int:
             console.print(f"{state}  {step.name:<28} {' '.join(step.argv)}", soft_wrap=True, highlight=False)
         console.print(f"{len(steps)} steps, {sum(step.done.exists() for step in steps)} of them are there")
         return 0
-    conductor = Conductor(steps, out / "logs", slots=options.jobs)
-    if not options.only_report and not conductor.conduct():
+    launcher = Launcher(steps, out / "logs", slots=options.jobs)
+    if not options.only_report and not launcher.run_or_say():
         return 130
     if not options.only_data:
-        show(suite, out, options.report or out / "report", seeds, conductor)
+        show(suite, out, options.report or out / "report", seeds, launcher)
     return 0
 
 
-def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conductor: Conductor) -> None:
+def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], launcher: Launcher) -> None:
     """Writes the report and prints its headline."""
     from rich.table import Table
 
     command = shlex.join(["python", "-m", "baton_lightning", "ablate", str(suite.path)])
-    seconds = {name: conductor.times[name] for name in conductor.steps if name in conductor.times}  # not those of an earlier suite
-    manifests = [step.done for step in conductor.steps.values() if step.done.name == manifest.NAME]
+    seconds = {name: launcher.times[name] for name in launcher.steps if name in launcher.times}  # not those of an earlier suite
+    manifests = [step.done for step in launcher.steps.values() if step.done.name == manifest.NAME]
     found = evidence.write(suite, out, report, seeds, command, seconds, manifests)
     known = {(row["name"], row["tier"], row["score"]): row for row in found["rows"]}
     tiers = list(dict.fromkeys(row["tier"] for row in found["rows"]))
@@ -113,11 +114,11 @@ def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], conducto
         table.add_column(tier, justify="right")
     for row in suite.rows:
         table.add_row(row.title, *(evidence.cell(known.get((row.name, tier, "p_acc"))) for tier in tiers))
-    conductor.console.print(table)
+    launcher.console.print(table)
     kept = [claim["holds"] for claim in found["claims"]]
     if kept:
-        conductor.console.print(f"claims: {kept.count(True)} hold, {kept.count(False)} do not, {kept.count(None)} not measured")
-    conductor.console.print(f"report   {report}/evidence.md, evidence.json, evidence.png", highlight=False, soft_wrap=True)
+        launcher.console.print(f"claims: {kept.count(True)} hold, {kept.count(False)} do not, {kept.count(None)} not measured")
+    launcher.console.print(f"report   {report}/evidence.md, evidence.json, evidence.png", highlight=False, soft_wrap=True)
 
 
 def sbatch(suite: Suite, out: Path, jobs: int) -> str:

@@ -29,7 +29,7 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
 
     Args:
         folder: Holds the clips.
-        result: What :func:`~baton_lightning.world.evaluate.score_folder` returned.
+        result: What :func:`~baton_lightning.evaluation.evaluate.score_folder` returned.
         num_clips: How many clips to show, those of the lowest P-Acc first.
     """
     worst = sorted(result["clips"].items(), key=lambda item: (item[1]["p_acc"], item[1]["p_check"], item[0]))[:num_clips]
@@ -44,7 +44,7 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
 
 
 def _table(tiers: dict[str, Any]) -> str:
-    from baton_lightning.world.evaluate import HEADLINE, cell
+    from baton_lightning.evaluation.evaluate import HEADLINE, cell
 
     head = "".join(f"<th>{name}</th>" for name in ("tier", "clips", *HEADLINE))
     rows = []
@@ -103,8 +103,8 @@ def playable(file: Path) -> bytes:
     """A clip enlarged, in the pixel format that every browser plays."""
     import numpy as np
 
+    from baton_lightning.evaluation.evaluate import read_clip
     from baton_lightning.media import mp4_bytes
-    from baton_lightning.world.evaluate import read_clip
 
     media = read_clip(file)
     times = 2 * -(-SIDE // (2 * media.frames.shape[2]))

@@ -1,4 +1,4 @@
-"""What runs on processors import, for a server that forks them (:mod:`~baton_lightning.runs.processes`)."""
+"""What runs on processors import, for a server that forks them (:mod:`~baton_lightning.launch.processes`)."""
 
 import os
 

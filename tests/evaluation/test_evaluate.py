@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from baton_lightning.__main__ import main
-from baton_lightning.world import evaluate
+from baton_lightning.evaluation import evaluate
 from baton_lightning.world.detect_audio import detect_audio
 from baton_lightning.world.detect_video import detect_video
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from baton_lightning.runs.conductor import Conductor, Step
+from baton_lightning.launch.launcher import Launcher, Step
 
 TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
 
@@ -53,12 +53,12 @@ def main(argv: list[str]) -> int:
 
     if not (options.experiments / "stage1.yaml").exists():
         raise ValueError(f"demo: no stage files in {options.experiments}/; run it in the root of a checkout or give --experiments")
-    conductor = Conductor(plan_steps(options.out, options.data, options.experiments, clips=options.clips), options.out / "logs")
-    if not conductor.conduct():
+    launcher = Launcher(plan_steps(options.out, options.data, options.experiments, clips=options.clips), options.out / "logs")
+    if not launcher.run_or_say():
         return 130
 
-    from baton_lightning.runs import report
+    from baton_lightning.launch import report
 
-    report.write(options.out, options.data, seconds=conductor.times)
-    report.show(options.out, conductor.console)
+    report.write(options.out, options.data, seconds=launcher.times)
+    report.show(options.out, launcher.console)
     return 0

@@ -18,13 +18,13 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from baton_lightning.runs.conductor import die_with_parent
-from baton_lightning.runs.standing import last_line
+from baton_lightning.launch.launcher import die_with_parent
+from baton_lightning.launch.status import last_line
 
 PATIENCE, GRACE = 600.0, 30.0
 """Longest wait for a step, and for the other ranks once one has failed, in s."""
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["baton_lightning.runs.preload"])
+SERVER.set_forkserver_preload(["baton_lightning.launch.preload"])
 
 
 class Ranks:

@@ -10,7 +10,7 @@ from typing import IO
 NAME = "run.lock"
 
 
-def claim(folder: Path) -> IO[str]:
+def hold_lock(folder: Path) -> IO[str]:
     """Holds a run folder for this process: as long as the file is open, and until the process ends, however it ends.
 
     Args:

@@ -1,0 +1,1 @@
+"""Rows of an ablation over seeds, and what they show."""

@@ -1,0 +1,1 @@
+"""Scores of clips of the benchmark world, and pages that show them."""

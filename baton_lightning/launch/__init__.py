@@ -1,0 +1,1 @@
+"""Who starts what, where, and how it stands: chains, SLURM, processes, the demo."""

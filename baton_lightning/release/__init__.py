@@ -1,0 +1,1 @@
+"""Weights in and out: released checkpoints as parents, runs as folders that anybody can load."""
