@@ -22,6 +22,8 @@ from baton_lightning.recordings.tracks import TINY, Picture, Sound, Track
 
 LEADS = (0.3, 3.0, 15.0, 90.0)
 """How long before a part decoding begins, in s, one after the other until that is early enough to know the part's first picture."""
+PATIENCE = 30.0
+"""How long one track may play before another that has given nothing is taken to begin later, or never, in s."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,11 @@ def _beginnings(file: Path, language: str, kinds: Kinds) -> Firsts:
             tracks.append(Picture(video, str(file), low=math.inf))
         if audio is not None:
             tracks.append(Sound(audio, str(file), low=math.inf))
-        _demux(container, tracks, lambda: all(not math.isnan(track.reached) for track in tracks))
+
+        def done() -> bool:
+            return all(not math.isnan(track.reached) for track in tracks) or any(track.end - track.reached > PATIENCE for track in tracks)
+
+        _demux(container, tracks, done)
         found = {track.stream.type: track.reached for track in tracks}
     return found.get("video", math.nan), found.get("audio", math.nan)
 
@@ -169,7 +175,8 @@ def _read(
             return not whole and all(track.stopped for track in tracks)
 
         errors = _demux(container, tracks, done)
-        if lead < math.inf and any(math.isnan(track.reached) for track in tracks):
+        begun = [] if firsts is None else [track for track in tracks if not math.isnan(firsts[track is sound])]
+        if lead < math.inf and any(math.isnan(track.reached) for track in begun):
             raise _TooLate
         if math.isnan(origin):
             origin = tracks[0].reached

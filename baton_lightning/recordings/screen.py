@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PRIMARIES = (0, 1, 2, 5, 6, 7)
 """Primaries of ordinary screens, and those that nobody stated (ITU-T H.273)."""
-TRANSFERS = (0, 1, 2, 4, 5, 6, 7, 13)
-"""Transfer functions of ordinary screens, likewise."""
+TRANSFERS = (0, 1, 2, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+"""Transfer functions of ordinary screens, likewise; those of x.v.Color and of BT.2020 without HDR are the curve of BT.709."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
 """Matrices that can be undone; 2 is a matrix that nobody stated, 10 and from 11 on are not supported."""
 BT709 = 1

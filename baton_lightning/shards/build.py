@@ -79,7 +79,8 @@ def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings,
             f"shards build: no clip passed ({counts}); {out / REJECTED} names every one, e.g. {first['file']}: {first['detail']}; "
             f"change the settings or the recordings, and delete {out}/ or build into another folder"
         )
-    report = {"clips": {}, "rejected": dict(sorted(reasons.items())), "enlarged": sum(note["enlarged"] for note in accepted)}
+    coarser = {name: sum(note[name] for note in accepted) for name in ("enlarged", "upsampled")}
+    report = {"clips": {}, "rejected": dict(sorted(reasons.items()))} | coarser
     with tqdm(total=len(accepted), desc=f"shards {out}", unit="clip", mininterval=1) as bar:
         for geometry in settings.clips:
             mine = [note for note in accepted if note["geometry"] == geometry]

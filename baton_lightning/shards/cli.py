@@ -183,6 +183,8 @@ def build(options: argparse.Namespace) -> int:
             print(f"{options.out / geometry} has no clip in val, which `fit` validates on: {fix}")
     if report["enlarged"]:
         print(f"{report['enlarged']} clips have more pixels than their recordings; --limit min_height=N and min_width=N refuse such")
+    if report["upsampled"]:
+        print(f"{report['upsampled']} clips have a higher sample rate than their recordings; --limit min_sample_rate=N refuses such")
     share = num_rejected / (num_clips + num_rejected)
     print(f"{num_clips} clips accepted, {num_rejected} rejected ({share:.1%}); {options.out / REJECTED} names each")
     if share > options.max_rejected:

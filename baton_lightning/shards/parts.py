@@ -149,6 +149,7 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
             continue
         note: dict[str, Any] = {"key": key, "file": name, "geometry": geometries[chosen], "split": source.split, "bucket": bucket}
         note["enlarged"] = bool(size and (size[0] < clip.height or size[1] < clip.width))
+        note["upsampled"] = bucket != "video" and recording.sample_rate < clip.sample_rate
         yield note | span(start, end) | {"digest": content_digest(window)}, members_of(recording, bucket, start, clip, source, name)
 
 

@@ -290,6 +290,8 @@ def test_small_recordings_are_enlarged_with_a_word_or_refused(tmp_path: Path, re
     source = listed(tmp_path, {"file": "a.mp4", "text": "x"})
     assert build(source, tmp_path / "set", "--height", "64", "--width", "64") == 0
     assert "1 clips have more pixels than their recordings" in capsys.readouterr().out
+    assert build(source, tmp_path / "rate", "--sample-rate", "22050") == 0
+    assert "1 clips have a higher sample rate than their recordings" in capsys.readouterr().out
     for i, limit in enumerate(("min_height=33", "min_width=33", "min_sample_rate=22050")):
         assert build(source, tmp_path / f"{i}", "--limit", limit) == 1 and rejected(tmp_path / f"{i}") == {"a": "too_small"}
 
