@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from baton_lightning.media import Media, MediaError
 from baton_lightning.metrics.backend import LeftOut
 from baton_lightning.metrics.prompts import Prompt
-from baton_lightning.recordings.clips import clip_files, read_clip
+from baton_lightning.recordings.clips import VIDEO_SUFFIXES, clip_files, read_clip
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ class Clip:
     Args:
         file: ``k.mp4``.
         prompt: What was asked for.
-        reference: The true clip ``k.mp4`` of another folder, if there is one.
+        reference: The true clip of the same name in another folder, ``k.mp4`` or of another kind, if there is one.
     """
 
     file: Path
@@ -125,6 +125,17 @@ def read_folder(folder: Path, prompts: dict[str, Prompt] | None = None, referenc
             if not side.exists():
                 raise ValueError(f"metrics: {file} must have its prompts in {side.name} beside it or in --prompts FILE under {file.stem!r}")
             prompt = Prompt.from_dict(json.loads(side.read_text(encoding="utf-8")), str(side))
-        true = references / file.name if references else None
-        clips.append(Clip(file, prompt, true if true and true.exists() else None))
+        clips.append(Clip(file, prompt, reference_of(file.stem, references) if references else None))
     return clips
+
+
+def reference_of(key: str, references: Path) -> Path | None:
+    """The true clip of a key: a recording of any kind.
+
+    Raises:
+        ValueError: If there are two.
+    """
+    found = sorted(file for file in references.glob(f"{glob.escape(key)}.*") if file.suffix.lower() in VIDEO_SUFFIXES)
+    if found[1:]:
+        raise ValueError(f"metrics: {references}/ must hold one true clip of {key!r}, got {', '.join(file.name for file in found)}")
+    return found[0] if found else None

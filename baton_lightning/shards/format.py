@@ -204,8 +204,9 @@ class SplitIndex:
             known = f"{folder.parent}/ holds the splits {siblings}" if siblings else f"{folder.parent}/ holds no data set"
             fix = f"Build one with `python -m baton_lightning shards world {folder.parent}`"
             if siblings and folder.name != "train":
+                there = "train" if "train" in siblings else siblings[0]
                 role = folder.name if folder.name in ("val", "test") else "val"
-                fix = f"Use another with `--data.init_args.{role}_split={siblings[0]}`, or build again, with `shards build --{role} 1`"
+                fix = f"Use another with `--data.init_args.{role}_split={there}`, or build again, with `shards build --{role} 1`"
             raise ValueError(f"data: the folder {folder}/ does not exist; {known}. {fix}")
         if not file.exists():
             raise ValueError(f"data: {file} is missing, so the build of {folder}/ did not finish; run the same `shards` command again")

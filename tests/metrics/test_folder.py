@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from baton_lightning.__main__ import main
+from baton_lightning.metrics.clips import read_folder
 from baton_lightning.metrics.folder import CHOICES, imported
 from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.metrics.result import ClipMetric
@@ -192,3 +193,12 @@ def test_videos_of_other_kinds_are_named_and_not_forgotten(clips, recorded, caps
 def test_speech_that_is_not_in_english_letters_is_left_out_of_word_errors(speech, language):
     for said in ({}, {"language": "en"}):
         assert Prompt.from_dict({"video_prompt": "x", "audio_prompt": "y", "speech": speech} | said, "here").language == language
+
+
+def test_true_clips_may_be_recordings_of_any_kind(clips, tmp_path):
+    for name in ("a.MOV", "b.mkv", "b.json"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [clip.reference and clip.reference.name for clip in read_folder(clips, references=tmp_path)] == ["a.MOV", "b.mkv", None]
+    (tmp_path / "a.webm").write_bytes(b"x")
+    with pytest.raises(ValueError, match="must hold one true clip of 'a', got a.MOV, a.webm"):
+        read_folder(clips, references=tmp_path)
