@@ -161,7 +161,9 @@ def build(options: argparse.Namespace) -> int:
     limits = limits_with(Limits(min_fps=fps / 2 if options.variable_rate else fps, trust_times=options.variable_rate), options.limit)
     sources = read_sources(options.source, {"val": amount(options.val), "test": amount(options.test)})
     if absent := list(dict.fromkeys(str(source.file) for source in sources if source.refused)):
-        print(f"{len(absent)} files are not there, or links out of {base}/; their rows are rejected:", *absent, sep="\n  ")
+        print(f"{len(absent)} files are not there, or links out of {base}/; their rows are rejected:", *absent[:20], sep="\n  ")
+        if absent[20:]:
+            print(f"  and {len(absent) - 20} more, all in {options.out / REJECTED}")
     if options.source.is_dir() and (count := num_hidden(options.source)):
         print(f"{count} hidden media files are passed over, e.g. of macOS")
     settings = Settings(

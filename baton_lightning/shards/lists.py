@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Media files in the order of their paths, with what their neighbours say. Hidden ones are passed over."""
     stems: dict[Path, Path] = {}
     files = media_files(folder)
-    bare = [file for file in files if not (file.with_suffix(".json").exists() or file.with_suffix(".txt").exists())]
+    bare = [file for file in files if not (beside(file, ".json", folder) or beside(file, ".txt", folder))]
     if bare:
         others = ", ".join(file.name for file in bare[1:4])
         more = f"; nor have {len(bare) - 1} more, e.g. {others}" if bare[1:] else ""
@@ -32,15 +33,15 @@ def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if (stem := file.with_suffix("")) in stems:
             raise ValueError(f"{file}: shares its stem, and so its caption, with {stems[stem].name}; rename one of them")
         stems[stem] = file
-        facts, caption = file.with_suffix(".json"), file.with_suffix(".txt")
+        facts, caption = beside(file, ".json", folder), beside(file, ".txt", folder)
         row: dict[str, Any] = {}
-        if facts.exists():
+        if facts is not None:
             row = json_object(text_in(facts), str(facts))
             if "file" in row:
                 raise ValueError(f"{facts}: must not hold `file`, which is {file.name}")
-        else:
+        elif caption is not None:
             row = {"text": text_in(caption)}
-        yield str(facts if facts.exists() else caption), row | {"file": str(file.relative_to(folder))}
+        yield str(facts or caption), row | {"file": str(file.relative_to(folder))}
 
 
 def media_files(folder: Path) -> list[Path]:
@@ -57,6 +58,18 @@ def num_hidden(folder: Path) -> int:
 def is_hidden(file: Path, folder: Path) -> bool:
     """Whether a file, or a folder on the way to it, is kept out of sight: ``._a.mp4`` of macOS, trash, thumbnails."""
     return any(part.startswith(".") or part in OUT_OF_SIGHT for part in file.relative_to(folder).parts)
+
+
+def leads_out(file: Path, base: Path) -> bool:
+    """Whether a path that is named inside of a folder leads out of it, through a link."""
+    named = Path(os.path.normpath(file))
+    return named.is_relative_to(os.path.normpath(base)) and not file.resolve().is_relative_to(base.resolve())
+
+
+def beside(file: Path, suffix: str, folder: Path) -> Path | None:
+    """The text that belongs to a media file: a file of its stem, in the folder and not a link out of it."""
+    text = file.with_suffix(suffix)
+    return text if text.is_file() and not leads_out(text, folder) else None
 
 
 def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

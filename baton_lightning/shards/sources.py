@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning.shards.captions import Word, words_of
-from baton_lightning.shards.lists import MEDIA_SUFFIXES, csv_rows, folder_rows, jsonl_rows, require_known
+from baton_lightning.shards.lists import MEDIA_SUFFIXES, csv_rows, folder_rows, jsonl_rows, leads_out, require_known
 from baton_lightning.shards.splits import assign_splits
 
 
@@ -160,12 +159,6 @@ def source_of(row: Mapping[str, Any], base: Path, place: str) -> Source:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
             raise ValueError(f"{place}: {name} must consist of letters, digits, - and _, got {value!r}; give one in the column `{name}`")
     return Source(key, file, *captions, tuple(speakers), texts["speech"], texts["split"], start or 0.0, end, words, refused)
-
-
-def leads_out(file: Path, base: Path) -> bool:
-    """Whether a path that is named inside of a folder leads out of it, through a link."""
-    named = Path(os.path.normpath(file))
-    return named.is_relative_to(os.path.normpath(base)) and not file.resolve().is_relative_to(base.resolve())
 
 
 def text_of(row: Mapping[str, Any], name: str, place: str) -> str:

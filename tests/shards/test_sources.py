@@ -198,6 +198,11 @@ def test_what_a_folder_or_a_header_would_lose_is_named(folder: Path) -> None:
     for name in "abc":
         (folder / f"films/{name}.txt").write_text("x")
     broken, outside, inside = read_sources(folder / "films", SHARES)
+    (folder / "secret").write_text("not for training")
+    (folder / "films/c.txt").unlink()
+    (folder / "films/c.txt").symlink_to(folder / "secret")
+    with pytest.raises(ValueError, match=r"c.mp4: has no caption"):
+        read_sources(folder / "films", SHARES)
     assert "a.mp4 does not exist" in broken.refused and "is a link out of" in outside.refused and not inside.refused
 
 
