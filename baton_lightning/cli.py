@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,13 +57,15 @@ class RunSpec:
         root: Folder of all runs.
         experiment: Name shared by the stages of one chain.
         stage: Name of this run within the experiment.
-        checkpoint_every: Optimiser steps between checkpoints.
+        checkpoint_every: Optimiser steps between checkpoints; 0 counts no steps.
+        checkpoint_interval: Time between checkpoints, "hours:minutes:seconds", where no steps are counted.
     """
 
     root: str = "runs"
     experiment: str = "demo"
     stage: str = "stage"
     checkpoint_every: int = 100
+    checkpoint_interval: timedelta | None = None
 
     @property
     def folder(self) -> Path:

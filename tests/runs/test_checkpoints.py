@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,14 @@ def test_without_a_metric_the_newest_or_all_are_kept(tmp_path: Path, top: int, k
     fit(tmp_path, 4, save_top_k=top, every_n_train_steps=2)
     fit(tmp_path, 6, checkpoints.newest(tmp_path)[0], save_top_k=top, every_n_train_steps=2)
     assert steps_kept(tmp_path) == kept
+
+
+def test_checkpoints_may_come_by_time_instead_of_steps(tmp_path: Path) -> None:
+    by_time = {"every_n_train_steps": 0, "save_top_k": -1}
+    fit(tmp_path, 3, train_time_interval=timedelta(0), **by_time)
+    assert steps_kept(tmp_path) == [1, 2, 3]
+    fit(tmp_path / "rare", 3, train_time_interval=timedelta(hours=1), **by_time)
+    assert not list((tmp_path / "rare").glob("step-[12].ckpt"))
 
 
 def test_nothing_is_saved_amid_a_step_that_accumulates(tmp_path: Path) -> None:
