@@ -194,7 +194,8 @@ class WebShards(LightningDataModule):
         """Epoch and clips consumed at which the training loader starts; Lightning's own count is the witness.
 
         Raises:
-            ValueError: If a run is resumed amid an epoch with another batch size, or with epochs of another length, or other clips.
+            ValueError: If a run is resumed amid an epoch with another batch size, or with epochs of another length, another seed or other
+                clips.
         """
         if self.trainer is None:
             state = self.state_dict()
@@ -220,6 +221,11 @@ class WebShards(LightningDataModule):
                     f"data: this run's steps accumulate {given} batches, and it cannot go on with {self._accumulate}: epochs would have "
                     f"another length; set trainer.accumulate_grad_batches to {given}"
                 )
+            if (given := state.get("seed", self.seed)) != self.seed:
+                raise ValueError(
+                    f"data: this run's order is of seed {given}, and it cannot go on with {self.seed}: clips would come twice or never; "
+                    f"set seed_everything to {given}, or start a new run from this one's weights"
+                )
             if (had := state.get("clips", self._counts())) != self._counts():
                 raise ValueError(
                     f"data: this run's order is of {had} clips, and it cannot go on with {self._counts()}: clips would come twice or "
@@ -235,7 +241,7 @@ class WebShards(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, and how many clips of it all ranks together have consumed: what has been trained on, not what was read ahead."""
-        order = {**self.epoch, "accumulate": self._accumulate}
+        order = {**self.epoch, "accumulate": self._accumulate, "seed": self.seed}
         if hasattr(self, "train_dataset"):
             order["clips"] = self._counts()
         if self.iterating is None or self.trainer is None:

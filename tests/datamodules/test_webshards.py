@@ -127,6 +127,7 @@ def test_another_batch_size_amid_an_epoch_is_refused_by_number(root: Path, whole
         "batch_size": 4,
         "epoch_clips": None,
         "accumulate": 1,
+        "seed": 3,
         "clips": {"av": 13},
     }
     datamodule = data(root, batch_size=6)
@@ -140,6 +141,13 @@ def test_epochs_of_another_length_are_refused(make_set: SetMaker, tmp_path: Path
     _, state = Machine(made, 1, None, 4).run(1)
     with pytest.raises(ValueError, match="epoch_clips=8, and it cannot go on with None"):
         Machine(made, 1, state | {"epoch_clips": 8}, 4).run(1)
+
+
+def test_a_run_does_not_go_on_in_the_order_of_another_seed(make_set: SetMaker, tmp_path: Path) -> None:
+    made = make_set(tmp_path / "set", [9])
+    _, state = Machine(made, 1, None, 4).run(1)
+    with pytest.raises(ValueError, match="order is of seed 5, and it cannot go on with 3.*set seed_everything to 5"):
+        Machine(made, 1, state | {"seed": 5}, 4).run(1)
 
 
 def test_a_run_does_not_go_on_with_other_clips(make_set: SetMaker, tmp_path: Path) -> None:
