@@ -205,7 +205,11 @@ class BatonCLI(LightningCLI):
         """Fills the module with the weights that are scored: a finished run's, or a checkpoint's, of which averages where it keeps some."""
         settings = self.config_init[self.subcommand]
         if settings.ckpt_path is None:
-            return
+            if self.subcommand == "predict":
+                return  # encoders and perceivers come with their own weights
+            weights = settings.run.folder / manifest.WEIGHTS
+            there = f"the run that is there: {weights}" if weights.exists() else f"{manifest.WEIGHTS} of a finished run, or a checkpoint"
+            raise ValueError(f"{self.subcommand} must be told which weights it scores, got no --ckpt_path; give {there}")
         self.model.configure_model()
         weights, what = checkpoint_weights.weights_of(Path(settings.ckpt_path), self.model)
         checkpoint_weights.fill(self.model, weights, settings.ckpt_path)

@@ -216,6 +216,13 @@ def test_validate_scores_what_a_run_finished_with(base, stage, capsys):
     assert "the weights that the run finished with" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("verb", "stage"), [("validate", "stage2"), ("test", "stage3_adapt")])
+def test_weights_that_nobody_named_are_not_scored(base, capsys, verb, stage):
+    words = [f"--data.init_args.root={base}/data", f"--run.root={base}/runs", "--run.experiment=e"]
+    assert main([verb, "-c", f"experiments/{stage}.yaml", *words]) == 1
+    assert f"got no --ckpt_path; give the run that is there: {base}/runs/e/{stage}/weights.safetensors" in capsys.readouterr().err
+
+
 def test_validate_scores_the_averages_of_a_checkpoint(base, capsys):
     paths = ["--run.experiment=averaged", "--trainer.callbacks+={class_path: callbacks.ema.EMA, init_args: {decay: 0.5}}"]
     assert fit(base, "stage1", *paths) == 0
