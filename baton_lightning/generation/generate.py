@@ -174,6 +174,7 @@ def main(argv: list[str]) -> int:
     from baton_lightning.media import write_mp4
     from baton_lightning.placement import Placement, cast_parameters, device_of, dtype_of
     from baton_lightning.runs.handover import hand_over
+    from baton_lightning.stages import plan_space
     from baton_lightning.stages.cached_plan import CachedPlan
     from baton_lightning.stages.plan_sources import PlannedTokens
 
@@ -188,10 +189,13 @@ def main(argv: list[str]) -> int:
         )
     if options.dit is not None:
         hand_over(model.dit, options.dit, source="dit", clip=model.clip)
+        if options.plan not in ("none", "ceiling"):
+            plan_space.drift(model.plan, options.dit)
     if weights:
         print(f"generate: NOT the final weights of {options.run}/, but {weights} ({options.ckpt})", file=sys.stderr, flush=True)
     told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
     told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
+    told |= {"dit": str(options.dit)} if options.dit is not None else {}
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
         model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
     planner = planner_of(model)

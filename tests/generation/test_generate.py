@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
@@ -19,6 +19,7 @@ from baton_lightning.generation.generate import plan_of
 from baton_lightning.generation.load import load_run
 from baton_lightning.generation.requests import Requests, divided
 from baton_lightning.runs import checkpoints
+from baton_lightning.runs.manifest import file_digest
 
 PROMPT = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
 
@@ -117,6 +118,23 @@ def test_a_run_whose_parent_is_gone_or_was_trained_again_says_where_it_looked(ma
     shutil.rmtree(parent.parent)
     generate(tmp_path, tmp_path / "x", "--data", str(made / "data/d"), code=1)
     assert f"{tmp_path}/runs/e/stage2: not there" in capsys.readouterr().err
+
+
+def test_another_run_s_transformer_is_told_of_and_must_know_the_plan_space(made, tmp_path, capsys):
+    other = tmp_path / "adapted"
+    shutil.copytree(made / "runs/e/stage3_joint", other)
+    for shift, code in ((0.0, 0), (5.0, 1)):
+        tensors = load_file(made / "runs/e/stage3_joint/weights.safetensors")
+        for name in ("video", "audio"):
+            norm = {"mean": torch.full((64,), shift), "std": torch.ones(64), "fitted": torch.tensor(True)}
+            tensors |= {f"plan.{name}_norm.{key}": value for key, value in norm.items()}
+        save_file(tensors, other / "weights.safetensors")
+        told = json.loads((other / "manifest.json").read_text()) | {"weights_sha256": file_digest(other / "weights.safetensors")}
+        (other / "manifest.json").write_text(json.dumps(told))
+        clip = generate(made, tmp_path / str(code), "--dit", str(other), code=code)
+    assert "video 5.00 and audio 5.00 standard deviations apart" in capsys.readouterr().err
+    assert not clip.exists()
+    assert json.loads((tmp_path / "0/prompt.json").read_text())["dit"] == str(other)
 
 
 def test_a_run_of_a_planner_makes_no_clips(made, tmp_path, capsys):
