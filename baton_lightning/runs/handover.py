@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.deferred import fill
 from baton_lightning.runs.manifest import require
-from baton_lightning.runs.weights import shared_digest, stored
+from baton_lightning.runs.weights import Stored, shared_digest, stored
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,44 @@ def hand_over(
             f"hand-over from {run}/ to `{source}` must be between the same network settings, also those that no tensor's shape shows: "
             f"{'; '.join(differs)}; give `{source}` the parent's"
         )
-    weights = stored(run, source)
+    own, weights = target.state_dict(), stored(run, source)
+    common = require_match(own, run, source, weights, fresh=fresh, dropped=dropped, lacks=lacks)
+    for key, tensor in own.items():
+        if key in common:
+            fill(tensor, weights[key].read)
+    report = HandOverReport(run, tuple(sorted(common)), tuple(sorted(own.keys() - common)), tuple(sorted(weights.keys() - common)))
+    log.info("%s", report)
+    return report
+
+
+def require_match(
+    own: Mapping[str, Tensor],
+    run: Path,
+    source: str,
+    weights: Mapping[str, Stored],
+    *,
+    fresh: tuple[str, ...] = (),
+    dropped: tuple[str, ...] = (),
+    lacks: Sequence[str] = (),
+) -> set[str]:
+    """Keys that a network and the weights below ``source`` have in common, of which only headers are looked at.
+
+    Args:
+        own: The network's state, on any device.
+        run: Where the weights are.
+        source: What they are called there.
+        weights: The weights.
+        fresh: See :func:`hand_over`.
+        dropped: Likewise.
+        lacks: Parts of keys that the weights need not have.
+
+    Raises:
+        ValueError: If there are none, or keys or shapes do not match; the message names them.
+    """
     if not weights:
         raise ValueError(
             f"hand-over: the run {run}/ must hold weights below `{source}.`, it has none; it is not the kind of parent this stage needs"
         )
-    own = target.state_dict()
     common = {k for k in own.keys() & weights.keys() if not k.startswith(fresh or ("\0",))}
     missing = sorted(k for k in own.keys() - common if not k.startswith(fresh or ("\0",)) and not any(part in k for part in lacks))
     unexpected = sorted(k for k in weights.keys() - common if not k.startswith(dropped or ("\0",)))
@@ -86,12 +119,7 @@ def hand_over(
         parts = [("missing in the parent", missing), ("unexpected from the parent", unexpected), ("shapes differ", shapes)]
         said = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
         raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {said}; give both stages the same network settings")
-    for key, tensor in own.items():
-        if key in common:
-            fill(tensor, weights[key].read)
-    report = HandOverReport(run, tuple(sorted(common)), tuple(sorted(own.keys() - common)), tuple(sorted(weights.keys() - common)))
-    log.info("%s", report)
-    return report
+    return common
 
 
 def require_same(run: Path, manifest: dict[str, Any], digest: str | None) -> None:

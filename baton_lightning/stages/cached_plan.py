@@ -15,7 +15,7 @@ from baton_lightning.frozen import language_files
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
 from baton_lightning.runs import manifest, weights
-from baton_lightning.runs.handover import hand_over, require_same
+from baton_lightning.runs.handover import hand_over, require_match, require_same
 from baton_lightning.stages.plan_sources import PlannedTokens, plan_each
 
 
@@ -66,18 +66,21 @@ class CachedPlan(PlannedTokens):
             known: What the cache tells of its planner.
 
         Raises:
-            ValueError: If its weights, types or settings are not those of this run's planner.
+            ValueError: If its weights, types or settings are not those of this run's planner, or its run's weights do not fit these
+                settings.
         """
         self._require_digest(known["weights_sha256"])
         with torch.device("meta"), language_files.of_run(self.run):
-            own = outline(self.make_planner(self.clip))
-        was = known["outline"]
+            planner = self.make_planner(self.clip)
+        own, was = outline(planner), known["outline"]
         if differs := [f"{k}: {own.get(k)} here, {was.get(k)} there" for k in sorted(own.keys() | was.keys()) if own.get(k) != was.get(k)]:
             said = "; ".join(differs[:3]) + (" ..." if len(differs) > 3 else "")
             raise ValueError(
                 f"cached plans must be of the planner that model.init_args.plan.init_args.planner describes, but {said}; give it the "
                 "settings that they were made with, or cache them again"
             )
+        if self.run is not None and weights.files(self.run):  # a run that goes on may have outlived its planner's
+            require_match(planner.state_dict(), self.run, "planner", weights.stored(self.run, "planner"))
 
     def _require_digest(self, digest: str | None) -> None:
         if digest != self.digest:

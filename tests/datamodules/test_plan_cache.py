@@ -35,11 +35,11 @@ SEEN = ["a red circle on the left. first the red circle jumps.", "a blue square.
 HEARD = ["first a thump.", "", "a thump."]
 
 
-def make_planner(clip: ClipSpec, seed: int = 0, num_heads: int = 2, system: str = "") -> VAPlanner:
+def make_planner(clip: ClipSpec, seed: int = 0, num_heads: int = 2, system: str = "", depth: int = 1) -> VAPlanner:
     readout = partial(DualTowers, num_heads=num_heads)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        planner = VAPlanner(clip, lambda: TinyLLM(width=16, depth=1, num_heads=2, num_kv_heads=1), readout, system=system)
+        planner = VAPlanner(clip, lambda: TinyLLM(width=16, depth=depth, num_heads=2, num_kv_heads=1), readout, system=system)
         for parameter in planner.parameters():
             parameter.data += 0.2 * torch.randn(parameter.shape)
     for norm in (planner.video_norm, planner.audio_norm):
@@ -141,6 +141,7 @@ def test_tokens_of_another_planner_are_refused(planned: Path, run: Path, tmp_pat
         (partial(make_planner, num_heads=4), "readout.audio_tower.cross_modal.num_heads: 4 here, 2 there"),
         (partial(make_planner, system="draw"), "language.system: 'draw' here, '' there"),
         (lambda clip: make_planner(clip).to(torch.bfloat16), "dtypes: bfloat16 here, float32 there"),
+        (partial(make_planner, depth=2), r"stage2/ to `planner` must match key by key: missing in the parent \(11\)"),
     ],
 )
 def test_tokens_of_a_planner_of_other_settings_or_precision_are_refused(planned: Path, run: Path, make: Any, message: str) -> None:
