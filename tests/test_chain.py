@@ -274,3 +274,16 @@ def test_clips_for_own_prompts_are_those_of_the_planner_in_the_loop(base):
     for stage in ("stage3_joint", "stage3_joint_cached"):
         assert main(["generate", "--run", f"{base}/runs/e/{stage}", *words, "--out", f"{base}/own-{stage}"]) == 0
     assert (base / "own-stage3_joint/prompt.mp4").read_bytes() == (base / "own-stage3_joint_cached/prompt.mp4").read_bytes()
+
+
+def test_cached_plans_make_clips_of_held_out_prompts_without_the_planner_s_run(base):
+    words = ["--run", f"{base}/runs/e/stage3_joint_cached", "--num", "1"]
+    assert main(["generate", *words, "--out", f"{base}/beside"]) == 0
+    planner = base / "runs/e/stage2"
+    planner.rename(base / "gone")
+    try:
+        assert main(["generate", *words, "--out", f"{base}/alone"]) == 0
+    finally:
+        (base / "gone").rename(planner)
+    clips = sorted(file.name for file in (base / "beside").glob("*.mp4"))
+    assert clips and all((base / "alone" / name).read_bytes() == (base / "beside" / name).read_bytes() for name in clips)

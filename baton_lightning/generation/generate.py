@@ -41,7 +41,10 @@ def parser() -> argparse.ArgumentParser:
     )
     run = made.add_argument_group("which run")
     run.add_argument(
-        "--run", type=Path, required=True, help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its parents are looked for beside it"
+        "--run",
+        type=Path,
+        required=True,
+        help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its planner's, if the clips need it, is looked for beside it",
     )
     run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint of the run, which need not be finished")
     run.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
@@ -182,14 +185,15 @@ def main(argv: list[str]) -> int:
     dtype = dtype_of(options.dtype, placement.device)
     own = requests.own_prompts(options)
     folder.require_free(options.out, force=options.force)
-    model, data, weights = load_run(options.run, checkpoint=options.ckpt, data=options.data)
+    follows = options.plan not in ("none", "ceiling")
+    model, data, weights = load_run(options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own)
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
         raise ValueError(
             f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"
         )
     if options.dit is not None:
         hand_over(model.dit, options.dit, source="dit", clip=model.clip)
-        if options.plan not in ("none", "ceiling"):
+        if follows:
             plan_space.drift(model.plan, options.dit)
     if weights:
         print(f"generate: NOT the final weights of {options.run}/, but {weights} ({options.ckpt})", file=sys.stderr, flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -9,10 +11,14 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
+from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.construction import leaves_frozen_out
+from baton_lightning.stages.cached_plan import CachedPlan
+from baton_lightning.stages.plan_sources import PlannedTokens
 
 SECTIONS = ("seed_everything", "clip", "run", "model", "data")
 TRAINER = {
@@ -24,26 +30,35 @@ TRAINER = {
     "enable_checkpointing": False,
 }
 """Nothing of how a run was trained matters to whoever uses it: strategy, devices, loggers and callbacks stay behind."""
-OTHERS = ("planner",)
-"""Roles of parents whose weights are not among the run's own."""
-ALL = (*OTHERS, "dit")
-"""Those of a checkpoint without frozen parameters."""
 
 
-def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = None) -> tuple[LightningModule, LightningDataModule, str]:
+class WithoutPlanner(PlannedTokens):
+    """The plan source of clips that follow no plan: no planner is built, and its run is not asked for."""
+
+    parent_role = None
+
+    def hold(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
+        """Keeps nothing."""
+
+
+def load_run(
+    run: Path, *, checkpoint: Path | None = None, data: Path | None = None, follows: bool = True, cached: bool = False
+) -> tuple[LightningModule, LightningDataModule, str]:
     """Builds a run's module and datamodule from its own configuration and loads its weights, all on the CPU.
 
     Args:
         run: Folder of a run.
         checkpoint: Checkpoint of it whose weights are taken; ``None`` takes those that it finished with.
         data: Where its data set is now; ``None`` looks where it was.
+        follows: Whether clips follow plans. A run's planner, which is a parent with weights of its own, is looked for only if they do.
+        cached: Whether a run that was trained on cached plans finds its prompts among them, and so needs no planner either.
 
     Returns:
         Module in evaluation mode, datamodule, and what the weights are, in words; empty for those it finished with.
 
     Raises:
         ValueError: If the run is not finished and no checkpoint was given, was changed, makes no clips, its parents are not found, or
-            its weights do not fit its configuration.
+            its weights do not fit its configuration. Parents are those that hold weights which the run does not.
     """
     from baton_lightning.cli import BatonCLI
 
@@ -52,7 +67,11 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
     module, _, name = config["model"]["class_path"].rpartition(".")
     if not hasattr(getattr(import_module(module), name), "sample"):
         raise ValueError(f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3")
-    config = moved(config, run, described, data, OTHERS if checkpoint is None or not leaves_frozen_out(checkpoint) else ALL)
+    args = config["model"]["init_args"]
+    reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
+    planner = follows and not (reads and cached)
+    frozen = checkpoint is not None and leaves_frozen_out(checkpoint) and args.get("frozen")
+    config = moved(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         import yaml
 
@@ -60,6 +79,8 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
         file.flush()
         cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
+    if not planner and "planner" in (args.get("parents") or {}):
+        model.make_plan = alone(model.make_plan) if reads else partial(WithoutPlanner, planner=None)
     if checkpoint is None:
         model.parents["dit"] = str(run)  # its transformer is filled tensor by tensor while it is made, as from any parent
     model.configure_model()
@@ -70,6 +91,17 @@ def load_run(run: Path, *, checkpoint: Path | None = None, data: Path | None = N
         weights, what = checkpoint_weights.weights_of(checkpoint, model)
     checkpoint_weights.fill(model, weights, str(checkpoint or f"{run}/"))
     return model.eval(), cli.datamodule, what
+
+
+def alone(make: Callable[[ClipSpec], CachedPlan]) -> Callable[[ClipSpec], CachedPlan]:
+    """A factory of cached plans that have all they need among the run's own weights."""
+
+    def made(clip: ClipSpec) -> CachedPlan:
+        plan = make(clip)
+        plan.parent_role = None
+        return plan
+
+    return made
 
 
 def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:

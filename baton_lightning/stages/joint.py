@@ -133,7 +133,7 @@ class JointTraining(Resumable):
             raise ValueError("model.init_args.parents must name the run of the trained planner: {planner: runs/<experiment>/stage2}")
         if "dit" in self.parents and not restored(self, self.dit):
             hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip, digest=begun_with(self, "dit"))
-        if isinstance(self.plan, PlannedTokens) and not restored(self, self.plan):
+        if isinstance(self.plan, PlannedTokens) and self.plan.parent_role in self.parents and not restored(self, self.plan):
             self.plan.take_over(self.parents["planner"], digest=begun_with(self, "planner"))
 
     def build(self) -> None:

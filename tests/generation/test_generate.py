@@ -120,6 +120,12 @@ def test_a_run_whose_parent_is_gone_or_was_trained_again_says_where_it_looked(ma
     assert f"{tmp_path}/runs/e/stage2: not there" in capsys.readouterr().err
 
 
+def test_clips_that_follow_no_plan_need_no_planner_s_run(made, tmp_path):
+    shutil.copytree(made / "runs/e/stage3_joint", tmp_path / "runs/e/stage3_joint")
+    alone = generate(tmp_path, tmp_path / "alone", "--data", str(made / "data/d"), "--plan", "none")
+    assert alone.read_bytes() == generate(made, tmp_path / "beside", "--plan", "none").read_bytes()
+
+
 def test_another_run_s_transformer_is_told_of_and_must_know_the_plan_space(made, tmp_path, capsys):
     other = tmp_path / "adapted"
     shutil.copytree(made / "runs/e/stage3_joint", other)
