@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its planner's, if the clips need it, is looked for beside it",
     )
-    run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint of the run, which need not be finished")
+    run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint in the run's folder; the run need not be finished")
     run.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
     run.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
 

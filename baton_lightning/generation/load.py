@@ -57,11 +57,14 @@ def load_run(
         Module in evaluation mode, datamodule, and what the weights are, in words; empty for those it finished with.
 
     Raises:
-        ValueError: If the run is not finished and no checkpoint was given, was changed, makes no clips, its parents are not found, or
-            its weights do not fit its configuration. Parents are those that hold weights which the run does not.
+        ValueError: If the run is not finished and no checkpoint was given, was changed, makes no clips, its parents are not found,
+            its weights do not fit its configuration, or the checkpoint is not in its folder. Parents are those that hold weights
+            which the run does not.
     """
     from baton_lightning.cli import BatonCLI
 
+    if checkpoint is not None:
+        require_of(run, checkpoint)
     described = described_of(run, checkpoint)
     config = {key: described["config"][key] for key in SECTIONS if key in described["config"]}
     module, _, name = config["model"]["class_path"].rpartition(".")
@@ -91,6 +94,17 @@ def load_run(
         weights, what = checkpoint_weights.weights_of(checkpoint, model)
     checkpoint_weights.fill(model, weights, str(checkpoint or f"{run}/"))
     return model.eval(), cli.datamodule, what
+
+
+def require_of(run: Path, checkpoint: Path) -> None:
+    """Refuses a checkpoint that another run wrote: shapes alone would let it pass.
+
+    Raises:
+        ValueError: If it is not in the run's folder.
+    """
+    homes = run.resolve(), (run / "checkpoints").resolve()  # which may be a link to a larger disk
+    if not any(path.is_relative_to(home) for path in (checkpoint.resolve(), checkpoint.parent.resolve()) for home in homes):
+        raise ValueError(f"--ckpt must be a checkpoint of the run, in {run}/, got {checkpoint}; give --run the folder it lies in")
 
 
 def alone(make: Callable[[ClipSpec], CachedPlan]) -> Callable[[ClipSpec], CachedPlan]:

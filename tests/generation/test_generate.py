@@ -208,3 +208,10 @@ def test_an_unfinished_run_makes_clips_from_a_checkpoint_and_says_so(made, unfin
     assert "averages of the weights of step 7" in json.loads(clip.with_suffix(".json").read_text())["weights"]
     generate(tmp_path, tmp_path / "y", *data, "--ckpt", f"{unfinished}/checkpoints/step-8.ckpt", code=1)
     assert "step-8.ckpt must be a whole checkpoint, but it is not there" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_run_is_refused_though_its_weights_would_fit(made, unfinished, tmp_path, capsys):
+    checkpoint = f"{unfinished}/checkpoints/step-7.ckpt"
+    generate(made, tmp_path / "x", "--ckpt", checkpoint, code=1)
+    said = capsys.readouterr().err
+    assert f"a checkpoint of the run, in {made}/runs/e/stage3_joint/, got {checkpoint}" in said and len(said.splitlines()) == 1
