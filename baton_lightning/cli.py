@@ -301,6 +301,12 @@ def run(verb: str, argv: list[str]) -> int:
         return 2
     except MisconfigurationException as error:  # Lightning's word for a setting that this machine can't follow
         raise ValueError(" ".join(str(error).split())) from error
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in OWN:
+            raise
+        raise ValueError(
+            f"a setting needs a package that cannot be imported: {' '.join(str(error).split())}; install it, or give another setting"
+        ) from error
     except Terminated:
         print(f"baton_lightning: terminated; {GOES_ON[verb]}", file=sys.stderr, flush=True)
         return TERMINATED
@@ -320,6 +326,8 @@ GOES_ON = {
 }
 
 
+OWN = ("baton_lightning", "callbacks", "datamodules")
+"""Packages that are always there: what they lack is a bug."""
 UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),

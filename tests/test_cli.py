@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def printed(capsys, *argv: str) -> tuple[int, str, str]:
 def test_help_names_every_verb_and_imports_nothing_heavy():
     code = """
 import sys
+from importlib.util import find_spec
 from baton_lightning.__main__ import main
 main(['--help'])
 sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"""
@@ -49,6 +51,7 @@ sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"""
 def test_light_verbs_explain_themselves_without_lightning(verb):
     code = f"""
 import sys
+from importlib.util import find_spec
 from baton_lightning.__main__ import main
 try: main([{verb!r}, '--help'])
 except SystemExit: pass
@@ -126,3 +129,11 @@ def test_a_gpus_strategy_is_refused_without_one_before_any_rank_starts(capsys):
     assert main(["fit", "-c", "experiments/paper/stage1.yaml"]) == 1
     said = capsys.readouterr().err
     assert "needs CUDA GPUs" in said and "zero3_cpu.yaml" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.skipif(find_spec("transformer_engine") is not None, reason="says what is missing")
+def test_a_setting_that_needs_a_missing_package_is_one_line(tmp_path, capsys):
+    words = [f"--run.root={tmp_path}", "--trainer.precision=transformer-engine"]
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", *words)
+    said = [line for line in err.splitlines() if "error" in line]
+    assert code == 1 and len(said) == 1 and "needs a package that cannot be imported" in said[0] and "transformer_engine" in said[0]
