@@ -58,6 +58,11 @@ def freeze(module: nn.Module, frozen: Collection[str], trained: Collection[str] 
         ValueError: If a name matches nothing, or one in ``trained`` nothing that is frozen.
     """
     parameters = dict(module.named_parameters(prefix=prefix))
+    if trained and not frozen:
+        raise ValueError(
+            f"{setting}.trained makes exceptions of {setting}.frozen, which names nothing, got {list(trained)}; name what is frozen, e.g. "
+            f"[{next(iter(parameters)).partition('.')[0]}], or leave {setting}.trained out: everything is trained"
+        )
     require_parts(frozen, parameters, f"{setting}.frozen")
     stopped = {name: parameter for name, parameter in parameters.items() if part_of(name, frozen)}
     require_parts(trained, stopped, f"{setting}.trained, which makes exceptions of {setting}.frozen")
