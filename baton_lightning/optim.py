@@ -34,7 +34,10 @@ class WarmupCosine(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
         if not 0 <= warmup_steps < total_steps:
-            raise ValueError(f"WarmupCosine needs 0 <= warmup_steps < total_steps, got {warmup_steps} and {total_steps}")
+            raise ValueError(
+                f"model.init_args.scheduler.init_args.warmup_steps must be at least 0 and less than total_steps, which follows "
+                f"trainer.max_steps, got {warmup_steps} of {total_steps} steps; give fewer, or train longer"
+            )
 
         def scale(step: int) -> float:
             if step < warmup_steps:

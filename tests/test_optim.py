@@ -111,5 +111,5 @@ def test_a_restored_schedule_goes_on_where_it_stopped() -> None:
 
 
 def test_a_warm_up_longer_than_the_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="warmup_steps < total_steps, got 10 and 10"):
+    with pytest.raises(ValueError, match="init_args.warmup_steps must be .* which follows trainer.max_steps, got 10 of 10"):
         WarmupCosine(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), warmup_steps=10, total_steps=10)
