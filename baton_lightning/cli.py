@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import importlib
-import inspect
 import os
-import re
 import sys
 import time
 import warnings
@@ -29,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
+from baton_lightning.explain import explain
 from baton_lightning.runs import checkpoint_weights, checkpoints, construction, manifest, parents, saving, sharding
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.saved_config import SavedConfig
@@ -328,62 +325,3 @@ GOES_ON = {
 
 OWN = ("baton_lightning", "callbacks", "datamodules")
 """Packages that are always there: what they lack is a bug."""
-UNKNOWN = (
-    re.compile(r"Key '(?P<key>[^']+)' is not expected"),
-    re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
-    re.compile(r"does not accept nested key '(?P<key>[^']+)'"),
-    re.compile(r"Option '(?P<key>[^']+)' is not accepted"),
-    re.compile(r"does not accept option '(?P<key>[^']+)'"),
-)
-
-
-def explain(message: str, keys: list[str]) -> str:
-    """A parser's complaint in one line, with the nearest valid name where a name was misspelt."""
-    flat = " ".join(message.split())
-    found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
-    if found is not None:
-        key = found["key"]
-        known = keys + parameters_of_named_classes(flat)
-        last = {name.rpartition(".")[2]: name for name in known}
-        near = difflib.get_close_matches(key, known, 1) or [last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
-        hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists the keys"
-        return f"the configuration has no key `{key}`{hint}"
-    if interpolation := re.search(r"Interpolation key '([^']+)' not found full_key: (\S+)", flat):
-        return f"`{interpolation[2]}` refers to ${{{interpolation[1]}}}, which the configuration does not have; check the spelling"
-    missing = re.search(r"[Nn]o module named '?([\w.]+)|has no attribute '?(\w+)", flat)
-    if "class_path" in flat or "Not a valid subclass" in flat or "Import" in flat or missing:
-        named = re.search(r"class_path'?\"?[:=]? ?'?\"?([\w.]+)|path '([\w.]+)'|value: ([\w.]+)", flat)
-        name = next((g for g in (named.groups() if named else ()) if g), None)
-        if name and not importable(name):
-            return f"class_path must name a class that can be imported, got `{name}`; {nearest_class(name)}"
-    return flat if len(flat) < 600 else flat[:600] + " ..."
-
-
-def importable(name: str) -> bool:
-    """Whether a dotted name leads to something."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        return bool(module) and hasattr(importlib.import_module(module), attribute)
-    except ImportError:
-        return False
-
-
-def nearest_class(name: str) -> str:
-    """What a misspelt class path may have meant."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        names = [k for k, v in vars(importlib.import_module(module)).items() if inspect.isclass(v)]
-    except (ImportError, ValueError) as error:
-        return f"the module `{module}` cannot be imported ({error}); check the spelling"
-    near = difflib.get_close_matches(attribute, names, 1, 0.5)
-    return f"did you mean `{module}.{near[0]}`?" if near else f"`{module}` has {', '.join(sorted(names)[:8])}"
-
-
-def parameters_of_named_classes(message: str) -> list[str]:
-    """Parameters of the classes that a message names: keys a user may have meant."""
-    keys: list[str] = []
-    for name in re.findall(r"[a-z_]\w*(?:\.\w+)+", message):
-        module, _, attribute = name.rpartition(".")
-        if importable(name) and inspect.isclass(getattr(importlib.import_module(module), attribute)):
-            keys += list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
-    return keys

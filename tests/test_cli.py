@@ -106,6 +106,27 @@ def test_a_misspelt_key_exits_2_in_one_line_that_names_the_right_one(capsys, arg
     assert code == 2 and len(lines) == 1 and hint in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.init_args.frozen=dit", "`model.init_args.frozen`: got dit, which must be a list, e.g. [dit]"),
+        (
+            "--model.init_args.rates={a:-1}",
+            "`model.init_args.rates`: got {a:-1}, which must be a mapping, e.g. {name: 1}, with a blank after each colon",
+        ),
+        (
+            "--model.init_args.sampler.init_args.steps=x",
+            "`model.init_args.sampler.init_args.steps`: got x, which must be a whole number, e.g. 8",
+        ),
+        ("--model.init_args.optimizer.init_args.lr=x", "`model.init_args.optimizer.init_args.lr`: got x, which must be a number, e.g. 0.5"),
+        ("--run.checkpoint_interval=x", "`run.checkpoint_interval`: got x, which must be a time, e.g. 01:30:00"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line_that_says_what_the_key_takes(capsys, argument, message):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage3_adapt.yaml", argument)
+    assert code == 2 and err.strip() == f"baton_lightning: error: {message}"
+
+
 def test_a_misspelt_key_in_a_file_is_named_too(tmp_path, capsys):
     (tmp_path / "x.yaml").write_text(f"base: {EXPERIMENTS / 'stage1.yaml'}\ntrainer:\n  max_stepz: 3\n")
     code, _, err = printed(capsys, "fit", "-c", str(tmp_path / "x.yaml"))

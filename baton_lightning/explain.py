@@ -1,0 +1,117 @@
+"""What a parser complains of, in one line that a person can read: the nearest name, or the type that a key takes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+
+UNKNOWN = (
+    re.compile(r"Key '(?P<key>[^']+)' is not expected"),
+    re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
+    re.compile(r"does not accept nested key '(?P<key>[^']+)'"),
+    re.compile(r"Option '(?P<key>[^']+)' is not accepted"),
+    re.compile(r"does not accept option '(?P<key>[^']+)'"),
+)
+
+
+def explain(message: str, keys: list[str]) -> str:
+    """A parser's complaint in one line, with the nearest valid name where a name was misspelt."""
+    flat = " ".join(message.split())
+    found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
+    if found is not None:
+        key = found["key"]
+        known = keys + parameters_of_named_classes(flat)
+        last = {name.rpartition(".")[2]: name for name in known}
+        near = difflib.get_close_matches(key, known, 1) or [last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
+        hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists the keys"
+        return f"the configuration has no key `{key}`{hint}"
+    if interpolation := re.search(r"Interpolation key '([^']+)' not found full_key: (\S+)", flat):
+        return f"`{interpolation[2]}` refers to ${{{interpolation[1]}}}, which the configuration does not have; check the spelling"
+    missing = re.search(r"[Nn]o module named '?([\w.]+)|has no attribute '?(\w+)", flat)
+    if "class_path" in flat or "Not a valid subclass" in flat or "Import" in flat or missing:
+        named = re.search(r"class_path'?\"?[:=]? ?'?\"?([\w.]+)|path '([\w.]+)'|value: ([\w.]+)", flat)
+        name = next((g for g in (named.groups() if named else ()) if g), None)
+        if name and not importable(name):
+            return f"class_path must name a class that can be imported, got `{name}`; {nearest_class(name)}"
+    if value := explain_value(message):
+        return value
+    return flat if len(flat) < 600 else flat[:600] + " ..."
+
+
+KINDS = {
+    "Sequence": ("a list", "[{}]"),
+    "list": ("a list", "[{}]"),
+    "tuple": ("a list", "[{}]"),
+    "dict": ("a mapping", "{{name: 1}}, with a blank after each colon"),
+    "Mapping": ("a mapping", "{{name: 1}}, with a blank after each colon"),
+    "int": ("a whole number", "8"),
+    "float": ("a number", "0.5"),
+    "bool": ("true or false", "true"),
+    "str": ("a text", "name"),
+    "timedelta": ("a time", "01:30:00"),
+}
+"""Types of plain values: what they are called, and an example, made of the wrong value where it may have been meant so."""
+
+
+def explain_value(message: str) -> str | None:
+    """What a key takes, and an example, in place of a parser's complaint about the value it got.
+
+    Args:
+        message: The complaint, in its lines: keys within keys are indented.
+
+    Returns:
+        ``None`` if it is none about a plain value.
+    """
+    keys: list[str] = []
+    lines, deepest = message.splitlines(), -1
+    for at, line in enumerate(lines):
+        found = re.search(r'Parser key "([^"]+)":', line)
+        if found and (depth := len(line) - len(line.lstrip())) > deepest:
+            keys, deepest, last = [*keys, found[1]], depth, at
+    if not keys:
+        return None
+    rest = "\n".join(lines[last:])
+    one = re.search(r"Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\. Got value: .*)?$", rest, re.MULTILINE)
+    union = re.search(r"Subtypes: \[(.*)\]\n(?:.*\n)*? *Given value: (.*)", rest)
+    first = min((match for match in (one, union) if match), key=lambda match: match.start(), default=None)
+    if first is None:
+        return None
+    outer = re.sub(r"\[.*?\]+", "", first[1])  # dict[str, float] is a dict
+    names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", re.sub(r"<class '([\w.]+)'>", r"\1", outer))]
+    if not KINDS.keys() >= set(names) - {"NoneType"} or "." in "".join(re.findall(r"\[(.*?)\]", first[1])):
+        return None
+    kinds = [KINDS[name] for name in names if name != "NoneType"]
+    said = " or ".join(dict.fromkeys(f"{kind}, e.g. {example.format(first[2])}" for kind, example in kinds))
+    return f"`{'.init_args.'.join(keys)}`: got {first[2]}, which must be {said}"
+
+
+def importable(name: str) -> bool:
+    """Whether a dotted name leads to something."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return bool(module) and hasattr(importlib.import_module(module), attribute)
+    except ImportError:
+        return False
+
+
+def nearest_class(name: str) -> str:
+    """What a misspelt class path may have meant."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        names = [k for k, v in vars(importlib.import_module(module)).items() if inspect.isclass(v)]
+    except (ImportError, ValueError) as error:
+        return f"the module `{module}` cannot be imported ({error}); check the spelling"
+    near = difflib.get_close_matches(attribute, names, 1, 0.5)
+    return f"did you mean `{module}.{near[0]}`?" if near else f"`{module}` has {', '.join(sorted(names)[:8])}"
+
+
+def parameters_of_named_classes(message: str) -> list[str]:
+    """Parameters of the classes that a message names: keys a user may have meant."""
+    keys: list[str] = []
+    for name in re.findall(r"[a-z_]\w*(?:\.\w+)+", message):
+        module, _, attribute = name.rpartition(".")
+        if importable(name) and inspect.isclass(getattr(importlib.import_module(module), attribute)):
+            keys += list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
+    return keys
