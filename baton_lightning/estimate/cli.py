@@ -86,7 +86,7 @@ def checkpoints(model: Any) -> bool:
     return (
         model.dit.recompute
         if hasattr(model, "dit")
-        else bool(getattr(model.planner.language.llm.model, "is_gradient_checkpointing", False))
+        else bool(getattr(model.planner.language.llm.model, "is_activation_checkpointing", False))
     )
 
 
@@ -105,7 +105,7 @@ def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footpri
     llm = model.planner.language.llm.model
     if recompute:
         llm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    elif getattr(llm, "is_gradient_checkpointing", False):
+    elif getattr(llm, "is_activation_checkpointing", False):
         llm.activation_checkpointing_disable()
     return footprint(model, planner_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from baton_lightning.__main__ import main
-from baton_lightning.estimate.cli import weigh
+from baton_lightning.estimate.cli import checkpoints, weigh
 from baton_lightning.estimate.footprint import Footprint
 from baton_lightning.estimate.parameters import backbone, build, measure
 from baton_lightning.estimate.sampling import RELEASED, samples
+from baton_lightning.frozen.llm import TinyLLM
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +76,15 @@ def test_the_verb_fits_a_terminal_of_80_columns_and_says_what_each_column_is(cap
         assert words in out
     for words in ("no clips are sampled", "if recomputed", "One pass over 1,000 clips", "of a step, 8 clips", "8 bytes of the optimiser"):
         assert words in out
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("on", [True, False])
+def test_whether_a_planner_recomputes_is_asked_of_transformers_without_a_warning(on):
+    llm = TinyLLM(width=16, depth=1, num_heads=2, num_kv_heads=1)
+    if on:
+        llm.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    assert checkpoints(SimpleNamespace(planner=SimpleNamespace(language=SimpleNamespace(llm=llm)))) is on
 
 
 def test_an_average_and_samples_are_read_from_the_experiment(monkeypatch):
