@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.explain import explain
-from baton_lightning.runs import checkpoint_weights, checkpoints, construction, manifest, parents, saving, sharding
+from baton_lightning.runs import checkpoint_weights, checkpoints, compared, construction, manifest, parents, saving, segments, sharding
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
@@ -102,9 +102,10 @@ class BatonCLI(LightningCLI):
         parser.add_argument("--base", type=str | None, default=None, help="Configuration file this one builds on, relative to it.")
         parser.add_argument(
             "--resume",
-            type=Literal["auto", "never"],
+            type=Literal["auto", "changed", "never"],
             default="auto",
-            help="auto: go on from the run folder's last checkpoint, if it has one. never: start afresh.",
+            help="auto: go on from the run folder's last checkpoint, if it has one, with the settings that made it. changed: also with "
+            "others, which the manifest then names with the step. never: start afresh, or from --ckpt_path.",
         )
         parser.add_class_arguments(ClipSpec, "clip")
         parser.add_class_arguments(RunSpec, "run")
@@ -125,7 +126,7 @@ class BatonCLI(LightningCLI):
             return
         self._require_accelerator()
         folder = Path(self.chosen.run.root) / self.chosen.run.experiment / self.chosen.run.stage
-        if self.chosen.resume == "auto" and (folder / manifest.NAME).exists():
+        if self.chosen.resume != "never" and (folder / manifest.NAME).exists():
             self._require_same(folder)
             raise Finished(f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)")
 
@@ -149,12 +150,11 @@ class BatonCLI(LightningCLI):
 
     def _require_same(self, folder: Path) -> None:
         """Refuses to take a finished run for one of other settings."""
-        was, now = flatten(manifest.read(folder)["config"]), flatten(self.plain_config())
-        differs = [f"{k}: {was.get(k)} -> {now.get(k)}" for k in sorted(was.keys() | now.keys()) if was.get(k) != now.get(k)]
-        if differs:
+        flat = compared.flatten
+        if differs := compared.differences(flat(manifest.read(folder)["config"]), flat(self.plain_config())):
             raise ValueError(
-                f"{folder}/ holds a finished run of another configuration: {'; '.join(differs[:4])}{' ...' if len(differs) > 4 else ''}; "
-                "give another run.experiment, or delete the folder"
+                f"{folder}/ holds a finished run of another configuration: {compared.told(differs)}; give another run.experiment, or "
+                "delete the folder"
             )
 
     def plain_config(self) -> dict[str, Any]:
@@ -174,21 +174,26 @@ class BatonCLI(LightningCLI):
         folder = self.config_init.fit.run.folder
         if self.trainer.is_global_zero:
             self.lock = hold_lock(folder)
-        if self.chosen.resume == "auto" and self.chosen.ckpt_path is None:
-            newest, passed_over = checkpoints.newest(folder / "checkpoints")
-            if self.trainer.is_global_zero:
-                for name, why in passed_over.items():
-                    print(f"passing over {folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
-                if newest is not None:
-                    print(f"resuming {folder}/ from {newest}", flush=True)
-            self.config_init.fit.ckpt_path = newest and str(newest)
-        if chosen := self.config_init.fit.ckpt_path:
+        own = getattr(self.model, "parents", {})
+        self.session = segments.begin(
+            folder,
+            resume=self.chosen.resume,
+            given=self.chosen.ckpt_path,
+            config=self.plain_config(),
+            data=segments.data_digest(self.datamodule),
+            parents=own,
+        )
+        if self.trainer.is_global_zero:
+            self.session.say()
+        self.trainer.callbacks += self.session.callbacks()
+        chosen = self.config_init.fit.ckpt_path = self.session.checkpoint and str(self.session.checkpoint)
+        if chosen:
             sharding.require_resumable(Path(chosen).resolve(), self.trainer.strategy, self.trainer.world_size)
         self.read_safely(chosen)
         if isinstance(self.trainer.val_check_interval, int):  # counts optimiser steps here, batches in Lightning
             self.trainer.val_check_interval *= self.trainer.accumulate_grad_batches
-        own = getattr(self.model, "parents", {})
         self.parents = parents.record(folder, own, afresh=chosen is None, write=self.trainer.is_global_zero)
+        self.session.began_with = self.parents
         if chosen:
             self.model.begun_with = self.parents
             self.trainer.callbacks.append(construction.Loaded())
@@ -267,13 +272,6 @@ class BatonCLI(LightningCLI):
             described |= getattr(part, "described", {})
         manifest.write_atomically(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    if isinstance(values, dict) and values:
-        return {k: v for key, child in values.items() for k, v in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()}
-    return {prefix: values}
 
 
 def run(verb: str, argv: list[str]) -> int:

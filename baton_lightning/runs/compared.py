@@ -1,0 +1,128 @@
+"""What makes a run's result and what may change while it is trained: the one list of settings that a run goes on with in spite of a change.
+
+Settings are the resolved configuration, as plain values. Where a data set lies and where parents lie is free as well; the digests of
+their content are compared in their place.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+MAY_CHANGE = (
+    "run.*",  # where the run lives, and how often it saves
+    "trainer.default_root_dir",
+    "trainer.logger*",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler*",
+    "trainer.val_check_interval",
+    "trainer.check_val_every_n_epoch",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+    "trainer.limit_predict_batches",
+    "trainer.num_sanity_val_steps",
+    "trainer.max_time",
+    "trainer.accelerator",
+    "trainer.devices",  # DeepSpeed's shards are refused on another number by runs/sharding.py
+    "trainer.num_nodes",
+    "data.init_args.num_workers",
+    "data.init_args.max_damaged",
+)
+MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")
+"""May be raised; -1 is no limit."""
+WATCHING = (
+    "baton_lightning.runs.saving.AtomicCheckpoint",
+    "callbacks.ledger.Ledger",
+    "callbacks.requeue.Requeue",
+    "callbacks.run_summary.RunSummary",
+    "callbacks.sample_logger.SampleLogger",
+    "callbacks.step_progress.StepProgress",
+    "callbacks.throughput.Throughput",
+    "callbacks.watchdog.Watchdog",
+    "lightning.pytorch.callbacks.LearningRateMonitor",
+    "lightning.pytorch.callbacks.ModelSummary",
+    "lightning.pytorch.callbacks.RichProgressBar",
+    "lightning.pytorch.callbacks.TQDMProgressBar",
+)
+"""Callbacks that save, show or stop a run and leave its weights alone; all others count."""
+PARENTS, DATA_ROOT, CALLBACKS = "model.init_args.parents", "data.init_args.root", "trainer.callbacks"
+FIXED = (
+    "parents.*",
+    "model.init_args.optimizer",
+    "model.init_args.optimizer.class_path",
+    "seed_everything",
+    "trainer.accumulate_grad_batches",
+    "data.init_args.epoch_clips",
+)
+"""A checkpoint holds the weights that came from the parents, the state of one class of optimiser, and a place in the order of the clips:
+these cannot change under it."""
+NONE = "none"
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    if isinstance(values, dict) and values:
+        return {k: v for key, child in values.items() for k, v in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {prefix: values}
+
+
+def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> value before and now, of all settings that differ. Callbacks are named by their class, in no order.
+
+    Args:
+        was: Resolved configuration.
+        now: Another.
+    """
+    return differences(flatten(named_callbacks(was)), flatten(named_callbacks(now)))
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key -> value before and now, of what differs in two flat mappings; ``none`` where one lacks it."""
+    values = {key: (was.get(key, NONE), now.get(key, NONE)) for key in sorted(was.keys() | now.keys())}
+    return {key: (before, after) for key, (before, after) in values.items() if before != after}
+
+
+def named_callbacks(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose list of callbacks is a mapping, class -> settings."""
+    trainer = settings.get("trainer") or {}
+    entries = trainer.get("callbacks") or []
+    named: dict[str, Any] = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        name, init_args = (entry["class_path"], entry.get("init_args") or {}) if isinstance(entry, dict) else (str(entry), {})
+        while name in named:
+            name += "'"
+        named[name] = init_args
+    return settings | {"trainer": trainer | {"callbacks": named}}
+
+
+def makes_the_result(key: str, was: Any, now: Any) -> bool:
+    """Whether a run with this change would end as another run.
+
+    Args:
+        key: Dotted key, see :func:`changes`.
+        was: Value before.
+        now: Value now.
+    """
+    if key.startswith((PARENTS, DATA_ROOT)) or any(fnmatchcase(key, free) for free in MAY_CHANGE):
+        return False
+    if key in MAY_GROW and isinstance(was, int) and isinstance(now, int):
+        return not (now == -1 or -1 < was < now)
+    return not any(key == f"{CALLBACKS}.{name}" or key.startswith(f"{CALLBACKS}.{name}.") for name in WATCHING)
+
+
+def is_fixed(key: str) -> bool:
+    """Whether a change can have no effect, or none that is sound, on a run that goes on from a checkpoint."""
+    return any(fnmatchcase(key, fixed) for fixed in FIXED)
+
+
+def lines(found: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Changes as ``key: before -> now``."""
+    return [f"{key}: {was} -> {now}" for key, (was, now) in found.items()]
+
+
+def told(found: dict[str, tuple[Any, Any]], most: int = 6) -> str:
+    """Changes in one line, of which ``most`` are spelt out."""
+    said = lines(found)
+    return "; ".join(said[:most]) + (f"; and {len(said) - most} more" if len(said) > most else "")

@@ -1,0 +1,249 @@
+"""`segments.json`: the sessions that made a run, each with the step it began at, its settings and what had changed. A run goes on from a
+checkpoint only with the settings that made it, unless it is told to go on with changed ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from baton_lightning.runs import checkpoints, compared, manifest, parents
+from baton_lightning.runs.asked_optimizer import SETTINGS, AskedOptimizer
+
+NAME = "segments.json"
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The sessions that a run folder knows of; none where there is no record.
+
+    Raises:
+        ValueError: If the record is damaged.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return []
+    try:
+        known = json.loads(path.read_bytes())
+        if not known or not all({"step", "began", "changed"} <= segment.keys() for segment in known) or "config" not in known[0]:
+            raise ValueError("a session lacks its step, its time or its settings")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} must be the record of the sessions of this run, and is damaged ({error}); restore it") from error
+    return known
+
+
+def start(folder: Path, given: str | None, resume: str) -> tuple[Path | None, dict[str, str]]:
+    """The checkpoint that a session goes on from, and those that are passed over with the reason.
+
+    Args:
+        folder: Run folder.
+        given: Checkpoint that was asked for; a run that began from it goes on from its own.
+        resume: auto, changed or never.
+
+    Raises:
+        ValueError: If there are checkpoints, but none is whole.
+    """
+    known = read(folder) if resume != "never" else []
+    if resume == "never" or (given and not began_from(known, Path(given))):
+        return given and Path(given), {}  # type: ignore[return-value]
+    newest, passed_over = checkpoints.newest(folder / "checkpoints")
+    if newest is not None and known and checkpoints.read(newest)["saved"] < beginning(known)["began"]:
+        passed_over[newest.name] = "it was saved before this run began"
+        newest = None
+    return newest or (given and Path(given)), passed_over  # type: ignore[return-value]
+
+
+def beginning(known: list[dict[str, Any]]) -> dict[str, Any]:
+    """The session in which a run began, afresh or from a checkpoint that was given."""
+    return next((segment for segment in reversed(known) if segment.get("given")), known[0])
+
+
+def began_from(known: list[dict[str, Any]], given: Path) -> bool:
+    """Whether a run began from this checkpoint, as it is now; one that is no longer there is known by its path."""
+    was, now = (beginning(known).get("given") if known else None), identity(given)
+    return was is not None and was["path"] == now["path"] and (not given.exists() or was["saved"] == now["saved"])
+
+
+def identity(checkpoint: Path) -> dict[str, Any]:
+    """What tells a checkpoint that was given from another of its name."""
+    path = checkpoint.resolve()
+    return {"path": str(path), "saved": checkpoints.read(path)["saved"] if checkpoints.manifest_of(path).exists() else None}
+
+
+def data_digest(datamodule: Any) -> str | None:
+    """Digest of a data set; ``None`` where it has none, or is not there, of which the data module will speak."""
+    with suppress(OSError):
+        return datamodule.manifest_digest() if hasattr(datamodule, "manifest_digest") else None
+    return None
+
+
+def begin(
+    folder: Path,
+    *,
+    resume: str,
+    given: str | None,
+    config: dict[str, Any],
+    data: str | None,
+    parents: dict[str, str],
+) -> Segments:
+    """A session of a run, which is known to be asked for what made the checkpoint that it goes on from.
+
+    Args:
+        folder: Run folder.
+        resume: auto, changed or never.
+        given: Checkpoint that was asked for.
+        config: Resolved configuration.
+        data: Digest of the data set.
+        parents: Role -> run.
+
+    Raises:
+        ValueError: If what makes the result changed and ``resume`` is not ``changed``, or it cannot change under a checkpoint.
+    """
+    checkpoint, passed_over = start(folder, given, resume)
+    own = given is None or checkpoint != Path(given)
+    session = Segments(folder, checkpoint, own=own, config=config, data=data, parents=parents)
+    session.passed_over = passed_over
+    if own:
+        session.require_same(resume)
+    return session
+
+
+class Segments(Callback):
+    """Compares what a session is asked for with what made the checkpoint it goes on from, and keeps its record.
+
+    Args:
+        folder: Run folder.
+        checkpoint: What the session goes on from; ``None`` starts afresh.
+        own: Whether it is the run's own, not one that was asked for.
+        config: Resolved configuration.
+        data: Digest of the data set.
+        parents: Role -> run.
+    """
+
+    def __init__(
+        self, folder: Path, checkpoint: Path | None, *, own: bool, config: dict[str, Any], data: str | None, parents: dict[str, str]
+    ) -> None:
+        self.folder, self.checkpoint, self.own = folder, checkpoint, own
+        self.config, self.data, self.parents = json.loads(json.dumps(config, default=str)), data, dict(parents)
+        self.began_with: dict[str, dict[str, str]] = {}
+        """Role -> run and digest, as the run began from them."""
+        self.passed_over: dict[str, str] = {}
+        """Checkpoints that were not taken, with the reason."""
+        self.step = 0
+        self.known: list[dict[str, Any]] = []
+        """Sessions that made the checkpoint."""
+        if checkpoint is not None:
+            path = checkpoint.resolve()
+            known = read(folder if own else path.parent.parent)
+            whole = checkpoints.manifest_of(path).exists()
+            self.step = int(checkpoints.read(path).get("step", 0)) if whole else 0
+            if whole:  # a session that left no step in it did not make it
+                self.known = [segment for i, segment in enumerate(known) if i == 0 or segment["step"] < self.step]
+        self.found = self.changes()
+        self.segments: list[dict[str, Any]] = []
+
+    # ---- comparison
+    def last(self, key: str) -> Any:
+        """A value of the latest session that made the checkpoint and names it."""
+        return next((segment[key] for segment in reversed(self.known) if key in segment), None)
+
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """Key -> value before and now, of everything that differs from what made the checkpoint."""
+        if not self.known:
+            return {}
+        found = compared.changes(self.last("config"), self.config)
+        if None not in (was := self.last("data"), self.data) and was != self.data:
+            roots = [compared.flatten(config).get(compared.DATA_ROOT) for config in (self.last("config"), self.config)]
+            found["content of the data"] = (f"{roots[0]} ({was[:12]})", f"{roots[1]} ({str(self.data)[:12]})")
+        return found | self.changed_parents()
+
+    def changed_parents(self) -> dict[str, tuple[str, str]]:
+        """Parents of other weights; one that is gone or was moved is none."""
+        found, known = {}, self.last("parents") or {}
+        for role in sorted(known.keys() | self.parents.keys()):
+            was, run = known.get(role), self.parents.get(role)
+            if was is None or run is None:
+                found[f"parents.{role}"] = (was["run"] if was else compared.NONE, run or compared.NONE)
+            elif was["run"] != run:
+                digest = parents.described(Path(run), needed=False)["weights_sha256"]
+                if digest not in (was["weights_sha256"], parents.UNKNOWN):
+                    found[f"parents.{role}"] = (f"{was['run']} ({was['weights_sha256'][:12]})", f"{run} ({digest[:12]})")
+        return found
+
+    def result_changes(self) -> dict[str, tuple[Any, Any]]:
+        """Of the changes, those that make another result."""
+        found = {key: values for key, values in self.found.items() if compared.makes_the_result(key, *values)}
+        if self.known and None in (self.data, self.last("data")):  # then the path is all that is known of the data
+            found |= {key: values for key, values in self.found.items() if key == compared.DATA_ROOT}
+        return found
+
+    def require_same(self, resume: str) -> None:
+        """Refuses a run that would go on with settings that did not make its checkpoint.
+
+        Args:
+            resume: auto or changed; what cannot change under a checkpoint is refused with both.
+
+        Raises:
+            ValueError: Naming what changed, with both values.
+        """
+        if not (found := self.result_changes()):
+            return
+        if fixed := {key: values for key, values in found.items() if compared.is_fixed(key)}:
+            raise ValueError(
+                f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "  # type: ignore[union-attr]
+                f"{compared.told(fixed)}; give what it was, or another run.experiment"
+            )
+        if resume != "changed":
+            raise ValueError(
+                f"{self.folder}/ must go on with the settings that made {self.checkpoint.name}, but changed: "  # type: ignore[union-attr]
+                f"{compared.told(found)}; give what it was, `--resume changed` to go on with the new values and record it, or another "
+                "run.experiment"
+            )
+
+    def say(self) -> None:
+        """Tells what the session goes on from, and with which changes."""
+        for name, why in self.passed_over.items():
+            print(f"passing over {self.folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
+        if self.checkpoint is None:
+            return
+        if not self.known:
+            print(f"{self.checkpoint}: the settings that made it are not recorded, nothing was compared", flush=True)
+        if found := self.result_changes():
+            print(f"changed since {self.checkpoint} was made: {compared.told(found)}", flush=True)
+        if self.own:
+            print(f"resuming {self.folder}/ from {self.checkpoint}", flush=True)
+
+    def callbacks(self) -> list[Callback]:
+        """What the trainer needs for this session."""
+        another_optimizer = any(key.startswith(SETTINGS) for key in self.result_changes())
+        return [self, AskedOptimizer()] if another_optimizer else [self]
+
+    # ---- record
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keeps the record, once all ranks have compared, have found each other, and the data are there."""
+        if stage != "fit" or not trainer.is_global_zero or self.segments:
+            return
+        versions = {name: version(name) for name in manifest.PACKAGES} | {"git_commit": manifest.git_commit()}
+        with suppress(PackageNotFoundError):  # a checkout that is not installed
+            versions["baton-lightning"] = version("baton-lightning")
+        if other := compared.differences(self.last("versions") or versions, versions):
+            print(f"versions changed since {self.checkpoint} was made: {compared.told(other)}", flush=True)
+        segment: dict[str, Any] = {"step": self.step, "began": time.time(), "changed": compared.lines(self.found | other)}
+        if not self.own and self.checkpoint is not None:
+            segment["given"] = identity(self.checkpoint)
+        now = {"config": self.config, "data": self.data, "parents": self.began_with, "versions": versions}
+        segment |= {key: value for key, value in now.items() if not self.known or self.last(key) != value}
+        self.segments = [*self.known, segment]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest.write_atomically(self.folder / NAME, json.dumps(self.segments, indent=1))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For the manifest: the step that each session began at, and what had changed."""
+        kept = ("step", "changed", "given")
+        return {"segments": [{key: segment[key] for key in kept if key in segment} for segment in self.segments]}
