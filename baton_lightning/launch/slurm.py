@@ -221,7 +221,9 @@ def require_settings(words: list[str]) -> None:
     Raises:
         ValueError: If a word is no setting of an experiment, or says where every start of a requeued job would begin again.
     """
-    for key in settings.overrides(words):
+    for key, value in settings.overrides(words).items():
+        if (key, value) == ("resume", "changed"):  # once the change is recorded, a job that is requeued has none
+            continue
         if key in ("resume", "ckpt_path"):
             raise ValueError(f"slurm: a job that is requeued goes on from its own last checkpoint, with --{key} it would begin there again")
         if key.split(".")[0].rstrip("+") not in SECTIONS:

@@ -68,6 +68,10 @@ def test_a_script_asks_for_one_task_a_gpu_a_signal_ahead_and_a_log_that_is_conti
     assert "array" not in asked and "--trainer.devices=8 --trainer.num_nodes=2" in script
 
 
+def test_a_job_may_go_on_with_changed_settings(capsys):
+    assert "--resume=changed --trainer.max_steps=2000" in write(capsys, "--resume=changed", "--trainer.max_steps=2000")
+
+
 def test_without_options_the_trainer_says_how_many_and_a_cpu_run_asks_for_no_gpu(capsys):
     asked = write(capsys, "--trainer.devices=4", "--trainer.accelerator=cpu")
     assert "--ntasks-per-node=4" in asked and "gpus-per-node" not in asked
