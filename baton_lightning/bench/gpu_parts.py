@@ -20,6 +20,7 @@ from baton_lightning.estimate.memory import Buckets, Load, unsharded, zero
 from baton_lightning.estimate.optimiser import cost
 from baton_lightning.models import dit as dit_module
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.placement import cast_parameters
 
 Figures = dict[str, float]
 SHARE = 0.8
@@ -113,8 +114,7 @@ def sharded(device: torch.device, scale: Scale, stage: int) -> Figures:
     with torch.device(device):
         dit = scale.dit(scale.clip, depth, recompute=True)
     if stage == 3:
-        for parameter in dit.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+        cast_parameters(dit, torch.bfloat16)
         deepspeed.zero.Init(module=dit, config_dict_or_path=config)
     engine, *_ = deepspeed.initialize(model=dit, optimizer=fused(dit.parameters()), config=config)
     given = inputs(scale.clip, device)
