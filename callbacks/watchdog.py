@@ -137,7 +137,8 @@ class Watchdog(Callback):
             f"rank {r} ({b['process']}) at step {b['step']}, {b['doing']}, {b['clips']}, at {b['at']}" for r, b in behind(beats).items()
         )
         text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); behind is {told}"
-        print(f"{text}; ending with code {STALLED}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # its end in the same write, so that the lines of two ranks do not mix
+        sys.stderr.flush()
         launched = list(getattr(self.trainer.strategy.launcher, "procs", None) or ())
         if launched:
             self.trainer.strategy.launcher.procs.clear()  # type: ignore[union-attr]  # Lightning's observer would kill this process first

@@ -55,7 +55,9 @@ def test_of_two_ranks_the_one_that_sleeps_is_named_by_both_and_both_end(tmp_path
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(tmp_path), strategy, "32-true", "sleep"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-    told = re.findall(r"watchdog: rank (\d) has not moved for 15 s .*; behind is (.*); ending", done.stderr)
+    told = re.findall(
+        r"(?m)^baton_lightning: watchdog: rank (\d) has not moved for 15 s .*; behind is (.*); ending with code \d+$", done.stderr
+    )
     assert done.returncode == STALLED and {rank for rank, _ in told} == {"0", "1"}, done.stderr[-3000:]
     for _, who in told:
         assert who.startswith("rank 1 (") and "at step 3, in its forward pass, clips rank1-step3-0, rank1-step3-1" in who
