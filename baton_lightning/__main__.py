@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 
+from baton_lightning.atomic import FULL
+
 LIGHTNING = {
     "fit": "train a stage; goes on from its last checkpoint if it was interrupted",
     "validate": "score a stage on the validation set",
@@ -94,7 +96,9 @@ def report(error: BaseException) -> int:
     last = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
     if isinstance(error, RuntimeError) and "baton_lightning" not in last and "callbacks" not in last and "datamodules" not in last:
         traceback.print_exception(error)  # not ours: a bug or a library's complaint, whose origin matters
-    print(f"baton_lightning: error: {error}", file=sys.stderr)
+    full = isinstance(error, OSError) and error.errno in FULL
+    hint = "; make room, then give the same command again: it goes on from what is saved" if full else ""
+    print(f"baton_lightning: error: {error}{hint}", file=sys.stderr)
     return 1
 
 

@@ -23,6 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.explain import explain
@@ -235,9 +236,6 @@ class BatonCLI(LightningCLI):
         """Exports the weights and, last of all, writes the manifest."""
         if not self.trainer.state.finished or not self.trainer.is_global_zero:
             return
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         folder = self.config_init.fit.run.folder
         left_out = tuple(getattr(self.model, "not_exported", ()))
         if self.whole_weights is not None:
@@ -247,15 +245,7 @@ class BatonCLI(LightningCLI):
         else:
             with sharding.final_weights(self.trainer):
                 weights = sharding.whole_weights(self.model, left_out)
-        part = folder / (manifest.WEIGHTS + ".part")
-        try:
-            save_file(weights, part)
-        except SafetensorError as error:
-            part.unlink(missing_ok=True)
-            raise ValueError(
-                f"{folder}/ is trained, but {part} could not be written ({error}); {GOES_ON['fit']} once there is room"
-            ) from error
-        part.replace(folder / manifest.WEIGHTS)
+        atomic.write_tensors(folder / manifest.WEIGHTS, weights)
         data = self.datamodule
         described = manifest.describe(
             stage=type(self.model).__name__,
@@ -270,7 +260,7 @@ class BatonCLI(LightningCLI):
         )
         for part in (self.model, *self.trainer.callbacks):
             described |= getattr(part, "described", {})
-        manifest.write_atomically(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
+        atomic.write_text(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
 
 

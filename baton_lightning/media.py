@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from baton_lightning import atomic
+
 if TYPE_CHECKING:
     import av
 
@@ -95,12 +97,8 @@ def write_mp4(
         ValueError: If shapes or types are not as above.
     """
     file = Path(file)
-    aside = file.with_name(f".{file.name}.part")
-    try:
-        _encode(str(aside), frames, fps, waveform, sample_rate, pix_fmt, qp)
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic.aside(file) as part:
+        _encode(str(part), frames, fps, waveform, sample_rate, pix_fmt, qp)
 
 
 def mp4_bytes(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -106,10 +105,9 @@ def finish(root: Path, module: Any, train_split: str) -> None:
             print(f"{done}; they were before", flush=True)
             return
         if of_features:
-            aside = root / f".{STATISTICS}.{socket.gethostname()}.{os.getpid()}.part"
             split = splits[train_split if train_split in splits else next(iter(splits))]
-            save_statistics(aside, feature_moments(split), {**module.perceivers, "clips": split.digest, "num_clips": split.num_clips})
-            aside.replace(root / STATISTICS)
+            told = {**module.perceivers, "clips": split.digest, "num_clips": split.num_clips}
+            save_statistics(root / STATISTICS, feature_moments(split), told)
         write_json(file, record)
         print(done, flush=True)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from baton_lightning import atomic
 from baton_lightning.batch import Batch
 
 NAME = "ledger.jsonl"
@@ -80,7 +81,7 @@ class Ledger(Callback):
         if len(losses) > 1:
             line["rank_losses"] = [loss.hex() for loss in losses]
         if trainer.is_global_zero:
-            with self.path.open("ab", buffering=0) as file:
+            with atomic.naming(self.path), self.path.open("ab", buffering=0) as file:
                 file.write(json.dumps(line).encode() + b"\n")
         self.totals = {name: total + counts[name] for name, total in self.totals.items()}
         if trainer.logger is not None and self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

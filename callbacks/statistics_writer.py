@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,5 @@ class StatisticsWriter(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         root, split = data.root, data.splits["train"]
         told = {**pl_module.record, "clips": data.encode_datasets[split].index.digest, "num_clips": len(clips)}  # type: ignore[dict-item]
-        aside = root / f".{STATISTICS}.{os.getpid()}.part"
-        save_statistics(aside, sums, told)
-        aside.replace(root / STATISTICS)
+        save_statistics(root / STATISTICS, sums, told)
         print(f"statistics of features over {len(clips)} clips of {root / split}/ are in {root / STATISTICS}", flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from baton_lightning import atomic
 from baton_lightning.batch import Batch
 from callbacks.whereabouts import names
 
@@ -125,9 +126,7 @@ class Watchdog(Callback):
             "waits": any(part in frame.filename for frame in stack for part in COLLECTIVES),
             "process": f"{socket.gethostname()}, pid {os.getpid()}",
         }
-        part = self.file(self.trainer.global_rank).with_suffix(".part")
-        part.write_text(json.dumps(said))
-        part.replace(self.file(self.trainer.global_rank))
+        atomic.write_text(self.file(self.trainer.global_rank), json.dumps(said))
 
     def end(self) -> None:
         """Says who is behind and ends the process: its main thread may never come back."""

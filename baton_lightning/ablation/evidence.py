@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from baton_lightning import atomic
 from baton_lightning.ablation.suite import ROWS, Row, Suite, scores_file
-from baton_lightning.runs.manifest import git_commit, write_atomically
+from baton_lightning.runs.manifest import git_commit
 
 SCORES = {
     "p_acc": "P-Acc",
@@ -183,8 +184,8 @@ def write(
         "claims": claims,
     }
     report.mkdir(parents=True, exist_ok=True)
-    write_atomically(report / "evidence.json", json.dumps(evidence, indent=1) + "\n")
-    write_atomically(report / "evidence.md", page(suite, evidence))
+    atomic.write_text(report / "evidence.json", json.dumps(evidence, indent=1) + "\n")
+    atomic.write_text(report / "evidence.md", page(suite, evidence))
     draw(suite.rows, known, report / "evidence.png")
     return evidence
 
@@ -258,6 +259,5 @@ def draw(rows: Sequence[Row], known: Mapping[tuple[str, str, str], Mapping[str, 
     panels[0].set_yticks(range(len(shown)), [row.title for row in shown])
     panels[0].invert_yaxis()
     figure.suptitle("mean, 95 % interval and seeds; x: the paper's own, on other data, not comparable in level", fontsize=9)
-    part = file.with_name(file.name + ".part")
-    figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
-    part.replace(file)
+    with atomic.aside(file) as part:
+        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})

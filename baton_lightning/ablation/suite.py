@@ -16,10 +16,9 @@ from typing import Any
 
 import yaml
 
-from baton_lightning import settings
+from baton_lightning import atomic, settings
 from baton_lightning.generation.generate import PLANS
 from baton_lightning.launch.launcher import Step
-from baton_lightning.runs.manifest import write_atomically
 
 LAST = "stage3_joint"
 PLACE = ("run.root", "run.experiment")
@@ -107,7 +106,7 @@ class Run:
     def write_overlay(self) -> None:
         """Writes the overlay; a file, as a setting of a command line can't take a whole mapping away."""
         self.overlay_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.overlay_file, yaml.safe_dump(dict(self.overlay)))
+        atomic.write_text(self.overlay_file, yaml.safe_dump(dict(self.overlay)))
 
 
 def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def main(options: argparse.Namespace) -> int:
     """
     import torch
 
+    from baton_lightning import atomic
     from baton_lightning.bench.gpu_page import markdown
-    from baton_lightning.runs.manifest import write_atomically
 
     if unknown := sorted(set(options.parts or ()) - set(PARTS)):
         raise ValueError(f"bench gpu: --parts must be of {', '.join(map(repr, PARTS))}, got {unknown[0]!r}")
@@ -91,10 +91,10 @@ def main(options: argparse.Namespace) -> int:
         result["parts"][name] = found
         print(f"    {found.get('failed') or 'done'} ({found.get('wall', 0):.0f} s)", flush=True)
         if options.json:
-            write_atomically(options.json, json.dumps(result, indent=1) + "\n")  # after every part: a node may be taken away
+            atomic.write_text(options.json, json.dumps(result, indent=1) + "\n")  # after every part: a node may be taken away
     page = markdown(result)
     if options.markdown:
-        write_atomically(options.markdown, page)
+        atomic.write_text(options.markdown, page)
     print(page)
     return 1 if any("failed" in found for found in result["parts"].values()) else 0
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from baton_lightning import settings
+from baton_lightning import atomic, settings
 from baton_lightning.arguments import require_at_least_one
 from baton_lightning.launch.processes import call, kill_at
 from baton_lightning.launch.status import CACHE, LEDGER
@@ -274,7 +274,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         command = shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]])
         text = json.dumps({"headline": headline, "command": command, "versions": versions, "cases": found}, indent=1)
-        manifest.write_atomically(options.json, text + "\n")
+        atomic.write_text(options.json, text + "\n")
     table = Table(title="runs that were killed against one that was not")
     for column in ("stage", "strategy", "ranks", "steps", "killed at steps", "seconds", "ledger and weights"):
         table.add_column(column)

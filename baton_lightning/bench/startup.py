@@ -66,8 +66,8 @@ def make_dit(clip: Any, width: int, depth: int) -> Any:
 def write_parent(folder: Path, width: int, depth: int) -> int:
     """Writes a finished run with a transformer of zeros; gives its number of parameters."""
     import torch
-    from safetensors.torch import save_file
 
+    from baton_lightning import atomic
     from baton_lightning.clip import ClipSpec
     from baton_lightning.runs import manifest
 
@@ -75,9 +75,9 @@ def write_parent(folder: Path, width: int, depth: int) -> int:
     with torch.device("meta"):
         outline = make_dit(clip, width, depth).state_dict()
     folder.mkdir()
-    save_file({f"dit.{key}": torch.zeros(tensor.shape) for key, tensor in outline.items()}, folder / manifest.WEIGHTS)
+    atomic.write_tensors(folder / manifest.WEIGHTS, {f"dit.{key}": torch.zeros(tensor.shape) for key, tensor in outline.items()})
     described = {"clip": clip.to_dict(), "weights_sha256": manifest.file_digest(folder / manifest.WEIGHTS)}
-    manifest.write_atomically(folder / manifest.NAME, json.dumps(described))
+    atomic.write_text(folder / manifest.NAME, json.dumps(described))
     return sum(tensor.numel() for tensor in outline.values())
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from baton_lightning import atomic
 from baton_lightning.arguments import require_at_least_one
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def score_folder(folder: Path) -> dict[str, Any]:
         texts = {name: meta[name] for name in ("video_prompt", "audio_prompt") if name in meta}
         clips[file.stem] = found.scores.to_dict() | {"tier": scene.tier} | texts | {"facts": found.facts}
     result = {"clips": clips, "tiers": {tier: aggregate(scores) for tier, scores in sorted(tiers.items())}}
-    part = folder / "scores.json.part"
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(folder / "scores.json")
+    atomic.write_text(folder / "scores.json", json.dumps(result, indent=1))
     return result
 
 

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import atomic
+
 SIDE = 288
 """Least width, in pixels, that clips are enlarged to: browsers play no full-resolution colours, and halved ones spoil tiny pictures."""
 SHOWN = {"p_acc": "P-Acc", "p_check": "P-Check", "order": "Order", "m_ter": "M-TER", "m_ter_cp": "M-TERcp", "desync": "DeSync", "id": "ID"}
@@ -38,9 +40,7 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
     body += [_clip(folder / f"{key}.mp4", key, clip) for key, clip in worst]
     head = f'<meta charset="utf-8"><title>{escape(folder.name)}: scores</title><style>{STYLE}</style>'
     text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
-    aside = folder / ".index.html.part"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(folder / "index.html")
+    atomic.write_text(folder / "index.html", text)
 
 
 def _table(tiers: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import atomic
+
 PANELS = {"p_acc": ("P-Acc", 1.0), "order": ("Order", 1.0), "m_ter": ("M-TER", 2.0), "desync_p": ("DeSync-P, s", 2.0)}
 """Name and full scale of each panel."""
 WIDTH, ROW, LABEL = 260, 36, 64
@@ -42,6 +44,5 @@ def draw_scores(file: Path, tiers: dict[str, Any]) -> None:
             pen.line((low, y, high, y), fill=BLUE, width=3)
             pen.ellipse((mean - 5, y - 5, mean + 5, y + 5), fill=BLUE)
             pen.text((min(high, right - 30) + 8, y - 12), f"{entry['mean']:.2f}", fill="black", anchor="lm")
-    aside = file.with_name(f".{file.name}.part")
-    picture.save(aside, "PNG")
-    aside.replace(file)
+    with atomic.aside(file) as part:
+        picture.save(part, "PNG")

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import atomic
 from baton_lightning.launch import slurm
 from baton_lightning.launch.status import REFUSED, Stage, Status, read_chain, statuses
-from baton_lightning.runs.manifest import write_atomically
 
 RECORD = "chain.json"
 QUEUE = {"PENDING": "queued", "REQUEUED": "queued", "RUNNING": "running", "COMPLETING": "running", "CONFIGURING": "running"}
@@ -54,7 +54,7 @@ class Record:
         """Writes down who works on a stage; nothing means nobody."""
         self.stages[name] = entry
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps({"stages": self.stages}, indent=1))
+        atomic.write_text(self.path, json.dumps({"stages": self.stages}, indent=1))
 
     @property
     def jobs(self) -> dict[str, str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from baton_lightning import atomic
+
 if TYPE_CHECKING:
     import torch
 
@@ -101,7 +103,5 @@ def kept(backend: Backend, clip: Clip, folder: Path) -> Measured:
             return record["measured"]
     measured = backend.measure(clip)
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".json.part")
-    part.write_text(json.dumps({**stamp, "measured": measured}, indent=1, ensure_ascii=False))
-    part.replace(file)
+    atomic.write_text(file, json.dumps({**stamp, "measured": measured}, indent=1, ensure_ascii=False))
     return measured

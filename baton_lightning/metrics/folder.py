@@ -20,6 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from baton_lightning import atomic
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -174,9 +176,7 @@ def main(argv: list[str]) -> int:
     measured = {name: result.to_dict() for name, result in results.items()}
     report = {"clips": len(clips), "prompts_without_clip": absent, "metrics": measured, "missing": missing}
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(report, indent=1, ensure_ascii=False))
-    part.replace(file)
+    atomic.write_text(file, json.dumps(report, indent=1, ensure_ascii=False))
     show(results, missing, len(clips))
     if absent:
         few = ", ".join(absent[:4]) + (", ..." if absent[4:] else "")

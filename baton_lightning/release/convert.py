@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning import atomic
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
             },
             indent=1,
         )
-        manifest.write_atomically(part / manifest.NAME, text)
+        atomic.write_text(part / manifest.NAME, text)
         part.rename(options.out)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"convert: {options.out}/ could not be written ({error}); nothing is left behind") from error

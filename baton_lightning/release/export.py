@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning import atomic
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -103,7 +105,7 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
         "exported_from": described["weights_sha256"],
         "components": facts,
     }
-    manifest.write_atomically(part / manifest.NAME, json.dumps(content, indent=1))
+    atomic.write_text(part / manifest.NAME, json.dumps(content, indent=1))
     return facts
 
 
@@ -181,10 +183,9 @@ def write_adapter(folder: Path, tensors: dict[str, Tensor], llm: dict[str, Any])
         llm: Settings of :class:`~baton_lightning.frozen.llm.PretrainedLLM`.
     """
     from peft import LoraConfig
-    from safetensors.torch import save_file
 
     folder.mkdir()
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    atomic.write_tensors(folder / "adapter_model.safetensors", {k: v.contiguous() for k, v in tensors.items()}, {"format": "pt"})
     rank = llm["lora_rank"]
     config = LoraConfig(
         r=rank,

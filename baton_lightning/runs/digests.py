@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from baton_lightning import atomic
 from baton_lightning.shards.format import file_digest
 
 SMALLEST = 2**26
@@ -45,9 +46,7 @@ def digest_of(file: Path, smallest: int = SMALLEST) -> str:
     if identity(file) == before and began - before["changed_ns"] / 1e9 > SETTLED and began - before["inode_changed_ns"] / 1e9 > SETTLED:
         with suppress(OSError):  # a home that cannot be written: the next start digests again
             entry.parent.mkdir(parents=True, exist_ok=True)
-            part = entry.with_name(f"{entry.name}.{os.uname().nodename}.{os.getpid()}")
-            part.write_text(json.dumps(before | {"sha256": digest}))
-            part.replace(entry)
+            atomic.write_text(entry, json.dumps(before | {"sha256": digest}), several=True)
     return digest
 
 

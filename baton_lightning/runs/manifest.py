@@ -17,13 +17,6 @@ NAME = "manifest.json"
 PACKAGES = ("torch", "lightning", "transformers", "diffusers", "webdataset", "safetensors", "numpy")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
 def read(run: Path) -> dict[str, Any]:
     """The manifest of a finished run.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from baton_lightning import atomic
 from baton_lightning.runs import manifest
 
 NAME = "parents.json"
@@ -31,7 +32,7 @@ def record(folder: Path, parents: dict[str, str], *, afresh: bool, write: bool) 
     found = {role: known.get(role) or described(Path(run), needed=afresh) for role, run in parents.items()}
     if write and found and found != known:
         folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomically(path, json.dumps(found, indent=1))
+        atomic.write_text(path, json.dumps(found, indent=1))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from baton_lightning import atomic
 from baton_lightning.runs import checkpoints, compared, manifest, parents
 from baton_lightning.runs.asked_optimizer import SETTINGS, AskedOptimizer
 
@@ -240,7 +241,7 @@ class Segments(Callback):
         segment |= {key: value for key, value in now.items() if not self.known or self.last(key) != value}
         self.segments = [*self.known, segment]
         self.folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomically(self.folder / NAME, json.dumps(self.segments, indent=1))
+        atomic.write_text(self.folder / NAME, json.dumps(self.segments, indent=1))
 
     @property
     def described(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baton_lightning import atomic
 from baton_lightning.runs.digests import digest_of
 
 if TYPE_CHECKING:
@@ -132,14 +133,13 @@ def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> i
         ValueError: If a shard may hold nothing.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
 
     if not 0 < shard_gigabytes < float("inf"):
         raise ValueError(f"--shard-size must be positive and finite, in GB, got {shard_gigabytes:g}")
     folder.mkdir(parents=True, exist_ok=True)
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=SHARD, max_shard_size=int(shard_gigabytes * 1e9))
     for name, keys in split.filename_to_tensors.items():
-        save_file({key: tensors[key].contiguous() for key in keys}, folder / name, metadata={"format": "pt"})
+        atomic.write_tensors(folder / name, {key: tensors[key].contiguous() for key in keys}, {"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=1))

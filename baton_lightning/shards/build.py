@@ -23,6 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import atomic
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, shard_name, write_json
 from baton_lightning.shards.parts import PART, PART_SOURCES, Settings, make_part
 from baton_lightning.shards.sources import Source
@@ -67,9 +68,7 @@ def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings,
         for made in run_jobs(make_part, [(work, n, part, base, settings) for n, part in enumerate(slices)], workers):
             bar.update(len(slices[int(made.tar.stem.rpartition("-")[2])]))
     accepted, rejected = decide(work / shard_name(PART, number) for number in range(len(slices)))
-    aside = out / f".{REJECTED}.part"
-    aside.write_text("".join(json.dumps(note) + "\n" for note in rejected))
-    aside.replace(out / REJECTED)
+    atomic.write_text(out / REJECTED, "".join(json.dumps(note) + "\n" for note in rejected))
     reasons = Counter(note["reason"] for note in rejected)
     if not accepted:
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())

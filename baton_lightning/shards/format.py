@@ -27,6 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 
 VERSION = 1
@@ -268,9 +269,7 @@ def read_root(root: Path) -> dict[str, Any]:
 
 def write_json(file: Path, content: Any, indent: int | None = 1) -> None:
     """Writes aside, then renames."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    aside.write_text(json.dumps(content, indent=indent))
-    aside.replace(file)
+    atomic.write_text(file, json.dumps(content, indent=indent), several=True)
 
 
 def file_digest(file: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from baton_lightning import atomic
 
 STILL = 1e-4
 """Standard deviation below which a channel counts as constant."""
@@ -86,15 +87,10 @@ def write_moments(tar: Path, moments: Mapping[str, Moments], *, made_by: str, so
         made_by: Recipe of the features.
         source: Digest of the clips that the features are of.
     """
-    from safetensors.torch import save_file
-
-    file = moments_file(tar)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
     tensors = {
         name: torch.stack([torch.full_like(sums.total, sums.count), sums.total, sums.squares]) for name, sums in sorted(moments.items())
     }
-    save_file(tensors, aside, metadata={"of": f"{made_by} {source}"})
-    aside.replace(file)
+    atomic.write_tensors(moments_file(tar), tensors, {"of": f"{made_by} {source}"}, several=True)
 
 
 def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] | None:
@@ -113,12 +109,10 @@ def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] 
 
 def save_statistics(file: Path, sums: Mapping[str, Moments], told: Mapping[str, Any]) -> None:
     """Writes mean and standard deviation of each modality's features, and what is to be told with them."""
-    from safetensors.torch import save_file
-
     tensors = {
         f"{name}_{which}": value.float() for name, total in sums.items() for which, value in (("mean", total.mean), ("std", total.std))
     }
-    save_file(tensors, file, metadata={"told": json.dumps(told, sort_keys=True)})
+    atomic.write_tensors(file, tensors, {"told": json.dumps(told, sort_keys=True)}, several=True)
 
 
 def told_with(file: Path) -> dict[str, Any]:

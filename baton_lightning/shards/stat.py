@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.shards.format import BUCKETS, CACHE, DamagedMember, Shard, SplitIndex, clip_of, read_root
 
@@ -189,6 +190,5 @@ def draw(file: Path, histograms: dict[str, Histogram]) -> None:
         pen.text((left, floor + 6), f"{edges[0]:.4g}", fill="black")
         pen.text((right, floor + 6), f"{edges[-1]:.4g}", fill="black", anchor="ra")
         pen.text((left - 4, margin), str(int(counts.max())), fill="black", anchor="ra")
-    aside = file.with_name(f".{file.name}.part")
-    picture.save(aside, "PNG")
-    aside.replace(file)
+    with atomic.aside(file) as part:
+        picture.save(part, "PNG")

@@ -171,9 +171,7 @@ def fit_codec(out: Path, clip: ClipSpec, split: str, num_clips: int = CODEC_CLIP
     if clip.video_stride != (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):
         return None
     codec = PatchPCA.fit(first_frames(SplitIndex.read(out / split), num_clips), channels=clip.video_channels)
-    aside = out / f".{CODEC}.part"
-    codec.save(aside)
-    aside.replace(out / CODEC)
+    codec.save(out / CODEC)
     return {"file": CODEC, "sha256": file_digest(out / CODEC)}
 
 

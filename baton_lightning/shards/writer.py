@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import atomic
 from baton_lightning.shards.format import Shard, file_digest, scan
 
 
@@ -30,10 +31,9 @@ def write_shard(
     Raises:
         ValueError: If a key is empty, holds a dot or occurs twice.
     """
-    aside = tar.with_name(f".{tar.name}.{os.getpid()}.part")
     checksums: dict[str, dict[str, int]] = {}
-    try:
-        with tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as archive:
+    with atomic.aside(tar, several=True) as part:
+        with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as archive:
             for key, members in clips:
                 if not key or "." in key.rpartition("/")[2] or key in checksums:
                     raise ValueError(f"{tar.name}: a key must be unique in its shard and hold no dot, got {key!r}")
@@ -42,11 +42,8 @@ def write_shard(
                     entry = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and mode are tarfile's constants
                     entry.size = len(content)
                     archive.addfile(entry, io.BytesIO(content))
-        with aside.open("rb") as file:
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-        shard = Shard(tar, aside.stat().st_size, file_digest(aside), made_by, scan(aside), notes or {}, checksums)
-        aside.replace(tar)
-        shard.save_record()
-    finally:
-        aside.unlink(missing_ok=True)
+        shard = Shard(tar, part.stat().st_size, file_digest(part), made_by, scan(part), notes or {}, checksums)
+    shard.save_record()
     return shard

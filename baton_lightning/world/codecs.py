@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
+from baton_lightning import atomic
 from baton_lightning.world.vocabulary import CARRIERS
 
 
@@ -73,9 +74,7 @@ class PatchPCA(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Writes mean, basis and scale as safetensors."""
-        from safetensors.torch import save_file
-
-        save_file({name: tensor.detach().cpu() for name, tensor in self.named_buffers()}, str(path))
+        atomic.write_tensors(Path(path), {name: tensor.detach().cpu() for name, tensor in self.named_buffers()})
 
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "B T Y X 3"]) -> Float[Tensor, "B C t y x"]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.llm import PretrainedLLM, TinyLLM
@@ -71,7 +72,7 @@ def test_a_language_model_in_bfloat16_is_filled_from_its_run_and_keeps_exact_fre
     save_file({f"net.{key}": value.contiguous() for key, value in trained.state_dict().items()}, run / manifest.WEIGHTS)
     language_files.keep(trained, run)
     described = {"clip": ClipSpec().to_dict(), "weights_sha256": manifest.file_digest(run / manifest.WEIGHTS)}
-    manifest.write_atomically(run / manifest.NAME, manifest.json.dumps(described))
+    atomic.write_text(run / manifest.NAME, manifest.json.dumps(described))
     stage = Stage(make, run)
     stage.configure_model()
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(stage.net.parameters(), trained.parameters(), strict=True))
