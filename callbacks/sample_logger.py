@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from baton_lightning.batch import Batch
-from baton_lightning.media import write_mp4
+from baton_lightning.clip import ClipSpec
+from baton_lightning.generation.generator import Generator
+from baton_lightning.stages.joint import JointTraining
 from callbacks.pictures import frame_strip, gif, spectrogram
 
 
 class SampleLogger(Callback):
-    """Clips for the first validation prompts, from any module that can ``sample_own(batch)`` and ``decode(video, audio)`` latents.
+    """Clips for the first validation prompts, from a stage 3; other modules make none.
 
     All ranks sample the same clips, those of rank 0: under ZeRO-3 each holds a share of every layer, and none can do it alone. They
     compute as in a validation step, in the run's precision. Rank 0 decodes and writes.
@@ -27,6 +30,10 @@ class SampleLogger(Callback):
     def __init__(self, num_samples: int = 2) -> None:
         self.num_samples = num_samples
         self.batches: list[Batch] = []
+        self.generator: Generator | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.generator = Generator(pl_module) if isinstance(pl_module, JointTraining) else None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.batches = []
@@ -39,33 +46,31 @@ class SampleLogger(Callback):
             self.batches.append(batch.first(missing).to("cpu"))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.num_samples or trainer.sanity_checking or not hasattr(pl_module, "sample_own"):
+        generator = self.generator
+        if not self.num_samples or trainer.sanity_checking or generator is None:
             return
         for batch in trainer.strategy.broadcast(self.batches):
             with torch.no_grad():
-                latents = as_in_validation(trainer, pl_module, "sample_own", batch.to(pl_module.device))
+                latents = as_in_validation(trainer, pl_module, generator.sample_own, batch.to(pl_module.device))
                 if trainer.is_global_zero:
-                    self._write(trainer, pl_module, batch, *pl_module.decode(*latents))  # type: ignore[operator]
+                    self._write(trainer, generator, batch, *generator.decode(*latents))
         self.batches = []
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, frames: Tensor, waveform: Tensor) -> None:
+    def _write(self, trainer: Trainer, generator: Generator, batch: Batch, frames: Tensor, waveform: Tensor) -> None:
         folder = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, key in enumerate(batch.keys):
-            self._log(
-                trainer, pl_module, folder / f"{key}.mp4", frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}"
-            )
+            generator.write(folder / f"{key}.mp4", frames[i], waveform[i])
+            self._log(trainer, generator.model.clip, key, frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule, file: Path, frames: Tensor, waveform: Tensor, prompt: str) -> None:
+    def _log(self, trainer: Trainer, clip: ClipSpec, key: str, frames: Tensor, waveform: Tensor, prompt: str) -> None:
         pictures, sound = frames.cpu().numpy(), waveform.float().cpu().numpy()
-        clip = pl_module.clip
-        write_mp4(file, pictures, clip.fps, sound, clip.sample_rate)
         writer = getattr(trainer.logger, "experiment", None)
         if writer is None or not hasattr(writer, "add_image"):
             return
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        step, tag = trainer.global_step, f"samples/{file.stem}"
+        step, tag = trainer.global_step, f"samples/{key}"
         writer.add_image(f"{tag}/frames", frame_strip(pictures), step, dataformats="HWC")
         writer.add_image(f"{tag}/spectrogram", spectrogram(sound, clip.sample_rate), step, dataformats="HWC")
         moving = Summary.Image(encoded_image_string=gif(pictures, clip.fps), height=128, width=128, colorspace=3)
@@ -74,10 +79,10 @@ class SampleLogger(Callback):
         writer.add_text(f"{tag}/prompt", prompt, step)
 
 
-def as_in_validation(trainer: Trainer, pl_module: LightningModule, method: str, *args: Any) -> Any:
-    """Calls a method of the module as the strategy calls its validation step: through whatever wraps the module, in the run's precision."""
+def as_in_validation(trainer: Trainer, pl_module: LightningModule, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function of the module's networks as the strategy calls its validation step: through its wrapper, in the run's precision."""
     strategy = trainer.strategy
     with strategy.precision_plugin.val_step_context():
         if strategy.model is strategy.lightning_module:
-            return getattr(pl_module, method)(*args)
-        return strategy._forward_redirection(strategy.model, pl_module, method, *args)
+            return function(*args)
+        return strategy._forward_redirection(strategy.model, pl_module, "call_inside", function, *args)

@@ -6,18 +6,17 @@ import argparse
 import json
 import math
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.arguments import require_at_least_one
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
     from baton_lightning.batch import Batch, Plan
+    from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.requests import Requests
-    from baton_lightning.placement import Placement
     from baton_lightning.stages.joint import JointTraining
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
@@ -127,40 +126,28 @@ def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
     return {"seed": model.seed, "steps": model.sampler.steps} | {name: getattr(model.guidance, name) for name in SCALES}
 
 
-def plan_of(model: JointTraining, requests: Requests, place: int, batch: Batch, plan: str) -> Plan | None:
+def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str) -> Plan | None:
     """What the clips of a batch follow. The shuffled plan of a batch of one is that of a clip of the batch before."""
     if plan == "none":
         return None
     if plan == "truth":
-        return model.plan.truth(batch)
-    source: Any = model.plan
+        return generator.true_plan(batch)
     if plan == "shuffled" and len(batch) == 1:
         other, _ = requests[place - 1]
-        return source.planned(other.first(1).to(batch.index.device))
-    planned = source.planned(batch)
+        return generator.plan(other.first(1).to(batch.index.device))
+    planned = generator.plan(batch)
     return planned.roll() if plan == "shuffled" else planned
 
 
-def planner_of(model: JointTraining) -> nn.Module:
-    """What plans are made with, as one component; plans that are read from a cache bring a planner only for prompts that are in none."""
-    from torch import nn
-
-    return nn.ModuleList([model.plan, *getattr(model.plan, "built", [])])
-
-
-def clips_of(model: JointTraining, requests: Requests, place: int, batch: Batch, plan: str, placement: Placement) -> tuple[Any, Any]:
-    """Frames and waveform of a batch under one condition."""
-    batch = batch.to(placement.device)
+def clips_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str) -> tuple[Tensor, Tensor]:
+    """Frames and waveforms of a batch under one condition."""
+    batch = batch.to(generator.placement.device)
     if plan == "ceiling":
         assert batch.video_latents is not None and batch.audio_latents is not None
-        return model.decode(batch.video_latents, batch.audio_latents)
-    if model.guidance.guides_text:
-        model.embed_negatives(placement.device)
-    with placement.using(planner_of(model), "planner") if plan != "none" else nullcontext():
-        followed = plan_of(model, requests, place, batch, plan)
-    with placement.using(model.dit, "transformer"):
-        latents = model.sample(batch, followed)
-    return model.decode(*latents)
+        return generator.decode(batch.video_latents, batch.audio_latents)
+    if generator.model.guidance.guides_text:
+        generator.embed_negatives(generator.placement.device)  # before the planner is there: it may need the encoder's room
+    return generator.decode(*generator.sample(batch, plan_of(generator, requests, place, batch, plan)))
 
 
 def main(argv: list[str]) -> int:
@@ -173,8 +160,8 @@ def main(argv: list[str]) -> int:
 
     from baton_lightning.evaluation.evaluate import score_folder, show
     from baton_lightning.generation import folder, requests
+    from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
-    from baton_lightning.media import write_mp4
     from baton_lightning.placement import Placement, cast_parameters, device_of, dtype_of
     from baton_lightning.runs.handover import hand_over
     from baton_lightning.stages import plan_space
@@ -202,12 +189,13 @@ def main(argv: list[str]) -> int:
     told |= {"dit": str(options.dit)} if options.dit is not None else {}
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
         model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
-    planner = planner_of(model)
+    generator = Generator(model, placement)
+    planner = generator.planner
     for network in (planner, model.dit):
         cast_parameters(network, dtype)
     placement.settle(*([] if options.plan == "ceiling" else [model.dit] if options.plan == "none" else [planner, model.dit]))
     if own:
-        wanted = requests.of_prompts(model, own, options.batch_size, placement.device)
+        wanted = requests.of_prompts(generator, own, options.batch_size, placement.device)
     else:
         data.splits["test"] = options.split
         wanted = requests.held_out(data, options.num, options.batch_size)
@@ -217,11 +205,11 @@ def main(argv: list[str]) -> int:
     total, scored = 0, True
     with torch.no_grad():
         for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
-            frames, waveform = clips_of(model, wanted, place, batch, options.plan, placement)
+            frames, waveform = clips_of(generator, wanted, place, batch, options.plan)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
                 file = options.out / f"{key}.mp4"
                 file.with_suffix(".json").write_text(json.dumps(meta | told, indent=1))
-                write_mp4(file, frames[i].cpu().numpy(), model.clip.fps, waveform[i].float().cpu().numpy(), model.clip.sample_rate)
+                generator.write(file, frames[i], waveform[i])
                 total, scored = total + 1, scored and "scene" in meta
     if scored:
         show(score_folder(options.out), Console())

@@ -18,6 +18,7 @@ from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.construction import leaves_frozen_out
 from baton_lightning.stages.cached_plan import CachedPlan
+from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens
 
 SECTIONS = ("seed_everything", "clip", "run", "model", "data")
@@ -68,7 +69,7 @@ def load_run(
     described = described_of(run, checkpoint)
     config = {key: described["config"][key] for key in SECTIONS if key in described["config"]}
     module, _, name = config["model"]["class_path"].rpartition(".")
-    if not hasattr(getattr(import_module(module), name), "sample"):
+    if not issubclass(getattr(import_module(module), name), JointTraining):
         raise ValueError(f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3")
     args = config["model"]["init_args"]
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__

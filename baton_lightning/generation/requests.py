@@ -11,8 +11,8 @@ from baton_lightning.batch import Batch
 if TYPE_CHECKING:
     import torch
 
+    from baton_lightning.generation.generator import Generator
     from baton_lightning.metrics.prompts import Prompt
-    from baton_lightning.stages.joint import JointTraining
 
 
 class Requests:
@@ -79,12 +79,14 @@ def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
     return prompts
 
 
-def of_prompts(model: JointTraining, prompts: dict[str, Prompt], batch_size: int, device: torch.device) -> Requests:
+def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int, device: torch.device) -> Requests:
     """Prompts in batches; their contexts come from the run's text encoder, which works once for all; the noise from their places."""
     import torch
 
+    from baton_lightning.generation.generator import pad
+
     keys, rows = list(prompts), []
-    with model.borrowed("text_encoder", device) as encoder:
+    with generator.components.on("text_encoder", device) as encoder:
         for part in divided(list(range(len(keys))), batch_size):
             texts = [[getattr(prompts[keys[place]], name) for place in part] for name in ("video_prompt", "audio_prompt")]
             rows += [row.cpu() for row in encoder.context(*texts)]  # type: ignore[operator]
@@ -92,7 +94,7 @@ def of_prompts(model: JointTraining, prompts: dict[str, Prompt], batch_size: int
     def read(part: list[int]) -> tuple[Batch, list[dict[str, Any]]]:
         chosen = {keys[place]: prompts[keys[place]] for place in part}
         seen, heard = ([getattr(prompt, name) for prompt in chosen.values()] for name in ("video_prompt", "audio_prompt"))
-        context = model.padded([rows[place] for place in part])
+        context = pad([rows[place] for place in part], generator.model.clip)
         batch = Batch(list(chosen), torch.tensor(part), 0, seen, heard, context=context)
         return batch, [prompt.to_dict() for prompt in chosen.values()]
 

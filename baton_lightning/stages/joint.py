@@ -6,37 +6,33 @@ tokens (joint fine-tuning). The loss is rectified-flow matching on both branches
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.flow import draws, path
-from baton_lightning.flow.guidance import Condition, Guidance
+from baton_lightning.flow.guidance import Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
-from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
 from baton_lightning.models.precision import widen
 from baton_lightning.optim import build_optimizer
-from baton_lightning.placement import on_device
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.construction import Resumable, begun_with, construct, goes_on_from, restored
 from baton_lightning.runs.handover import hand_over
 from baton_lightning.stages import plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.loss_by_time import LossByTime
-from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, only
+from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, where_present
 
 PROBE_TIMES = 8
 
@@ -51,11 +47,11 @@ class JointTraining(Resumable):
         optimizer: Factory of the optimiser over the trainable parameters.
         scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
         timesteps: Distribution of the flow time t.
-        sampler: ODE solver of :meth:`sample`.
-        guidance: Guidance of :meth:`sample`.
+        sampler: ODE solver of generation.
+        guidance: Guidance of generation.
         video_negative: Text that guidance leads the picture away from; the empty one is all pad rows.
         audio_negative: Text that guidance leads the sound away from, likewise.
-        video_codec: Factory of the video codec; only :meth:`decode` needs it.
+        video_codec: Factory of the video codec; only generation needs it.
         audio_codec: Factory of the audio codec; likewise.
         text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
         plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
@@ -105,9 +101,7 @@ class JointTraining(Resumable):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.timesteps, self.sampler = timesteps or UniformTimesteps(), sampler or EulerSampler()
         self.guidance, self.negatives = guidance or Guidance(), (video_negative, audio_negative)
-        self.make_frozen = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
-        self.frozen: dict[str, nn.Module] = {}  # a plain dict: other people's networks are nobody's weights here
-        self.negative_rows: dict[str, Tensor] = {}
+        self.component_factories = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
         self.plan_before: Plan | None = None
         """Plan of the last clip of the validation batch before [1, ...]."""
@@ -230,7 +224,7 @@ class JointTraining(Resumable):
         assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
         latents = {"video": widen(batch.video_latents), "audio": widen(batch.audio_latents)}
         present = {"video": batch.has_video, "audio": batch.has_audio}
-        clean = {k: only(x, present[k], noise[k]) for k, x in latents.items()}
+        clean = {k: where_present(x, present[k], noise[k]) for k, x in latents.items()}
         noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
         predicted = dict(
             zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True)
@@ -264,7 +258,7 @@ class JointTraining(Resumable):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert batch.context is not None
         if self.caption_dropout:
-            batch = replace(batch, context=only(batch.context, self.kept(batch, "caption.dropout", self.caption_dropout)))
+            batch = replace(batch, context=where_present(batch.context, self.kept(batch, "caption.dropout", self.caption_dropout)))
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
         noise = self.noise(batch, purpose="noise", epoch=batch.epoch)
@@ -324,75 +318,7 @@ class JointTraining(Resumable):
 
     on_test_epoch_end = on_validation_epoch_end
 
-    # ---- generation
-    @torch.no_grad()
-    def sample(self, batch: Batch, plan: Plan | None) -> tuple[Tensor, Tensor]:
-        """Latents of both modalities, from noise to clean, on the batch's device.
-
-        Returns:
-            Video latents [B, C, T, Y, X] and audio latents [B, L, C].
-        """
-        assert batch.context is not None
-        context = batch.context
-        shapes = {
-            "video": (self.clip.video_channels, *self.clip.latent_grid),
-            "audio": (self.clip.num_audio_latents, self.clip.audio_channels),
-        }
-        video, audio = (
-            draws.draw_normal(shape, seed=self.seed, epoch=0, index=batch.index, purpose=f"sample.{name}").to(context.device)
-            for name, shape in shapes.items()
-        )
-        wanted = Condition(context, context, plan)
-        negative = Condition(*(self.negative(text, context) for text in self.negatives)) if self.guidance.guides_text else None
-        velocity = self.guidance(self.dit, wanted, negative)
-        return self.sampler(velocity, video, audio)
-
-    def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Latents along this run's own plan: the planner's tokens, or the clips' own features."""
-        return self.sample(batch, self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else self.plan.truth(batch))
-
-    def negative(self, text: str, context: Tensor) -> Tensor:
-        """Context of a text to lead away from, one for every clip; shaped as ``context`` is."""
-        if not text:
-            return torch.zeros_like(context)
-        self.embed_negatives(context.device)
-        return self.negative_rows[text].to(context).expand_as(context)
-
-    def embed_negatives(self, device: torch.device) -> None:
-        """Embeds the texts to lead away from, once; a text encoder that was made for them alone is not kept."""
-        texts = [text for text in self.negatives if text and text not in self.negative_rows]
-        if not texts:
-            return
-        alone = "text_encoder" not in self.frozen
-        with self.borrowed("text_encoder", device) as encoder, own_precision():
-            for text in texts:
-                self.negative_rows[text] = self.padded(encoder([text])).cpu()
-        if alone:
-            del self.frozen["text_encoder"]
-
-    def padded(self, rows: Sequence[Tensor]) -> Tensor:
-        """Rows of texts as a context [B, N, C], zero-padded."""
-        return torch.stack([functional.pad(text, (0, 0, 0, self.clip.text_tokens - len(text))) for text in rows])
-
-    @contextmanager
-    def borrowed(self, name: str, device: torch.device) -> Iterator[nn.Module]:
-        """A frozen network on a device for as long as it is used; it is made when first asked for, and on the CPU in between.
-
-        Raises:
-            ValueError: If the configuration names none.
-        """
-        if name not in self.frozen:
-            make = self.make_frozen[name]
-            if make is None:
-                raise ValueError(f"generating needs model.init_args.{name}, the configuration names none; add its class_path")
-            self.frozen[name] = make()
-        with on_device(self.frozen[name], device, name) as network:
-            yield network
-
-    @torch.no_grad()
-    def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [B, T, Y, X, 3], uint8, and waveform [B, S], in [-1, 1], of the latents."""
-        with self.borrowed("video_codec", video.device) as codec:
-            frames = codec.decode(video)  # type: ignore[operator]
-        with self.borrowed("audio_codec", audio.device) as codec:
-            return frames, codec.decode(audio, self.clip.num_samples)  # type: ignore[operator]
+    # ---- for whoever makes clips
+    def call_inside(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a function of this module's networks. Strategies wrap methods of the module, e.g. to gather its shards; this is one."""
+        return function(*args)

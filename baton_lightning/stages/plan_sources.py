@@ -145,15 +145,15 @@ def plan_each(planner: VAPlanner, batch: Batch) -> Plan:
 
 def present_of(batch: Batch, plan: Plan) -> Plan:
     """A plan of features, with the mean of the training set (0) for what a clip lacks."""
-    return replace(plan, video=only(plan.video, batch.has_video), audio=only(plan.audio, batch.has_audio))
+    return replace(plan, video=where_present(plan.video, batch.has_video), audio=where_present(plan.audio, batch.has_audio))
 
 
-def only(tensor: Tensor, present: Tensor | None, otherwise: Tensor | None = None) -> Tensor:
-    """Rows of a batch that are there; zeros, or the rows of ``otherwise``, for the others.
+def where_present(tensor: Tensor, present: Tensor | None, otherwise: Tensor | None = None) -> Tensor:
+    """Applies a presence mask: rows of a batch that are present; zeros, or the rows of ``otherwise``, for the others.
 
     Args:
         tensor: [B, ...].
-        present: Which rows are there [B], bool; ``None`` = all.
+        present: Which rows are present [B], bool; ``None`` = all.
         otherwise: [B, ...].
     """
     if present is None:

@@ -159,14 +159,13 @@ def test_no_clip_follows_its_own_plan_when_plans_are_shuffled(count, batch_size)
         names = [str(place) for place in part]
         return Batch(names, torch.tensor(part), 0, names, names, video_plan=torch.tensor(part).float()), [{}] * len(part)
 
-    def planned(batch):
+    def plan(batch):
         assert batch.video_prompts == [str(int(place)) for place in batch.video_plan]  # computed or cached, of the same clip
         return Plan(batch.video_plan[:, None, None], batch.video_plan[:, None, None], (1, 1, 1))
 
-    model = SimpleNamespace(plan=SimpleNamespace(planned=planned))
     requests = Requests(divided(list(range(count)), batch_size), read)
     for place, (batch, _) in enumerate(requests):
-        followed = plan_of(model, requests, place, batch, "shuffled").video.flatten().tolist()
+        followed = plan_of(SimpleNamespace(plan=plan), requests, place, batch, "shuffled").video.flatten().tolist()
         assert len(followed) == len(batch) and all(f != float(key) for f, key in zip(followed, batch.keys, strict=True))
 
 

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.flow import draws
-from baton_lightning.flow.sampler import EulerSampler, UniPCSampler
 from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.planner import VAPlanner
@@ -154,13 +153,6 @@ def test_losses_by_time_are_logged_once_a_step_whatever_it_accumulates(module):
     assert logged == [2, 4]
 
 
-def test_generation_is_a_function_of_seed_and_index(module):
-    batch = clips(3)
-    module.sampler.steps = 2
-    whole = module.sample(batch, None)[0]
-    torch.testing.assert_close(module.sample(part(batch, [2]), None)[0], whole[2:])
-
-
 def test_truth_share_chooses_whole_clips():
     source = PlannedTokens(CLIP, make_planner, truth_share=0.5)
     for norm in (source.planner.video_norm, source.planner.audio_norm):
@@ -236,61 +228,3 @@ def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_p
     lost = finished(tmp_path / "lost", {"dit.x": torch.zeros(1)}, parents={"planner": {"run": "gone", "weights_sha256": ""}})
     with pytest.warns(UserWarning, match="lost/ was trained along the plans of gone/, which is gone"):
         assert drift(module.plan, lost) == {}
-
-
-def test_codecs_are_asked_for_by_name(module):
-    with pytest.raises(ValueError, match=r"model.init_args.video_codec"):
-        module.decode(*module.sample(clips(1), None))
-
-
-def test_nothing_of_sampling_stays_on_the_cpu_when_batch_and_networks_are_elsewhere(module):
-    batch = clips(2)
-    module.sampler.steps, module.guidance.video_scale, module.guidance.plan_scale = 2, 2.0, 2.0
-    module.dit.to("meta")
-    module.plan.to("meta")
-    elsewhere = replace(batch.to("meta"), index=batch.index)  # draws are made on the CPU, by index
-    for sampler in (EulerSampler(2), UniPCSampler(3)):
-        module.sampler = sampler
-        assert [latents.device.type for latents in module.sample_own(elsewhere)] == ["meta", "meta"]
-
-
-def test_borrowed_networks_are_on_a_device_only_while_they_are_used(module):
-    places = []
-
-    class Codec(torch.nn.Module):
-        def to(self, device):
-            places.append(str(device))
-            return self
-
-        def decode(self, latents, *_):
-            assert places[-1] == "meta"
-            return latents
-
-    module.make_frozen |= {"video_codec": Codec, "audio_codec": Codec}
-    module.decode(torch.zeros(1, device="meta"), torch.zeros(1, device="meta"))
-    assert places == ["meta", "cpu"] * 2
-
-
-def test_a_text_encoder_is_asked_for_only_where_texts_are_guided(module):
-    module.sampler.steps, module.negatives = 1, ("blurred", "")
-    module.sample(clips(1), None)
-    module.guidance.video_scale = 2.0
-    with pytest.raises(ValueError, match=r"model.init_args.text_encoder"):
-        module.sample(clips(1), None)
-
-
-def test_each_branch_is_led_away_from_its_own_negative_text(module):
-    asked = []
-
-    class Encoder(torch.nn.Module):
-        def forward(self, texts):
-            asked.extend(texts)
-            return [torch.full((2, CLIP.text_width), float(len(text))) for text in texts]
-
-    module.make_frozen["text_encoder"] = Encoder
-    module.negatives = ("blurred", "")
-    context = torch.ones(3, CLIP.text_tokens, CLIP.text_width)
-    picture, sound = (module.negative(text, context) for text in module.negatives)
-    assert module.negative("blurred", context).equal(picture) and not module.frozen
-    assert asked == ["blurred"] and picture.shape == context.shape
-    assert (picture[:, :2] == 7).all() and not picture[:, 2:].any() and not sound.any()

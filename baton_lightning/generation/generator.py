@@ -1,0 +1,180 @@
+"""Clips from the networks of a stage 3 in five steps, each of which can be run alone: plan, noise, denoise, decode, write.
+
+generator = Generator(model)
+plan = generator.plan(batch)                                  # planned tokens of both modalities
+noise = generator.noise(batch.index, device)                  # where denoising starts
+latents = generator.denoise(noise, batch.context, plan)       # clean latents of both modalities
+frames, waveforms = generator.decode(*latents)                # uint8 pictures and sound
+generator.write(Path("clip.mp4"), frames[0], waveforms[0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.flow import draws
+from baton_lightning.flow.guidance import Condition
+from baton_lightning.frozen.freeze import own_precision
+from baton_lightning.generation.components import FrozenComponents
+from baton_lightning.media import write_mp4
+from baton_lightning.placement import Placement
+from baton_lightning.stages.joint import JointTraining
+from baton_lightning.stages.plan_sources import PlannedTokens
+
+
+class Generator:
+    """Makes clips with a model's transformer and plan source, and with the frozen components that its configuration names.
+
+    Sampler, guidance, negative texts and seed are read from the model whenever a step needs them.
+
+    Args:
+        model: A stage 3 with its networks and weights.
+        placement: Moves planner and transformer to where they work; ``None`` leaves them where they are. Frozen components follow the
+            tensors they are given.
+    """
+
+    def __init__(self, model: JointTraining, placement: Placement | None = None) -> None:
+        self.model = model
+        self.placement = placement or Placement(torch.device("cpu"), offload=False)
+        self.components = FrozenComponents(model.component_factories)
+        self.negative_rows: dict[str, Tensor] = {}
+
+    # ---- plan
+    @property
+    def planner(self) -> nn.Module:
+        """What plans are made with, as one component; cached plans bring a planner only for prompts that are in no cache."""
+        return nn.ModuleList([self.model.plan, *getattr(self.model.plan, "built", [])])
+
+    @torch.no_grad()
+    def plan(self, batch: Batch) -> Plan:
+        """The run's own plan: the planner's tokens for the batch's prompts, or the features of its clips where the run has no planner.
+
+        Returns:
+            Video tokens [B, K_v, C_v] and audio tokens [B, K_a, C_a], standardised.
+        """
+        source = self.model.plan
+        with self.placement.using(self.planner, "planner"):
+            return source.planned(batch) if isinstance(source, PlannedTokens) else source.truth(batch)
+
+    @torch.no_grad()
+    def true_plan(self, batch: Batch) -> Plan:
+        """The plan made of the features of the batch's own clips; shaped as that of :meth:`plan`.
+
+        Raises:
+            ValueError: If the batch carries no features.
+        """
+        with self.placement.using(self.planner, "planner"):
+            return self.model.plan.truth(batch)
+
+    # ---- noise
+    def noise(self, index: Tensor, device: torch.device, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Where denoising starts, float32, by counter: a clip's noise is the same in any batch and on any device.
+
+        Args:
+            index: Sample index of each clip [B].
+            device: Where the noise is wanted.
+            seed: Seed; ``None`` takes the model's.
+
+        Returns:
+            Video noise [B, C, T, Y, X] and audio noise [B, L, C].
+        """
+        clip, seed = self.model.clip, self.model.seed if seed is None else seed
+        shapes = {"video": (clip.video_channels, *clip.latent_grid), "audio": (clip.num_audio_latents, clip.audio_channels)}
+        video, audio = (
+            draws.draw_normal(shape, seed=seed, epoch=0, index=index, purpose=f"sample.{name}").to(device) for name, shape in shapes.items()
+        )
+        return video, audio
+
+    # ---- denoise
+    @torch.no_grad()
+    def denoise(self, noise: tuple[Tensor, Tensor], context: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
+        """Latents of both modalities, from noise to clean, by the model's sampler and guidance.
+
+        Args:
+            noise: See :meth:`noise`.
+            context: Text embeddings [B, N, C], zero-padded, on the device of the noise.
+            plan: Plan that is followed, or ``None``.
+
+        Returns:
+            Video latents [B, C, T, Y, X] and audio latents [B, L, C].
+
+        Raises:
+            ValueError: If negative texts are guided away from and the configuration names no text encoder.
+        """
+        model = self.model
+        wanted = Condition(context, context, plan)
+        negative = Condition(*(self.negative(text, context) for text in model.negatives)) if model.guidance.guides_text else None
+        with self.placement.using(model.dit, "transformer"):
+            return model.sampler(model.guidance(model.dit, wanted, negative), *noise)
+
+    def negative(self, text: str, context: Tensor) -> Tensor:
+        """Context of a text to lead away from, one for every clip; shaped as ``context`` is. The empty text is zeros."""
+        if not text:
+            return torch.zeros_like(context)
+        self.embed_negatives(context.device)
+        return self.negative_rows[text].to(context).expand_as(context)
+
+    def embed_negatives(self, device: torch.device) -> None:
+        """Embeds the texts to lead away from, once; a text encoder that was made for them alone is not kept."""
+        texts = [text for text in self.model.negatives if text and text not in self.negative_rows]
+        if not texts:
+            return
+        alone = "text_encoder" not in self.components.made
+        with self.components.on("text_encoder", device) as encoder, own_precision():
+            for text in texts:
+                self.negative_rows[text] = pad(encoder([text]), self.model.clip).cpu()
+        if alone:
+            self.components.forget("text_encoder")
+
+    def sample(self, batch: Batch, plan: Plan | None) -> tuple[Tensor, Tensor]:
+        """Latents of a batch, denoised from the noise of its indices; shaped as those of :meth:`denoise`."""
+        assert batch.context is not None
+        return self.denoise(self.noise(batch.index, batch.context.device), batch.context, plan)
+
+    def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Latents of a batch along the run's own plan."""
+        return self.sample(batch, self.plan(batch))
+
+    # ---- decode
+    @torch.no_grad()
+    def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Media of latents.
+
+        Args:
+            video: Video latents [B, C, T, Y, X].
+            audio: Audio latents [B, L, C].
+
+        Returns:
+            Frames [B, T, Y, X, 3], uint8, and waveforms [B, S], in [-1, 1].
+
+        Raises:
+            ValueError: If the configuration names no codec.
+        """
+        with self.components.on("video_codec", video.device) as codec:
+            frames = codec.decode(video)  # type: ignore[operator]
+        with self.components.on("audio_codec", audio.device) as codec:
+            return frames, codec.decode(audio, self.model.clip.num_samples)  # type: ignore[operator]
+
+    # ---- write
+    def write(self, file: Path, frames: Tensor, waveform: Tensor) -> None:
+        """Writes one clip as an mp4 with sound.
+
+        Args:
+            file: Name of the mp4.
+            frames: Pictures [T, Y, X, 3], uint8.
+            waveform: Sound [S], in [-1, 1].
+        """
+        clip = self.model.clip
+        write_mp4(file, frames.cpu().numpy(), clip.fps, waveform.float().cpu().numpy(), clip.sample_rate)
+
+
+def pad(rows: Sequence[Tensor], clip: ClipSpec) -> Tensor:
+    """Rows of texts, each [N, C], as a context [B, ``clip.text_tokens``, C], zero-padded."""
+    return torch.stack([functional.pad(text, (0, 0, 0, clip.text_tokens - len(text))) for text in rows])
