@@ -1,0 +1,258 @@
+"""The plan of one clip: planned tokens of both modalities with their times, where they come from, and the file that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from baton_lightning.batch import Plan
+from baton_lightning.clip import ClipSpec
+from baton_lightning.plan import edits
+
+FORMAT = "baton_lightning plan 1"
+MODALITIES = ("video", "audio")
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPlan:
+    """Planned tokens of one clip. Edits give a new plan; the old one stays as it is.
+
+    Args:
+        video: Video tokens [N, h, w, C_v] (keyframes, rows, columns, channels), standardised.
+        audio: Audio tokens [K_a, C_a], standardised.
+        clip: Geometry of the clip.
+        statistics: Modality -> mean and standard deviation [2, C] that the tokens were standardised with.
+        video_prompt: What is seen.
+        audio_prompt: What is heard.
+        source: What made the tokens: ``planner`` or ``truth``.
+        planner: SHA-256 of the planner's weights; ``None`` for a plan made of a clip's own features.
+        edits: Operations that led from the planner's tokens to these, see :mod:`baton_lightning.plan.edits`.
+
+    Raises:
+        ValueError: If the tokens do not have the shape that the geometry asks for, or are not finite.
+    """
+
+    video: Float[Tensor, "N h w C_v"]
+    audio: Float[Tensor, "K_a C_a"]
+    clip: ClipSpec
+    statistics: dict[str, Tensor]
+    video_prompt: str = ""
+    audio_prompt: str = ""
+    source: str = "planner"
+    planner: str | None = None
+    edits: tuple[dict[str, Any], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        clip = self.clip
+        wanted = {
+            "video": (*clip.video_plan_grid, clip.video_plan_width),
+            "audio": (clip.num_audio_planned, clip.audio_plan_width),
+        }
+        for name in MODALITIES:
+            tokens: Tensor = getattr(self, name)
+            if tuple(tokens.shape) != wanted[name]:
+                raise ValueError(f"plan: the {name} tokens of this clip must have the shape {wanted[name]}, got {tuple(tokens.shape)}")
+            if not tokens.isfinite().all():
+                raise ValueError(f"plan: {name} tokens must be finite, got NaN or infinity")
+
+    # ---- as the rest of the library takes it
+    @classmethod
+    def of(cls, plan: Plan, row: int, clip: ClipSpec, **more: Any) -> ClipPlan:
+        """The plan of one clip of a batch.
+
+        Args:
+            plan: Plans of a batch.
+            row: Which clip.
+            clip: Geometry.
+            more: The other fields.
+        """
+        video = plan.video[row].detach().float().cpu().reshape(*clip.video_plan_grid, clip.video_plan_width)
+        return cls(video.contiguous(), plan.audio[row].detach().float().cpu().contiguous(), clip, **more)
+
+    def like(self, plan: Plan) -> Plan:
+        """These tokens as a plan of a batch of one, with the grid and times of ``plan``.
+
+        Args:
+            plan: A plan of the run that will read this one.
+        """
+        video, audio = (tokens.to(theirs) for tokens, theirs in ((self.video, plan.video), (self.audio, plan.audio)))
+        return replace(plan, video=video.flatten(0, 2)[None], audio=audio[None])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tokens."""
+        found = hashlib.sha256()
+        for tokens in (self.video, self.audio):
+            found.update(tokens.contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def require_fits(self, clip: ClipSpec, statistics: dict[str, Tensor] | None = None, limit: float = 0.1) -> None:
+        """Refuses a plan that a run cannot read.
+
+        Args:
+            clip: Geometry of the run.
+            statistics: Modality -> mean and standard deviation [2, C] of the run's plan space; ``None`` does not compare them.
+            limit: Greatest distance of the two plan spaces, in standard deviations, mean over channels.
+
+        Raises:
+            ValueError: If the geometry or the plan space differs.
+        """
+        if different := clip.differences(self.clip.to_dict()):
+            raise ValueError(f"plan: it must be of the run's geometry; run and plan differ in {'; '.join(different)}")
+        for name, here in (statistics or {}).items():
+            there = self.statistics[name].to(here)
+            distance = ((here[0] - there[0]).abs() / here[1]).mean().item()
+            if distance > limit:
+                raise ValueError(
+                    f"plan: its {name} tokens were standardised with other statistics than the run's, {distance:.2f} standard deviations "
+                    f"apart (at most {limit:g}); make the plan with this run: plan make --run RUN"
+                )
+
+    # ---- edits
+    def edited(self, *operations: dict[str, Any], others: Sequence[ClipPlan] = ()) -> ClipPlan:
+        """The plan after some operations.
+
+        Args:
+            operations: See :mod:`baton_lightning.plan.edits`.
+            others: Plans that operations with ``other`` take tokens from, one an operation, in their order.
+
+        Raises:
+            ValueError: If an operation is unknown or does not fit the plan.
+        """
+        plan, given = self, iter(others)
+        for operation in operations:
+            other = next(given, None) if operation.get("op") in edits.WITH_OTHER else None
+            tokens = edits.apply(plan, operation, other)
+            recorded = operation if other is None else {**operation, "other_digest": other.digest}
+            plan = replace(plan, **tokens, edits=(*plan.edits, recorded))
+        return plan
+
+    def shift(self, seconds: float, **region: Any) -> ClipPlan:
+        """A part of the plan moved in time; see :func:`baton_lightning.plan.edits.shift`."""
+        return self.edited({"op": "shift", "seconds": seconds, **region})
+
+    def swap(self, first: Sequence[int], second: Sequence[int], **region: Any) -> ClipPlan:
+        """Two spans of columns exchanged; see :func:`baton_lightning.plan.edits.swap`."""
+        return self.edited({"op": "swap", "first": list(first), "second": list(second), **region})
+
+    def mask(self, **region: Any) -> ClipPlan:
+        """A part set to the mean of the training set; see :func:`baton_lightning.plan.edits.scale`."""
+        return self.edited({"op": "scale", "factor": 0.0, **region})
+
+    def scale(self, factor: float, **region: Any) -> ClipPlan:
+        """A part with every token multiplied; see :func:`baton_lightning.plan.edits.scale`."""
+        return self.edited({"op": "scale", "factor": factor, **region})
+
+    def mix(self, other: ClipPlan, share: float, **region: Any) -> ClipPlan:
+        """A part mixed with that of another plan; see :func:`baton_lightning.plan.edits.mix`."""
+        return self.edited({"op": "mix", "share": share, **region}, others=[other])
+
+    def replace(self, other: ClipPlan, **region: Any) -> ClipPlan:
+        """A part taken from another plan."""
+        return self.mix(other, 1.0, **region)
+
+    def replace_audio(self, other: ClipPlan) -> ClipPlan:
+        """The sound of another plan beside the picture of this one."""
+        return self.replace(other, modality="audio")
+
+    def replace_video(self, other: ClipPlan) -> ClipPlan:
+        """The picture of another plan beside the sound of this one."""
+        return self.replace(other, modality="video")
+
+    # ---- files
+    def save(self, path: str | Path) -> None:
+        """Writes the plan as safetensors; all but the tensors is JSON in its header."""
+        from safetensors.torch import save
+
+        tensors = {"video": self.video, "audio": self.audio} | {f"statistics.{k}": v for k, v in self.statistics.items()}
+        described = {
+            "format": FORMAT,
+            "clip": self.clip.to_dict(),
+            "video_prompt": self.video_prompt,
+            "audio_prompt": self.audio_prompt,
+            "source": self.source,
+            "planner": self.planner,
+            "edits": list(self.edits),
+        }
+        told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
+        Path(path).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=told))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClipPlan:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is no plan, or is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                told = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"plan: {path} must be a plan that `plan make` wrote, got {str(error) or type(error).__name__}") from error
+        if told.get("format") != FORMAT:
+            raise ValueError(f"plan: {path} must be a file of the format {FORMAT!r}, got {told.get('format')!r}")
+        try:
+            clip = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(told["clip"]).items()}
+            return cls(
+                video=tensors["video"].float(),
+                audio=tensors["audio"].float(),
+                clip=ClipSpec(**clip),
+                statistics={name: tensors[f"statistics.{name}"] for name in MODALITIES},
+                video_prompt=told["video_prompt"],
+                audio_prompt=told["audio_prompt"],
+                source=told["source"],
+                planner=json.loads(told["planner"]) if told["planner"] == "null" else told["planner"],
+                edits=tuple(json.loads(told["edits"])),
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"plan: {path} is damaged: {type(error).__name__}: {error}; make it again with `plan make`") from error
+
+    def __repr__(self) -> str:
+        frames, rows, columns = self.clip.video_plan_grid
+        changed = f", {len(self.edits)} edits" if self.edits else ""
+        return f"ClipPlan({self.clip.seconds:g} s, {frames} keyframes of {rows} x {columns}, {len(self.audio)} audio tokens{changed})"
+
+    # ---- pictures
+    def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
+        """Draws the plan; see :func:`baton_lightning.plan.picture.draw`."""
+        from baton_lightning.plan import picture
+
+        picture.save(self, Path(path), truth)
+
+    def _repr_png_(self) -> bytes:
+        """The picture that a notebook shows."""
+        from baton_lightning.plan import picture
+
+        return picture.png(self)
+
+    def show(self) -> None:
+        """Shows the picture in a notebook; elsewhere opens it in the system's viewer."""
+        from baton_lightning.plan import picture
+
+        picture.show(self)
+
+
+def distance(a: ClipPlan, b: ClipPlan) -> dict[str, Tensor]:
+    """Root mean square difference of two plans, a token: video [N, h, w], audio [K_a]; in standard deviations of the training set.
+
+    Raises:
+        ValueError: If the plans are of two geometries.
+    """
+    a.require_fits(b.clip)
+    return {name: (getattr(a, name) - getattr(b, name)).square().mean(-1).sqrt() for name in MODALITIES}
+
+
+def times(plan: ClipPlan) -> dict[str, Tensor]:
+    """Time of every keyframe [N] and of every audio token [K_a], in s."""
+    return {"video": torch.tensor(plan.clip.keyframe_times), "audio": torch.tensor(plan.clip.audio_plan_times)}

@@ -1,0 +1,230 @@
+"""Edits of a plan as data: a list of operations that is replayed bit for bit. To undo one, drop its line.
+
+An operation is a mapping with ``op`` and a region. Every region may name
+
+    modality   video, audio or both (both)
+    start      first moment, in s (0)
+    stop       end of the span, in s, not included (the clip's end)
+    rows       [first, end) rows of the video grid (all)
+    columns    [first, end) columns of the video grid (all)
+
+and the operations are
+
+    {"op": "shift", "seconds": 0.5, ...}                moves the region in time
+    {"op": "move", "columns_by": 1, "rows_by": 0, ...}  moves the region's video tokens in space
+    {"op": "swap", "first": [0, 1], "second": [2, 3]}   exchanges two spans of columns, within start and stop
+    {"op": "swap", "first": [0.2, 0.6], "second": [1.0, 1.4], "modality": "audio"}   exchanges two spans of sound, in s
+    {"op": "scale", "factor": 0.0, ...}                 multiplies the tokens; 0 masks them with the training set's mean
+    {"op": "mix", "other": "b.safetensors", "share": 1.0, ...}   mixes in the same region of another plan; 1 replaces
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from baton_lightning.clip import ClipSpec
+    from baton_lightning.plan.clip_plan import ClipPlan
+
+REGION = ("modality", "start", "stop", "rows", "columns")
+FIELDS = {
+    "shift": ("seconds",),
+    "move": ("rows_by", "columns_by"),
+    "swap": ("first", "second"),
+    "scale": ("factor",),
+    "mix": ("share", "other", "other_digest"),
+}
+WITH_OTHER = ("mix",)
+SLACK = 1e-6
+"""Two times closer than this are one, in s."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Operations of a file: a JSON list, or one operation a line.
+
+    Raises:
+        ValueError: If it is neither, or an operation is no mapping.
+    """
+    text = path.read_text()
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be a JSON list of operations, or one a line, got {error}") from error
+    if wrong := [operation for operation in found if not isinstance(operation, dict)]:
+        raise ValueError(f'{path}: an operation must be a mapping such as {{"op": "shift", "seconds": 0.5}}, got {str(wrong[0])[:80]}')
+    return found
+
+
+def apply(plan: ClipPlan, operation: dict[str, Any], other: ClipPlan | None = None) -> dict[str, Tensor]:
+    """Tokens of a plan after an operation.
+
+    Args:
+        plan: The plan; it stays as it is.
+        operation: See the module.
+        other: The plan that ``mix`` takes tokens from.
+
+    Returns:
+        Modality -> tokens, for the modalities that the operation touches.
+
+    Raises:
+        ValueError: If the operation is unknown, lacks a field, has one it does not know, or leads out of the plan.
+    """
+    name = operation.get("op")
+    if name not in FIELDS:
+        raise ValueError(f"an edit's op must be one of {', '.join(FIELDS)}, got {name!r}")
+    if unknown := set(operation) - {"op", *FIELDS[name], *REGION}:
+        raise ValueError(f"{name} knows {', '.join((*FIELDS[name], *REGION))}, got {', '.join(sorted(unknown))}")
+    modality = operation.get("modality", "video" if name in ("move", "swap") else "both")
+    if modality not in ("video", "audio", "both"):
+        raise ValueError(f"{name}: modality must be video, audio or both, got {modality!r}")
+    act = {"shift": shift, "move": move, "swap": swap, "scale": scale, "mix": mix}[name]
+    touched = ("video", "audio") if modality == "both" else (modality,)
+    found = {}
+    for which in touched:
+        tokens = getattr(plan, which).clone()
+        theirs = None
+        if name == "mix":
+            if other is None:
+                raise ValueError("mix: needs another plan: name its file as other, e.g. plan.safetensors")
+            other.require_fits(plan.clip)
+            theirs = getattr(other, which)
+        found[which] = act(tokens, operation, which, plan.clip, theirs)
+    return found
+
+
+def number(operation: dict[str, Any], name: str, default: float | None = None) -> float:
+    """A field that must be a finite number."""
+    value = operation.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not torch.isfinite(torch.tensor(float(value))):
+        raise ValueError(f"{operation['op']}: {name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def span(operation: dict[str, Any], name: str, size: int) -> slice:
+    """A field that must be a half-open range of rows or columns, all of them by default."""
+    value = operation.get(name, [0, size])
+    fits = isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    if not fits or not 0 <= value[0] < value[1] <= size:
+        raise ValueError(f"{operation['op']}: {name} must be [first, end) within [0, {size}), got {value!r}")
+    return slice(*value)
+
+
+def steps(operation: dict[str, Any], modality: str, clip: ClipSpec, start: float | None = None, stop: float | None = None) -> slice:
+    """Steps of a modality whose times lie in the region: keyframes, or audio tokens."""
+    rate = clip.keyframe_fps if modality == "video" else clip.audio_plan_rate
+    count = clip.num_keyframes if modality == "video" else clip.num_audio_planned
+    start = number(operation, "start", 0.0) if start is None else start
+    stop = number(operation, "stop", clip.seconds) if stop is None else stop
+    if not 0 <= start < stop <= clip.seconds + SLACK:
+        raise ValueError(f"{operation['op']}: 0 <= start < stop <= {clip.seconds:g} s must hold, got start {start:g} and stop {stop:g}")
+    inside = [step for step in range(count) if start - SLACK <= step / rate < stop - SLACK]
+    if not inside:
+        raise ValueError(
+            f"{operation['op']}: no {modality} token lies in [{start:g}, {stop:g}) s; one follows the other by {1 / rate:.3f} s"
+        )
+    return slice(inside[0], inside[-1] + 1)
+
+
+def cells(operation: dict[str, Any], modality: str, clip: ClipSpec) -> tuple[slice, ...]:
+    """Rows and columns of the region; nothing for sound.
+
+    Raises:
+        ValueError: If sound alone is given rows or columns.
+    """
+    if modality == "audio":
+        if operation.get("modality") == "audio" and ("rows" in operation or "columns" in operation):
+            raise ValueError(f"{operation['op']}: sound has no rows or columns; leave them out, or set modality to video")
+        return ()
+    _, rows, columns = clip.video_plan_grid
+    return span(operation, "rows", rows), span(operation, "columns", columns)
+
+
+def shift(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
+    """Moves the region by ``seconds``. The place it leaves is filled with the tokens just before it; at the clip's start, just after it."""
+    rate = clip.keyframe_fps if modality == "video" else clip.audio_plan_rate
+    exact = number(operation, "seconds") * rate
+    by = round(exact)
+    if abs(exact - by) > 1e-3:
+        near = ", ".join(f"{step / rate:.4g}" for step in sorted({int(exact // 1), int(exact // 1) + 1}))
+        raise ValueError(f"shift: seconds must be whole {modality} steps of {1 / rate:.4g} s, got {exact / rate:g}; the nearest are {near}")
+    if by == 0:
+        return tokens
+    where, cell = steps(operation, modality, clip), cells(operation, modality, clip)
+    if not (where.start + by >= 0 and where.stop + by <= len(tokens)):
+        raise ValueError(
+            f"shift: the region must stay within the clip's {clip.seconds:g} s, got [{where.start / rate:g}, {where.stop / rate:g}) s "
+            f"moved by {by / rate:g} s"
+        )
+    block = tokens[(where, *cell)].clone()
+    beside = where.start - 1 if where.start else where.stop
+    if beside >= len(tokens):
+        raise ValueError("shift: the region is the whole clip; give start and stop")
+    tokens[(where, *cell)] = tokens[(slice(beside, beside + 1), *cell)].clone()
+    tokens[(slice(where.start + by, where.stop + by), *cell)] = block
+    return tokens
+
+
+def move(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
+    """Moves the region's video tokens by rows and columns; they change places with what they cover, so nothing is lost."""
+    if modality == "audio":
+        raise ValueError("move: sound has no place; set modality to video")
+    when, (rows, columns) = steps(operation, modality, clip), cells(operation, modality, clip)
+    down, right = (int(number(operation, name, 0.0)) for name in ("rows_by", "columns_by"))
+    height, width = clip.plan_grid
+    target = slice(rows.start + down, rows.stop + down), slice(columns.start + right, columns.stop + right)
+    if target[0].start < 0 or target[1].start < 0 or target[0].stop > height or target[1].stop > width:
+        raise ValueError(f"move: the region must stay within {height} rows and {width} columns, got it moved by {down} and {right}")
+    if abs(down) < rows.stop - rows.start and abs(right) < columns.stop - columns.start and (down or right):
+        raise ValueError("move: the region must not overlap the place it is moved to; move it further, or make it smaller")
+    here, there = tokens[(when, rows, columns)].clone(), tokens[(when, *target)].clone()
+    tokens[(when, rows, columns)], tokens[(when, *target)] = there, here
+    return tokens
+
+
+def swap(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
+    """Exchanges two spans: of columns for video, of time for sound."""
+    if modality == "audio":
+        one, two = (steps(operation, modality, clip, *pair(operation, name)) for name in ("first", "second"))
+        places: tuple[Any, Any] = (one,), (two,)
+    else:
+        when, (rows, _columns) = steps(operation, modality, clip), cells(operation, modality, clip)
+        if missing := [name for name in ("first", "second") if name not in operation]:
+            raise ValueError(f"swap: {missing[0]} must be two columns [first, end), got none")
+        one, two = (span(operation, name, clip.plan_grid[1]) for name in ("first", "second"))
+        places = (when, rows, one), (when, rows, two)
+    if one.stop - one.start != two.stop - two.start or (one.start < two.stop and two.start < one.stop):
+        raise ValueError(f"swap: first and second must be equally long and apart, got {operation['first']} and {operation['second']}")
+    first, second = tokens[places[0]].clone(), tokens[places[1]].clone()
+    tokens[places[0]], tokens[places[1]] = second, first
+    return tokens
+
+
+def pair(operation: dict[str, Any], name: str) -> tuple[float, float]:
+    """A field that must be a span of time."""
+    value = operation.get(name)
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
+        raise ValueError(f"{operation['op']}: {name} must be [start, stop] in s, got {value!r}")
+    return float(value[0]), float(value[1])
+
+
+def scale(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
+    """Multiplies the region by ``factor``; 0 sets it to the mean of the training set, which standardised tokens have at zero."""
+    where = (steps(operation, modality, clip), *cells(operation, modality, clip))
+    tokens[where] = tokens[where] * number(operation, "factor")
+    return tokens
+
+
+def mix(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, theirs: Tensor | None) -> Tensor:
+    """Mixes the same region of another plan in, by ``share`` in [0, 1]; 1 replaces."""
+    share = number(operation, "share", 1.0)
+    if not 0 <= share <= 1:
+        raise ValueError(f"mix: share must lie in [0, 1], got {share:g}")
+    assert theirs is not None
+    where = (steps(operation, modality, clip), *cells(operation, modality, clip))
+    tokens[where] = theirs[where] if share == 1.0 else torch.lerp(tokens[where], theirs[where], share)
+    return tokens

@@ -1,0 +1,133 @@
+"""A plan as a picture: video tokens in the colours of their principal components on a time axis, audio tokens below as a curve."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tempfile
+import textwrap
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from baton_lightning.plan import clip_plan
+from baton_lightning.plan.clip_plan import ClipPlan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAP = 0.12
+"""Share of a keyframe's width that stays empty beside it."""
+
+
+def colours(tokens: Float[Tensor, "K C"], fitted: Float[Tensor, "J C"]) -> Float[Tensor, "K 3"]:
+    """Three principal components of tokens as red, green and blue in [0, 1].
+
+    Args:
+        tokens: Tokens to paint.
+        fitted: Tokens whose components they are: paint several plans by the same ones to compare them.
+
+    Note:
+        A component's sign is chosen so that its largest weight is positive, and each is spread between its 2nd and 98th percentile.
+    """
+    centre = fitted.double().mean(0)
+    _, _, axes = torch.linalg.svd(fitted.double() - centre, full_matrices=False)
+    axes = axes[:3]
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    known, painted = (fitted.double() - centre) @ axes.T, (tokens.double() - centre) @ axes.T
+    low, high = torch.quantile(known, 0.02, dim=0), torch.quantile(known, 0.98, dim=0)
+    found = ((painted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).float()
+    return torch.nn.functional.pad(found, (0, 3 - found.shape[1]), value=0.5)
+
+
+def change(tokens: Float[Tensor, "K C"]) -> Float[Tensor, " K"]:
+    """Distance of each audio token from the median token, root mean square over channels: what is not the clip's resting sound."""
+    return (tokens - tokens.median(0).values).square().mean(-1).sqrt()
+
+
+def strip(axes: Axes, painted: Float[Tensor, "N h w 3"], clip_seconds: float, fps: float, label: str) -> None:
+    """Keyframes as small pictures at their times."""
+    width = (1 - GAP) / fps
+    for step, keyframe in enumerate(painted):
+        axes.imshow(keyframe.numpy(), extent=(step / fps, step / fps + width, 0, 1), aspect="auto", interpolation="nearest")
+    axes.set(xlim=(0, clip_seconds), ylim=(0, 1), yticks=[])
+    axes.set_ylabel(label, rotation=0, ha="right", va="center")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(labelbottom=False, length=0)
+
+
+def draw(plan: ClipPlan, truth: ClipPlan | None = None) -> Figure:
+    """The picture of a plan.
+
+    Args:
+        plan: The plan.
+        truth: The plan of the clip's own features; it is drawn beside, with the error of every token.
+    """
+    from matplotlib.figure import Figure
+
+    clip, rows = plan.clip, [("plan", plan)] + ([("truth", truth)] if truth is not None else [])
+    count = len(rows) + (1 if truth is not None else 0) + 1
+    figure = Figure(figsize=(9, 1.1 * (count - 1) + 2.4), layout="constrained")
+    panels = figure.subplots(count, 1, sharex=True, height_ratios=[1] * (count - 1) + [1.1])
+    reference = (truth or plan).video.flatten(0, 2)
+    for axes, (label, shown) in zip(panels, rows, strict=False):
+        painted = colours(shown.video.flatten(0, 2), reference).reshape(*clip.video_plan_grid, 3)
+        strip(axes, painted, clip.seconds, clip.keyframe_fps, label)
+    if truth is not None:
+        error = clip_plan.distance(plan, truth)["video"]
+        grey = (1 - (error / error.max().clamp(min=1e-6)))[..., None].expand(*error.shape, 3)
+        strip(panels[-2], grey, clip.seconds, clip.keyframe_fps, f"error\n(black {error.max():.2f})")
+    times, heard = clip_plan.times(plan)["audio"], panels[-1]
+    if truth is not None:
+        heard.plot(times, change(truth.audio), color="0.6", linewidth=3, label="truth")
+    heard.plot(times, change(plan.audio), color="C0", linewidth=1.4, label="plan")
+    if truth is not None:
+        heard.legend(loc="upper right", frameon=False)
+    heard.set(xlabel="time [s]", xlim=(0, clip.seconds), ylim=(0, None))
+    heard.set_ylabel("sound:\ndistance from\nmedian token", rotation=0, ha="right", va="center")
+    heard.spines[["top", "right"]].set_visible(False)
+    title = "\n".join(short(text) for text in (plan.video_prompt, plan.audio_prompt) if text)
+    figure.suptitle(title or "plan", fontsize=10, ha="left", x=0.02, parse_math=False)
+    return figure
+
+
+def short(text: str, longest: int = 220) -> str:
+    """A prompt in at most two lines, without what a font cannot draw."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return textwrap.fill(line if len(line) <= longest else line[: longest - 1] + "…", width=120)
+
+
+def png(plan: ClipPlan, truth: ClipPlan | None = None) -> bytes:
+    """The picture as PNG, 1,350 pixels wide."""
+    written = io.BytesIO()
+    draw(plan, truth).savefig(written, format="png", dpi=150, metadata={"Software": None})
+    return written.getvalue()
+
+
+def save(plan: ClipPlan, path: Path, truth: ClipPlan | None = None) -> None:
+    """Writes the picture; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(plan, truth))
+
+
+def show(plan: ClipPlan) -> None:
+    """Shows the picture in a notebook; elsewhere in the viewer of the system."""
+    if "ipykernel" in sys.modules:
+        from IPython.display import Image, display
+
+        display(Image(png(plan)))
+        return
+    file = Path(tempfile.mkdtemp(prefix="baton-plan-")) / "plan.png"
+    save(plan, file)
+    if sys.platform == "darwin":
+        subprocess.run(["open", str(file)], check=False)
+    else:
+        webbrowser.open(file.as_uri())
+    print(f"plan: {file}")
