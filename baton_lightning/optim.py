@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from baton_lightning.models.parts import part_of, require_parts
+from baton_lightning.models.parts import matching_part, require_parts
 from baton_lightning.runs import sharding
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -74,7 +74,7 @@ def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in trained.items():
         owner, _, leaf = name.rpartition(".")
-        part = part_of(name, rates)
+        part = matching_part(name, rates)
         decays = leaf == "weight" and parameter_ndim(parameter) > 1 and not isinstance(modules[owner], nn.Embedding)
         if (part, decays) not in groups:
             name = (part or "rest") + ("" if decays else ".no_decay")

@@ -64,7 +64,7 @@ def test_a_name_may_stand_for_several_parts() -> None:
 
 
 def test_unknown_parts_and_nothing_to_train_are_refused() -> None:
-    with pytest.raises(ValueError, match="model.init_args.rates: nothing .* is called 'trunkk'; the nearest are trunk"):
+    with pytest.raises(ValueError, match="model.init_args.rates: 'trunkk' matches no part .* the nearest names are trunk"):
         parameter_groups(Small(), {"trunkk": 1.0})
     with pytest.raises(ValueError, match="positive factors on the learning rate, got trunk: 0; freeze"):
         parameter_groups(Small(), {"trunk": 0.0})

@@ -104,7 +104,7 @@ def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 def backbone(dit: nn.Module) -> tuple[int, int]:
     """Parameters of a dual-branch transformer without its plan layers, and how many of them let the branches read each other."""
-    from baton_lightning.models.ovi import LACKS
+    from baton_lightning.models.ovi import PLAN_KEYS
 
-    plain = {name: p.numel() for name, p in dit.named_parameters() if not any(lacking in name for lacking in LACKS)}
+    plain = {name: p.numel() for name, p in dit.named_parameters() if not any(plan_key in name for plan_key in PLAN_KEYS)}
     return sum(plain.values()), sum(count for name, count in plain.items() if "fusion" in name)

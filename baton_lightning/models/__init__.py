@@ -1,1 +1,1 @@
-"""Networks, in plain torch: they know tensors and geometry, nothing of trainers, files or devices."""
+"""Networks in plain torch, without trainers, files or devices."""

@@ -1,4 +1,4 @@
-"""Attention of a Wan/Ovi block: tokens in, tokens out, heads in between."""
+"""Self-attention and cross-attention of a Wan/Ovi block."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from baton_lightning.models.rope import rotate
+from baton_lightning.models.rope import apply_rotary
 
 EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class Located:
-    """Tokens and where they are: what an attention reads as keys and values.
+class KeyValueSource:
+    """Tokens that an attention reads as keys and values, with their positions.
 
     Args:
         tokens: [B, L, C].
-        phase: Rotation of their positions [L, D/2] or [B, L, D/2], complex; ``None`` leaves them without a position.
-        mask: Tokens that exist [B, L], bool; ``None`` says all, which keeps the fast kernels available.
+        phase: Rotary phases of their positions [L, D/2] or [B, L, D/2], complex; ``None`` gives them no position.
+        mask: Which tokens exist [B, L], bool; ``None`` = all. Without a mask, torch can use its fast kernels.
     """
 
     tokens: Tensor
@@ -36,13 +36,13 @@ def attend(
     mask: Bool[Tensor, "B Lk"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "B Lq C"]:
-    """Scaled dot-product attention of every head, heads joined again.
+    """Multi-head scaled dot-product attention; the heads are concatenated in the output.
 
     Args:
         query: Queries, heads split.
         key: Keys, heads split.
         value: Values, heads split.
-        mask: Keys that exist; ``None`` says all.
+        mask: Which keys exist, bool; ``None`` = all.
         scale: Factor of the logits; ``None`` is 1 / sqrt(D).
     """
     bias = None if mask is None else mask[:, None, None, :]
@@ -50,20 +50,15 @@ def attend(
     return joined.transpose(1, 2).flatten(2)
 
 
-def turn(features: Float[Tensor, "B L H D"], phase: Complex[Tensor, "*B L P"] | None) -> Float[Tensor, "B L H D"]:
-    """:func:`rotate`, or the features themselves where there is no position."""
-    return features if phase is None else rotate(features, phase)
-
-
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square normalisation in the precision of its input, also where the weight is kept in a higher one (mixed precision)."""
+    """Root-mean-square normalisation in the precision of its input, also if the weight has a higher precision (mixed precision)."""
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class SelfAttention(nn.Module):
-    """Self-attention with RMS-normalised, rotated queries and keys; the norm runs over the full width, before the heads split.
+    """Self-attention with rotary embedding and RMS-normalised queries and keys. The norm runs over the full width, before the heads split.
 
     Args:
         width: Channels C.
@@ -80,8 +75,8 @@ class SelfAttention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B L C"], phase: Complex[Tensor, "*B L P"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B L C"]:
-        query = rotate(self.norm_q(self.q(tokens)).unflatten(-1, self.heads), phase)
-        key = rotate(self.norm_k(self.k(tokens)).unflatten(-1, self.heads), phase)
+        query = apply_rotary(self.norm_q(self.q(tokens)).unflatten(-1, self.heads), phase)
+        key = apply_rotary(self.norm_k(self.k(tokens)).unflatten(-1, self.heads), phase)
         return self.o(attend(query, key, self.v(tokens).unflatten(-1, self.heads), mask))
 
 
@@ -90,13 +85,13 @@ class FusionAttention(nn.Module):
 
         y = attend(q, K_text, V_text) + attend(rope(q), rope(K_other), V_other)
 
-    Text keys carry no position, and its pad rows are rows like any other. The other modality's keys turn at the other's own
-    positions; both count in video latent frames, so sound and picture of one moment meet.
+    Text keys have no position, and the pad rows of the text are attended to. Queries and the other modality's keys are rotated by their own
+    positions. Both count in video latent frames, so sound and picture of the same moment have the same position.
 
     Args:
         width: Channels C.
         num_heads: Heads H.
-        eps: Epsilon of the norms of text and queries; those of the other modality always have Ovi's 1e-6.
+        eps: Epsilon of the norms of text and queries; the norms of the other modality always use Ovi's 1e-6.
     """
 
     def __init__(self, width: int, num_heads: int, eps: float = EPS) -> None:
@@ -113,57 +108,57 @@ class FusionAttention(nn.Module):
         tokens: Float[Tensor, "B L C"],
         phase: Complex[Tensor, "*B L P"],
         context: Float[Tensor, "B N C"],
-        other: Located | None = None,
-        plan: Located | None = None,
+        other: KeyValueSource | None = None,
+        plan: KeyValueSource | None = None,
         plan_phase: Complex[Tensor, "*B L P"] | None = None,
     ) -> Float[Tensor, "B L C"]:
-        """Reads text and the other branch.
+        """Attention output of the text and the other branch.
 
         Args:
             tokens: Normalised tokens of this branch.
-            phase: Their rotation.
+            phase: Rotary phases of their positions.
             context: Embedded text.
             other: Tokens of the other branch; ``None`` if it is absent.
-            plan: Planned tokens that share the text's softmax, keys and values (the `concat` placement); usually ``None``.
-            plan_phase: Rotation of the queries towards the plan.
+            plan: Planned tokens that share the text's softmax and projections (the `concat` placement); ``None`` for other placements.
+            plan_phase: Rotary phases of the queries for attention to the plan.
         """
         query = self.norm_q(self.q(tokens)).unflatten(-1, self.heads)
         key, value = self.norm_k(self.k(context)).unflatten(-1, self.heads), self.v(context).unflatten(-1, self.heads)
         if plan is None:
             out = attend(query, key, value)
         else:
-            plan_key = turn(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
+            plan_key = apply_rotary(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
             plan_value = self.v(plan.tokens).unflatten(-1, self.heads)
-            out = attend_jointly(query, turn(query, plan_phase), (key, value), (plan_key, plan_value), plan.mask)
+            out = attend_jointly(query, apply_rotary(query, plan_phase), (key, value), (plan_key, plan_value), plan.mask)
         if other is not None:
-            seen = self.pre_attn_norm_fusion(other.tokens)
-            other_key = turn(self.norm_k_fusion(self.k_fusion(seen)).unflatten(-1, self.heads), other.phase)
-            out = out + attend(rotate(query, phase), other_key, self.v_fusion(seen).unflatten(-1, self.heads), other.mask)
+            source_tokens = self.pre_attn_norm_fusion(other.tokens)
+            other_key = apply_rotary(self.norm_k_fusion(self.k_fusion(source_tokens)).unflatten(-1, self.heads), other.phase)
+            out = out + attend(apply_rotary(query, phase), other_key, self.v_fusion(source_tokens).unflatten(-1, self.heads), other.mask)
         return self.o(out)
 
 
 def attend_jointly(
     query: Float[Tensor, "B Lq H D"],
-    turned_query: Float[Tensor, "B Lq H D"],
-    still: tuple[Tensor, Tensor],
-    turned: tuple[Tensor, Tensor],
+    rotated_query: Float[Tensor, "B Lq H D"],
+    unrotated: tuple[Tensor, Tensor],
+    rotated: tuple[Tensor, Tensor],
     mask: Bool[Tensor, "B K"] | None,
 ) -> Float[Tensor, "B Lq C"]:
     """One softmax over keys without a position and keys with one.
 
-    The logits are q . k for the first and rope(q) . rope(k) for the second; queries (q, rope(q)) against keys (k, 0) and (0, rope(k))
+    The logits are q . k for the first and rope(q) . rope(k) for the second. Concatenated queries (q, rope(q)) and keys (k, 0), (0, rope(k))
     give both in a single call.
 
     Args:
-        query: Queries as they are.
-        turned_query: Queries at their positions.
-        still: Keys and values without a position, [B, N, H, D] each.
-        turned: Keys and values at their positions, [B, K, H, D] each.
-        mask: Which of the turned keys exist.
+        query: Queries without rotation.
+        rotated_query: Queries rotated by their positions.
+        unrotated: Keys and values without a position, [B, N, H, D] each.
+        rotated: Rotated keys and their values, [B, K, H, D] each.
+        mask: Which of the rotated keys exist.
     """
-    (key, value), (turned_key, turned_value) = still, turned
-    keys = torch.cat((F.pad(key, (0, key.shape[-1])), F.pad(turned_key, (key.shape[-1], 0))), 1)
+    (key, value), (rotated_key, rotated_value) = unrotated, rotated
+    keys = torch.cat((F.pad(key, (0, key.shape[-1])), F.pad(rotated_key, (key.shape[-1], 0))), 1)
     if mask is not None:
         mask = torch.cat((mask.new_ones(key.shape[:2]), mask), 1)
-    values = torch.cat((value, turned_value), 1)
-    return attend(torch.cat((query, turned_query), -1), keys, values, mask, scale=query.shape[-1] ** -0.5)
+    values = torch.cat((value, rotated_value), 1)
+    return attend(torch.cat((query, rotated_query), -1), keys, values, mask, scale=query.shape[-1] ** -0.5)

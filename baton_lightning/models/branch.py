@@ -6,24 +6,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning.models.attention import EPS, FusionAttention, Located, SelfAttention
-from baton_lightning.models.conditions import Conditions
+from baton_lightning.models.attention import EPS, FusionAttention, KeyValueSource, SelfAttention
+from baton_lightning.models.conditions import BlockConditions
 from baton_lightning.models.layers import Head, Modulation, mlp, modulate, sinusoid
 from baton_lightning.models.patches import Patches
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
 
 
 class Block(nn.Module):
-    """Self-attention, then text, other branch and plan, then a feed-forward network. The same class serves both branches.
+    """Self-attention, cross-attention (text, other branch, plan) and a feed-forward network. Both branches use this class.
 
-    The block is two methods, not one ``forward``: between them the branches exchange their tokens, so that each reads the other
-    as it is after self-attention.
+    The three steps are methods instead of one ``forward``: the branches exchange their tokens after self-attention, so that each reads the
+    other as it is then (:func:`~baton_lightning.models.dit.fused_block`).
 
     Args:
         width: Channels C.
         num_heads: Heads H.
         ffn_width: Hidden channels of the feed-forward network.
-        plan: How the plan is read; ``None`` leaves Ovi's block.
+        plan: How the plan is read; ``None`` gives Ovi's block, without a plan.
         eps: Epsilon of the norms.
     """
 
@@ -38,26 +38,33 @@ class Block(nn.Module):
         self.ffn = mlp(width, ffn_width, width)
         self.modulation = Modulation(width)
 
-    def look_inward(self, tokens: Float[Tensor, "B L C"], given: Conditions) -> Float[Tensor, "B L C"]:
+    def self_attention(self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions) -> Float[Tensor, "B L C"]:
         """Modulated, gated self-attention."""
-        shift, scale, gate, *_ = self.modulation(given.modulation)
-        return tokens + gate * self.self_attn(modulate(tokens, shift, scale, self.eps), given.phase, given.mask)
+        shift, scale, gate, *_ = self.modulation(conditions.modulation)
+        return tokens + gate * self.self_attn(modulate(tokens, shift, scale, self.eps), conditions.phase, conditions.mask)
 
-    def look_outward(self, tokens: Float[Tensor, "B L C"], given: Conditions, other: Located | None) -> Float[Tensor, "B L C"]:
-        """Text with the other branch, ungated; the plan; the modulated, gated feed-forward network."""
-        concatenated = given.plan if self.plan_attn is None else None
-        told = tokens + self.cross_attn(self.norm3(tokens), given.phase, given.context, other, concatenated, given.plan_phase)
-        if self.plan_attn is not None and given.plan is not None:
-            told = told + self.plan_attn(tokens if self.parallel else told, given.plan_phase, given.plan)
-        *_, shift, scale, gate = self.modulation(given.modulation)
-        return told + gate * self.ffn(modulate(told, shift, scale, self.eps))
+    def cross_attention(
+        self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions, other: KeyValueSource | None
+    ) -> Float[Tensor, "B L C"]:
+        """Ungated cross-attention to the text and the other branch, then to the plan."""
+        concatenated = conditions.plan if self.plan_attn is None else None
+        phase, plan_phase = conditions.phase, conditions.plan_phase
+        out = tokens + self.cross_attn(self.norm3(tokens), phase, conditions.context, other, concatenated, plan_phase)
+        if self.plan_attn is not None and conditions.plan is not None:
+            out = out + self.plan_attn(tokens if self.parallel else out, plan_phase, conditions.plan)
+        return out
+
+    def feed_forward(self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions) -> Float[Tensor, "B L C"]:
+        """Modulated, gated feed-forward network."""
+        *_, shift, scale, gate = self.modulation(conditions.modulation)
+        return tokens + gate * self.ffn(modulate(tokens, shift, scale, self.eps))
 
 
 class Branch(nn.Module):
     """Embeddings, blocks and head of one modality. Parameter names are those of an Ovi branch.
 
     Args:
-        patches: Latents to tokens and back.
+        patches: Converts latents to tokens and back.
         width: Channels C.
         depth: Blocks.
         num_heads: Heads H.
@@ -65,7 +72,7 @@ class Branch(nn.Module):
         frequency_width: Width of the time sinusoid.
         text_tokens: Rows of the text context; shorter texts are zero-padded.
         text_width: Channels of the text context.
-        plan: How the plan is read; ``None`` leaves Ovi's branch.
+        plan: How the plan is read; ``None`` gives Ovi's branch, without a plan.
         eps: Epsilon of the norms.
 
     Raises:

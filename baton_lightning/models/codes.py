@@ -1,4 +1,4 @@
-"""Discrete codes instead of continuous tokens: the ablation that says what continuity is worth."""
+"""Discrete codes instead of continuous planned tokens (ablation "discrete codes")."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from baton_lightning.models.towers import DualTowers
 
 
 class Codebook(nn.Module):
-    """A learned codebook; a token becomes the nearest code, and the gradient passes straight through to the token as well.
+    """A learned codebook: each token is replaced by its nearest code, with a straight-through gradient to the token.
 
     Args:
         num_codes: Codes N.
         width: Channels C of a code.
 
     Note:
-        Codes start small and uniform, in +- 1 / N, as in VQ-VAE; the regression loss alone moves both codes and tokens.
+        Codes are initialised uniformly in [-1 / N, 1 / N], as in VQ-VAE. There is no commitment loss: the regression loss trains both codes
+        and tokens.
     """
 
     def __init__(self, num_codes: int, width: int) -> None:

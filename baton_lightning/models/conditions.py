@@ -1,7 +1,7 @@
-"""What the blocks of a branch read besides tokens, made once per forward: times, places, masks and the plan.
+"""Inputs of a branch's blocks besides its tokens, computed once per forward: time, text, positions, masks and the plan.
 
-Clips of one shape travel as one tensor. Clips of different shapes come as a list: each is embedded alone, then padded, and masks keep
-the padding from being read.
+Clips of one shape are one tensor. Clips of different shapes are a list: each is embedded alone, then padded, and masks exclude the padding
+from attention.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from baton_lightning.batch import Plan
-from baton_lightning.models.attention import Located
+from baton_lightning.models.attention import KeyValueSource
 from baton_lightning.models.patches import Patches
 from baton_lightning.models.plan_attention import PlanOptions
-from baton_lightning.models.rope import phases
+from baton_lightning.models.rope import rotary_phases
 from baton_lightning.models.rs_rope import planned_positions
 
 Latents = Tensor | Sequence[Tensor]
@@ -27,17 +27,17 @@ Grid = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What every block of a branch reads besides tokens.
+class BlockConditions:
+    """Inputs of every block of a branch besides its tokens.
 
     Args:
-        time: Time embedding [B, N, C]; N is 1, or L if tokens have times of their own.
-        modulation: Its six rows [B, N, 6, C].
+        time: Time embedding [B, N, C]; N is 1, or L if every token has its own time.
+        modulation: Projected time embedding [B, N, 6, C]: shift, scale and gate of self-attention and of the feed-forward network.
         context: Embedded text [B, M, C].
-        phase: Rotation of the branch's tokens.
-        mask: Tokens that exist [B, L]; ``None`` says all.
+        phase: Rotary phases of the branch's tokens.
+        mask: Which tokens exist [B, L], bool; ``None`` = all.
         plan: Planned tokens of the modality.
-        plan_phase: Rotation of the branch's tokens towards the plan.
+        plan_phase: Rotary phases of the branch's tokens for attention to the plan.
     """
 
     time: Tensor
@@ -45,82 +45,82 @@ class Conditions:
     context: Tensor
     phase: Tensor
     mask: Tensor | None = None
-    plan: Located | None = None
+    plan: KeyValueSource | None = None
     plan_phase: Tensor | None = None
 
 
-def tokenise(patches: Patches, latents: Latents) -> tuple[Float[Tensor, "B L C"], list[Grid], Bool[Tensor, "B L"] | None]:
-    """Tokens, the token grid of every clip (one grid, if all are alike), and which tokens exist."""
+def patchify(patches: Patches, latents: Latents) -> tuple[Float[Tensor, "B L C"], list[Grid], Bool[Tensor, "B L"] | None]:
+    """Tokens, the token grid of every clip (one entry if all grids are equal), and which tokens exist."""
     if isinstance(latents, Tensor):
         return patches(latents), [patches.token_grid(latents)], None
     tokens = pad_sequence([patches(x[None])[0] for x in latents], batch_first=True)
     grids: list[Grid] = [patches.token_grid(x[None]) for x in latents]
     if len(set(grids)) == 1:
         return tokens, grids[:1], None
-    return tokens, grids, counting(tokens) < per_clip(grids, math.prod, tokens)
+    return tokens, grids, token_indices(tokens) < count_per_clip(grids, math.prod, tokens)
 
 
-def alike(grids: list[Grid], make: Callable[[Grid], Tensor]) -> Float[Tensor, "*B L A"]:
-    """What ``make`` gives for the one grid, or for each clip's own, padded with zeros."""
+def for_each_grid(grids: list[Grid], make: Callable[[Grid], Tensor]) -> Float[Tensor, "*B L A"]:
+    """``make(grid)`` of the common grid, or of each clip's grid, padded with zeros."""
     return make(grids[0]) if len(grids) == 1 else pad_sequence([make(grid) for grid in grids], batch_first=True)
 
 
-def clean_first_frame(t: Float[Tensor, "B 1"], tokens: Float[Tensor, "B L C"], grids: list[Grid]) -> Float[Tensor, "B L"]:
-    """The flow time of every token: 0 in the first latent frame, the clip's elsewhere."""
-    return torch.where(counting(tokens) < per_clip(grids, lambda grid: math.prod(grid[1:]), tokens), torch.zeros_like(t), t)
+def token_times(t: Float[Tensor, "B 1"], tokens: Float[Tensor, "B L C"], grids: list[Grid]) -> Float[Tensor, "B L"]:
+    """Flow time of every token with a clean first latent frame: 0 in that frame, the clip's time elsewhere."""
+    return torch.where(token_indices(tokens) < count_per_clip(grids, lambda grid: math.prod(grid[1:]), tokens), torch.zeros_like(t), t)
 
 
-def counting(tokens: Float[Tensor, "B L C"]) -> Tensor:
+def token_indices(tokens: Float[Tensor, "B L C"]) -> Tensor:
     """0, 1, ..., L - 1."""
     return torch.arange(tokens.shape[1], device=tokens.device)
 
 
-def per_clip(grids: list[Grid], count: Callable[[Grid], int], tokens: Float[Tensor, "B L C"]) -> Tensor:
-    """A count for every clip, as a column."""
+def count_per_clip(grids: list[Grid], count: Callable[[Grid], int], tokens: Float[Tensor, "B L C"]) -> Tensor:
+    """``count(grid)`` of every clip, [B, 1]."""
     return torch.tensor([[count(grid)] for grid in grids], device=tokens.device)
 
 
-def plan_of(plan: Plan, name: str) -> tuple[Tensor, Grid, Tensor | None]:
+def modality_plan(plan: Plan, name: str) -> tuple[Tensor, Grid, Tensor | None]:
     """Features, grid and times of one modality's plan.
 
     Raises:
-        ValueError: If there is not one feature vector per place of the grid.
+        ValueError: If the number of tokens is not the product of the grid.
     """
     if name == "video":
         features, grid, times = plan.video, tuple(plan.video_grid), plan.video_times
     else:
         features, grid, times = plan.audio, (plan.audio.shape[1],), plan.audio_times
     if math.prod(grid) != features.shape[1]:
-        raise ValueError(f"the {name} plan must have one token per place of its grid {grid}, got {features.shape[1]} tokens")
+        raise ValueError(f"the {name} plan must have {math.prod(grid)} tokens, one per cell of its grid {grid}, got {features.shape[1]}")
     return features, grid, times
 
 
-def plan_phases(
+def plan_rotary_phases(
     planned: Grid,
     times: Tensor | None,
     options: PlanOptions,
     patches: Patches,
     grids: list[Grid],
-    place: Float[Tensor, "*B L A"],
+    positions: Float[Tensor, "*B L A"],
     head_dim: int,
     dtype: torch.dtype,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Rotations of the branch's tokens (queries) and of the planned tokens (keys) against each other.
+    """Rotary phases of the branch's tokens (queries) and of the planned tokens (keys) for attention to the plan.
 
     Args:
         planned: Grid of the plan.
-        times: Times of its first axis, in s, if known.
+        times: Times of its first axis, in s; ``None`` = unknown.
         options: How the plan is read.
-        patches: The branch's patches, which know its units.
+        patches: The branch's patches, which have its unit and rate.
         grids: Token grids of the clips.
-        place: Positions of the branch's tokens.
-        head_dim: Dims of a head.
+        positions: Positions of the branch's tokens.
+        head_dim: Dims D of a head.
         dtype: Precision of the tokens.
     """
     if options.rs_rope == "none":
         return None, None
-    spread = {"unit": patches.unit, "alignment": options.alignment, "rate": patches.rate, "device": place.device}
+    layout = {"unit": patches.unit, "alignment": options.alignment, "rate": patches.rate, "device": positions.device}
     times = times if options.timestamps else None
-    planned_place = alike(grids, lambda grid: planned_positions(planned, grid, times=times, **spread))
+    key_positions = for_each_grid(grids, lambda grid: planned_positions(planned, grid, times=times, **layout))
     axes = slice(1 if options.rs_rope == "temporal" else None)
-    return phases(place[..., axes], head_dim, dtype=dtype), phases(planned_place[..., axes], head_dim, dtype=dtype)
+    return rotary_phases(positions[..., axes], head_dim, dtype=dtype), rotary_phases(key_positions[..., axes], head_dim, dtype=dtype)

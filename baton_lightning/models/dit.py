@@ -1,9 +1,9 @@
-"""The dual-branch diffusion transformer: Ovi, and in every block a look at the plan (Baton, section 3.4).
+"""The dual-branch diffusion transformer: Ovi with cross-attention to the plan in every block (Baton, section 3.4).
 
     video latents -> tokens -+-> [ self-attention -> text + audio -> plan -> FFN ] x depth -> head -> video velocity
     audio latents -> tokens -+-> [ self-attention -> text + video -> plan -> FFN ] x depth -> head -> audio velocity
 
-Without a plan it is Ovi, to the last digit and to the last parameter name, so Ovi's released weights load strictly.
+Without plan attention it equals Ovi, in its outputs and in its parameter names, so Ovi's released weights load strictly.
 """
 
 from __future__ import annotations
@@ -20,29 +20,38 @@ from torch.utils.checkpoint import checkpoint
 
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.attention import Located
+from baton_lightning.models.attention import KeyValueSource
 from baton_lightning.models.branch import Block, Branch
-from baton_lightning.models.conditions import Conditions, Grid, Latents, alike, clean_first_frame, plan_of, plan_phases, tokenise
+from baton_lightning.models.conditions import (
+    BlockConditions,
+    Grid,
+    Latents,
+    for_each_grid,
+    modality_plan,
+    patchify,
+    plan_rotary_phases,
+    token_times,
+)
 from baton_lightning.models.layers import mlp
-from baton_lightning.models.patches import AudioPatches, VideoPatches, positions
+from baton_lightning.models.patches import AudioPatches, VideoPatches, token_positions
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
-from baton_lightning.models.precision import parameter_dtype, widen
-from baton_lightning.models.rope import phases
+from baton_lightning.models.precision import parameter_dtype, upcast_half
+from baton_lightning.models.rope import rotary_phases
 
 
 class FusedBranches(nn.Module):
-    """A video and an audio branch that read each other and the plan in every block.
+    """A video and an audio branch with cross-attention to each other and to the plan in every block.
 
     Args:
         video_model: Video branch.
         audio_model: Audio branch, of the same depth, width and head count.
         plan_widths: Channels of planned video and audio tokens.
         plan_attention: How the plan is read; ``None`` is plain Ovi.
-        text: Whether the text is read. If not, every clip gets an empty one, all pad rows, and no parameter changes its place.
+        text: Whether the text is used. If not, every clip gets pad rows only; the parameters stay the same.
         recompute: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
-        ValueError: If the branches do not fit together.
+        ValueError: If depth, width or head width of the branches differ.
     """
 
     def __init__(
@@ -65,17 +74,17 @@ class FusedBranches(nn.Module):
         if plan_attention is not None:
             video_plan, audio_plan = plan_widths
             self.latent_mlp = nn.ModuleDict({"video": mlp(video_plan, width, width), "audio": mlp(audio_plan, width, width)})
-        self.initialise()
+        self.initialise_weights()
 
-    def initialise(self) -> None:
-        """Wan's initialisation of linear layers, with a head that is small instead of zero. The plan's outputs are silent at first."""
+    def initialise_weights(self) -> None:
+        """Wan's initialisation of linear layers, with a small instead of a zero head. Plan attention's output projections start at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for branch in (self.video_model, self.audio_model):
-            small = (branch.text_embedding, branch.time_embedding, branch.head.head)
-            for module in (m for part in small for m in part.modules() if isinstance(m, nn.Linear)):
+            small_modules = (branch.text_embedding, branch.time_embedding, branch.head.head)
+            for module in (m for part in small_modules for m in part.modules() if isinstance(m, nn.Linear)):
                 nn.init.normal_(module.weight, std=0.02)
         for module in self.modules():
             if isinstance(module, PlanAttention):
@@ -83,7 +92,7 @@ class FusedBranches(nn.Module):
 
     @property
     def beyond_shapes(self) -> dict[str, int | float]:
-        """Settings that no tensor's shape shows, so that weights of another model would load and mean something else."""
+        """Settings that tensor shapes do not determine. Weights of a model with other values would load, but compute something else."""
         return {"num_heads": self.video_model.num_heads, "video_eps": self.video_model.eps, "audio_eps": self.audio_model.eps}
 
     def forward(
@@ -102,48 +111,49 @@ class FusedBranches(nn.Module):
     ) -> tuple[Any, Any]:
         """Velocities (noise - clean) of both modalities.
 
-        Latents, contexts and plan are cast to the type of the parameters where they enter; the flow time never is.
+        Latents, contexts and plan are cast to the type of the parameters at the input; the flow time is never cast.
 
         Args:
-            video_latents: [B, C, T, Y, X]; a list of [C, T, Y, X] where clips differ in size; ``None`` leaves the audio branch alone.
+            video_latents: [B, C, T, Y, X]; a list of [C, T, Y, X] if clips differ in size; ``None`` runs the audio branch only.
             audio_latents: [B, L, C]; a list of [L, C]; or ``None``.
             t: Flow time in [0, 1], 0 = clean, 1 = noise.
             video_context: Text for the video branch [B, N, C], or a list of [N, C]; shorter texts are zero-padded.
             audio_context: Text for the audio branch, likewise.
-            plan: Planned tokens. A model without plan attention does not look at them.
-            has_plan: Clips that see their plan; for the others plan attention adds zero. ``None`` says all.
-            first_frame_clean: The first latent frame is given and clean: its tokens are at t = 0 (image to video).
-            skip_blocks: Fused blocks left out (skip-layer guidance).
+            plan: Planned tokens. A model without plan attention ignores them.
+            has_plan: Which clips use their plan [B], bool; for the others plan attention adds zero. ``None`` = all.
+            first_frame_clean: Whether the first latent frame is known and clean: its tokens have t = 0 (image to video).
+            skip_blocks: Fused blocks to skip (skip-layer guidance).
             on_block: Called with the block's number and both branches' tokens after every block.
 
         Returns:
-            Video and audio velocities in float32, in the form of the latents; ``None`` for an absent modality.
+            Video and audio velocities in float32, shaped as the latents; ``None`` for an absent modality.
 
         Raises:
-            ValueError: If both modalities are absent, or a text is missing or does not fit.
+            ValueError: If both modalities are absent, or a text is missing or has wrong sizes.
         """
         if video_latents is None and audio_latents is None:
             raise ValueError("the transformer needs video latents, audio latents or both; got neither")
-        ends = [
-            None if latents is None else self._enter(name, latents, t, context, plan, has_plan, first_frame_clean and name == "video")
+        embedded = [
+            None if latents is None else self._embed(name, latents, t, context, plan, has_plan, first_frame_clean and name == "video")
             for name, latents, context in (("video", video_latents, video_context), ("audio", audio_latents, audio_context))
         ]
-        (video, video_given, video_grids), (audio, audio_given, audio_grids) = (end or (None, None, None) for end in ends)
+        (video, video_conditions, video_grids), (audio, audio_conditions, audio_grids) = (e or (None, None, None) for e in embedded)
         for number, blocks in enumerate(zip(self.video_model.blocks, self.audio_model.blocks, strict=True)):
             if number in skip_blocks:
                 continue
             if self.recompute and torch.is_grad_enabled():
-                video, audio = checkpoint(fuse, *blocks, video, audio, video_given, audio_given, use_reentrant=False)
+                video, audio = checkpoint(fused_block, *blocks, video, audio, video_conditions, audio_conditions, use_reentrant=False)
             else:
-                video, audio = fuse(*blocks, video, audio, video_given, audio_given)
+                video, audio = fused_block(*blocks, video, audio, video_conditions, audio_conditions)
             if on_block is not None:
                 on_block(number, video, audio)
-        return (
-            None if video is None else leave(self.video_model, video, video_given, video_grids, dense=isinstance(video_latents, Tensor)),
-            None if audio is None else leave(self.audio_model, audio, audio_given, audio_grids, dense=isinstance(audio_latents, Tensor)),
-        )
+        if video is not None:
+            video = unpatchify(self.video_model, video, video_conditions, video_grids, dense=isinstance(video_latents, Tensor))
+        if audio is not None:
+            audio = unpatchify(self.audio_model, audio, audio_conditions, audio_grids, dense=isinstance(audio_latents, Tensor))
+        return video, audio
 
-    def _enter(
+    def _embed(
         self,
         name: str,
         latents: Latents,
@@ -152,11 +162,11 @@ class FusedBranches(nn.Module):
         plan: Plan | None,
         has_plan: Tensor | None,
         first_frame_clean: bool,
-    ) -> tuple[Tensor, Conditions, list[Grid]]:
-        """Tokens of a branch, what its blocks read besides, and the token grid of every clip (one, if all are alike)."""
+    ) -> tuple[Tensor, BlockConditions, list[Grid]]:
+        """Tokens of a branch, its blocks' other inputs, and the token grid of every clip (one entry if all grids are equal)."""
         branch: Branch = getattr(self, f"{name}_model")
         patches, dtype = branch.patch_embedding, parameter_dtype(branch)
-        tokens, grids, mask = tokenise(patches, cast(latents, dtype))
+        tokens, grids, mask = patchify(patches, cast(latents, dtype))
         if len(t) != len(tokens):
             raise ValueError(f"t must hold one flow time per clip, got {len(t)} for {len(tokens)} clips of {name}")
         if context is None:
@@ -164,24 +174,24 @@ class FusedBranches(nn.Module):
         if not isinstance(context, Tensor):
             context = pad_sequence(list(context), batch_first=True)
         context = context.to(dtype)
-        times = clean_first_frame(t[:, None], tokens, grids) if first_frame_clean else t[:, None]
+        times = token_times(t[:, None], tokens, grids) if first_frame_clean else t[:, None]
         time, modulation = branch.embed_time(times)
         text = branch.embed_text(context if self.text else torch.zeros_like(context))
-        place = alike(grids, lambda grid: positions(patches, grid, tokens.device))
-        located, plan_phase = None, None
+        positions = for_each_grid(grids, lambda grid: token_positions(patches, grid, tokens.device))
+        plan_source, plan_phase = None, None
         if plan is not None and self.plan_attention is not None:
-            features, planned, plan_times = plan_of(plan, name)
-            plan_phase, key_phase = plan_phases(
-                planned, plan_times, self.plan_attention, patches, grids, place, branch.head_dim, tokens.dtype
+            features, planned, plan_times = modality_plan(plan, name)
+            plan_phase, key_phase = plan_rotary_phases(
+                planned, plan_times, self.plan_attention, patches, grids, positions, branch.head_dim, tokens.dtype
             )
-            seen = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
-            located = Located(self.latent_mlp[name](features.to(dtype)), key_phase, seen)
-        phase = phases(place, branch.head_dim, dtype=tokens.dtype)
-        return tokens, Conditions(time, modulation, text, phase, mask, located, plan_phase), grids
+            plan_mask = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
+            plan_source = KeyValueSource(self.latent_mlp[name](features.to(dtype)), key_phase, plan_mask)
+        phase = rotary_phases(positions, branch.head_dim, dtype=tokens.dtype)
+        return tokens, BlockConditions(time, modulation, text, phase, mask, plan_source, plan_phase), grids
 
 
 class DualBranchDiT(FusedBranches):
-    """The dual-branch diffusion transformer of Baton for one clip geometry; the numbers of a released Ovi are in brackets.
+    """The dual-branch diffusion transformer of Baton for one clip geometry. Ovi's values are in brackets.
 
     Args:
         clip: Geometry: latent channels, patch, text and plan widths, rates.
@@ -191,7 +201,7 @@ class DualBranchDiT(FusedBranches):
         ffn_width: Hidden channels of the feed-forward networks (14336).
         frequency_width: Width of the time sinusoid (256).
         plan_attention: How the plan is read; ``None`` is plain Ovi.
-        text: Whether the text is read; if not, every clip gets an empty one.
+        text: Whether the text is used; if not, every clip gets an empty one.
         recompute: Recompute each block in the backward pass instead of keeping its activations.
     """
 
@@ -222,35 +232,36 @@ class DualBranchDiT(FusedBranches):
 
 
 def cast(latents: Latents, dtype: torch.dtype) -> Latents:
-    """Latents in another type, as one tensor or clip by clip as they came."""
+    """Latents converted to another type, as one tensor or as a list."""
     return latents.to(dtype) if isinstance(latents, Tensor) else [x.to(dtype) for x in latents]
 
 
-def fuse(
+def fused_block(
     video_block: Block,
     audio_block: Block,
     video: Tensor | None,
     audio: Tensor | None,
-    video_given: Conditions | None,
-    audio_given: Conditions | None,
+    video_conditions: BlockConditions | None,
+    audio_conditions: BlockConditions | None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """One fused block. Both branches first look inward, then each reads the other as it is at that moment (Ovi)."""
+    """One fused block: self-attention of both branches, then cross-attention of each to the other's tokens after self-attention (Ovi)."""
     if video is not None:
-        video = video_block.look_inward(video, video_given)
+        video = video_block.self_attention(video, video_conditions)
     if audio is not None:
-        audio = audio_block.look_inward(audio, audio_given)
-    seen_video = None if video is None else Located(video, video_given.phase, video_given.mask)
-    seen_audio = None if audio is None else Located(audio, audio_given.phase, audio_given.mask)
-    return (
-        None if video is None else video_block.look_outward(video, video_given, seen_audio),
-        None if audio is None else audio_block.look_outward(audio, audio_given, seen_video),
-    )
+        audio = audio_block.self_attention(audio, audio_conditions)
+    video_source = None if video is None else KeyValueSource(video, video_conditions.phase, video_conditions.mask)
+    audio_source = None if audio is None else KeyValueSource(audio, audio_conditions.phase, audio_conditions.mask)
+    if video is not None:
+        video = video_block.feed_forward(video_block.cross_attention(video, video_conditions, audio_source), video_conditions)
+    if audio is not None:
+        audio = audio_block.feed_forward(audio_block.cross_attention(audio, audio_conditions, video_source), audio_conditions)
+    return video, audio
 
 
-def leave(branch: Branch, tokens: Tensor, given: Conditions, grids: list[Grid], *, dense: bool) -> Latents:
-    """Velocities in the form in which the latents came."""
-    values, patches = widen(branch.head(tokens, given.time)), branch.patch_embedding
+def unpatchify(branch: Branch, tokens: Tensor, conditions: BlockConditions, grids: list[Grid], *, dense: bool) -> Latents:
+    """Velocities of a branch's tokens, as one tensor (``dense``) or as a list with one tensor per clip."""
+    values, patches = upcast_half(branch.head(tokens, conditions.time)), branch.patch_embedding
     if dense:
-        return patches.restore(values, grids[0])
-    each = grids if len(grids) > 1 else grids * len(values)
-    return [patches.restore(v[None, : math.prod(grid)], grid)[0] for v, grid in zip(values, each, strict=True)]
+        return patches.unpatchify(values, grids[0])
+    clip_grids = grids if len(grids) > 1 else grids * len(values)
+    return [patches.unpatchify(v[None, : math.prod(grid)], grid)[0] for v, grid in zip(values, clip_grids, strict=True)]

@@ -1,4 +1,4 @@
-"""Standardised feature space: the one in which plans are regressed, handed over and read by the diffusion transformer."""
+"""Standardisation of perceiver features. The planner is trained on standardised features, and the transformer reads them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning.models.precision import widen
+from baton_lightning.models.precision import upcast_half
 
 
 class FeatureNorm(nn.Module):
     """Per-channel standardisation of perceiver features with the statistics of the training set.
 
-    ``forward(features) = (features - mean) / std``. The statistics are buffers, so they travel with the weights from stage to
-    stage and every stage speaks of the same space. Until :meth:`fit` it is the identity and ``fitted`` is false.
+    ``forward(features) = (features - mean) / std``. The statistics are buffers: they are saved with the weights, so all stages use the same
+    ones. Before :meth:`fit`, the module is the identity and ``fitted`` is false.
 
     Args:
         width: Channels C of the features.
@@ -32,7 +32,7 @@ class FeatureNorm(nn.Module):
         Args:
             mean: Mean of each channel.
             std: Standard deviation of each channel, >= 0.
-            floor: Smallest standard deviation used: a channel that never moves stays finite.
+            floor: Lower bound of the standard deviation, so that a constant channel stays finite.
 
         Raises:
             ValueError: If the number of channels differs.
@@ -48,17 +48,17 @@ class FeatureNorm(nn.Module):
 
     @torch.no_grad()
     def drift(self, mean: Float[Tensor, C], std: Float[Tensor, C]) -> float:
-        """How far other statistics lie from these: the larger of the mean shift, in our standard deviations, and \\|ln(std ratio)\\|,
-        each averaged over channels."""
+        """Distance of other statistics from these: the larger of the mean shift, in standard deviations, and \\|ln(std ratio)\\|, each
+        averaged over channels."""
         mean, std = mean.to(self.mean), std.to(self.std)
         shift = ((mean - self.mean).abs() / self.std).mean()
         stretch = (std.clamp_min(1e-4) / self.std).log().abs().mean()
         return max(shift.item(), stretch.item())
 
     def forward(self, features: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Raw features to the standardised space, in float32 whatever the type of the features."""
-        return (widen(features) - self.mean) / self.std
+        """Raw features to standardised features, in float32 for any input type up to float32."""
+        return (upcast_half(features) - self.mean) / self.std
 
     def inverse(self, tokens: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Standardised tokens back to raw features, in float32 likewise."""
-        return widen(tokens) * self.std + self.mean
+        """Standardised tokens back to raw features, in float32 for any input type up to float32."""
+        return upcast_half(tokens) * self.std + self.mean

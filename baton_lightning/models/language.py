@@ -2,8 +2,9 @@
 
     [system ; video prompt ; audio prompt ; <v_start> video placeholders <v_end> ; <a_start> audio placeholders <a_end>]
 
-The hidden states at the placeholders are the raw plan: H_v = LLM(T)[v_start+1 : v_end], H_a likewise. Nothing is sampled. The audio
-region comes last, so H_a sees H_v and H_v does not see H_a; the dual towers make up for that.
+The hidden states at the placeholders are the planning states: H_v = LLM(T)[v_start+1 : v_end], and H_a in the same way. No text is
+generated. The audio region comes last, so under causal attention H_a depends on H_v, but H_v does not depend on H_a. The dual towers add
+the missing direction.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ MARKS = 4  # <v_start>, <v_end>, <a_start>, <a_end>
 
 
 class TextModel(Protocol):
-    """What the planner asks of a text language model; :class:`baton_lightning.frozen.llm.TextLLM` is one.
+    """Interface of the planner's text language model, implemented by :class:`baton_lightning.frozen.llm.TextLLM`.
 
     Attributes:
         width: Width C of its embeddings and hidden states.
-        max_positions: Longest sequence it knows positions for.
+        max_positions: Longest sequence that it supports.
     """
 
     width: int
@@ -44,22 +45,22 @@ class TextModel(Protocol):
 class PlanningLLM(nn.Module):
     """A text language model with planning placeholders appended to its prompt (Baton, VA-Planner).
 
-    Start, end and placeholder embeddings are parameters concatenated to ``inputs_embeds``; the vocabulary stays as it is.
+    Start, end and placeholder embeddings are parameters that are concatenated to ``inputs_embeds``; the vocabulary does not change.
 
     Args:
         clip: Geometry of the clip.
         llm: The text language model, a :class:`TextModel`.
         system: Text before the two prompts.
-        placeholder_std: Spread of the learned embeddings at the start; best that of the language model's own word embeddings.
+        placeholder_std: Standard deviation of the placeholders at initialisation; take that of the language model's word embeddings.
 
     Raises:
-        ValueError: If the planning regions alone exceed the language model's positions.
+        ValueError: If the planning regions alone are longer than the language model's longest sequence.
 
     Note:
-        Factorised placeholders are our choice: a video placeholder is the sum of its keyframe's and its cell's embedding, an audio
-        placeholder that of its second and its step. 5 s of 27 x 27 patches thus need 30 + 729 rows instead of 21,870.
-        The planning region directly follows each clip's own prompt, and the padding of shorter prompts comes last, where a causal
-        model's real tokens never look. So no mask is needed, and attention runs in its fast causal kernel whatever the prompts.
+        Factorised placeholders are our choice: a video placeholder is the sum of a keyframe embedding and a cell embedding, an audio
+        placeholder the sum of a second's and a step's embedding. 5 s of 27 x 27 patches thus need 30 + 729 rows instead of 21,870.
+        The planning region directly follows each clip's prompt. The padding of shorter prompts comes last, where causal attention never
+        reads it. So no mask is needed, and attention can always use its fast causal kernel.
     """
 
     def __init__(self, clip: ClipSpec, llm: nn.Module, *, system: str = "", placeholder_std: float = 0.02) -> None:
@@ -69,7 +70,7 @@ class PlanningLLM(nn.Module):
         self.system = system
         keyframes, rows, columns = clip.video_plan_grid
         width = llm.width
-        self._require_room(0)
+        self._check_length(0)
         self.marks = nn.Parameter(torch.randn(MARKS, width) * placeholder_std)
         self.video_keyframe = nn.Parameter(torch.randn(keyframes, width) * placeholder_std)
         self.video_cell = nn.Parameter(torch.randn(rows * columns, width) * placeholder_std)
@@ -84,22 +85,22 @@ class PlanningLLM(nn.Module):
         return torch.cat([video_start, video, video_end, audio_start, audio, audio_end])
 
     def prompt_ids(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B"]]:
-        """Token ids of [system ; video prompt ; audio prompt], padded on the right, and how many are real.
+        """Token ids of [system ; video prompt ; audio prompt], padded on the right, and the number of ids without padding.
 
         Raises:
-            ValueError: If a prompt and the planning regions exceed the language model's positions.
+            ValueError: If a prompt and the planning regions are longer than the language model's longest sequence.
         """
         texts = self.llm.tokenize([self.system, *video_prompts, *audio_prompts])
         system, video, audio = texts[0], texts[1 : 1 + len(video_prompts)], texts[1 + len(video_prompts) :]
         rows = [system + v + a for v, a in zip(video, audio, strict=True)]
         longest = max(map(len, rows))
-        self._require_room(longest)
+        self._check_length(longest)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         for b, row in enumerate(rows):
             ids[b, : len(row)] = torch.tensor(row, dtype=torch.long)
         return ids.to(self.marks.device), torch.tensor([len(row) for row in rows], device=self.marks.device)
 
-    def _require_room(self, prompt: int) -> None:
+    def _check_length(self, prompt: int) -> None:
         video, audio = self.clip.num_video_planned, self.clip.num_audio_planned
         total = prompt + video + audio + MARKS
         if total > self.llm.max_positions:
@@ -120,8 +121,8 @@ class PlanningLLM(nn.Module):
         ids, lengths = self.prompt_ids(video_prompts, audio_prompts)
         region = self.planning_region()
         prompts = self.llm.embed(ids)
-        place = (lengths[:, None] + torch.arange(len(region), device=lengths.device))[..., None].expand(-1, -1, region.shape[1])
-        room = torch.nn.functional.pad(prompts, (0, 0, 0, len(region)))
-        states = self.llm(room.scatter(1, place, region.to(prompts.dtype).expand(len(ids), -1, -1))).gather(1, place)
+        index = (lengths[:, None] + torch.arange(len(region), device=lengths.device))[..., None].expand(-1, -1, region.shape[1])
+        padded = torch.nn.functional.pad(prompts, (0, 0, 0, len(region)))
+        states = self.llm(padded.scatter(1, index, region.to(prompts.dtype).expand(len(ids), -1, -1))).gather(1, index)
         _, video, _, _, audio, _ = states.split([1, self.clip.num_video_planned, 1, 1, self.clip.num_audio_planned, 1], dim=1)
         return video, audio

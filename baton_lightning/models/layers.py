@@ -1,4 +1,4 @@
-"""Small parts of a Wan/Ovi branch. Their attribute names are those of Ovi's checkpoint, so its weights load as they are."""
+"""Small modules of a Wan/Ovi branch. Their attribute names equal those of Ovi's checkpoint, so its weights load without a mapping."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from baton_lightning.models.attention import EPS
 
 
 def sinusoid(t: Float[Tensor, "*B"], width: int) -> Float[Tensor, "*B W"]:
-    """Sinusoidal embedding of the flow time, cosines first: angles 1000 t * 10000^(-i / (W/2)), taken in float64.
+    """Sinusoidal embedding of the flow time, cosines first: angles 1000 t * 10000^(-i / (W/2)), computed in float64.
 
     Args:
-        t: Flow time in [0, 1], 0 = clean, 1 = noise; the embedding sees it on Wan's scale of 0 to 1000.
+        t: Flow time in [0, 1], 0 = clean, 1 = noise; it is multiplied by 1000, as in Wan.
         width: Width W, even.
     """
     half = width // 2
@@ -41,7 +41,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Modulation(nn.Module):
-    """A block's own offset to the shared time modulation: shift, scale, gate of attention, then of the FFN.
+    """A block's learned offset to the shared time modulation: shift, scale, gate of attention, then of the feed-forward network.
 
     Args:
         width: Channels C.
@@ -71,7 +71,7 @@ class Head(nn.Module):
         self.head = nn.Linear(width, outputs)
 
     def forward(self, tokens: Float[Tensor, "B L C"], time: Float[Tensor, "B N C"]) -> Float[Tensor, "B L O"]:
-        """The head reads the time embedding itself, not its six-row projection."""
+        """Velocities; ``time`` is the time embedding itself, not its projection to six rows."""
         shift, scale = (self.modulation.unsqueeze(0) + time.unsqueeze(2)).unbind(2)
         return self.head(modulate(tokens, shift, scale, self.eps))
 
@@ -81,7 +81,7 @@ class ConvMLP(nn.Module):
 
     Args:
         width: Channels C in and out.
-        hidden: Hidden channels before the two-thirds rule of gated MLPs and rounding up to a multiple of 256.
+        hidden: Hidden channels before they are multiplied by 2/3 (as usual in gated MLPs) and rounded up to a multiple of 256.
         kernel: Kernel size, odd.
     """
 

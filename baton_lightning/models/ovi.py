@@ -1,8 +1,8 @@
-"""Ovi's own description of itself: what its configuration says, the transformer that it describes, and the way back.
+"""Ovi's configuration file: the transformer that it describes, and the configuration of a trained transformer.
 
     {"video": {"dim": 3072, "num_heads": 24, "num_layers": 30, ...}, "audio": {...}}
 
-A field that this architecture cannot follow is refused, never passed over: weights that load are weights that are used as Ovi uses them.
+A field with a value that this architecture does not support is refused, never ignored: weights that load are used as Ovi uses them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "additional_emb_dim": (None,),
     "additional_emb_length": (None,),
 }
-"""Fields with the values that every released Ovi has; others would be another architecture."""
-LACKS = (".plan_attn.", "latent_mlp.")
-"""Parts of the keys that a plain Ovi does not have; they start fresh."""
+"""Fields with the values of every released Ovi; other values describe another architecture."""
+PLAN_KEYS = (".plan_attn.", "latent_mlp.")
+"""Substrings of the keys that a plain Ovi does not have; these weights are initialised."""
 
 
 def ovi_model(config: Mapping[str, Any], plan_attention: PlanOptions | None = None, plan_widths: tuple[int, int] = (0, 0)) -> FusedBranches:
@@ -42,11 +42,11 @@ def ovi_model(config: Mapping[str, Any], plan_attention: PlanOptions | None = No
         plan_widths: Channels of planned video and audio tokens.
 
     Raises:
-        ValueError: If a field is missing, has no sense, or describes what this architecture is not.
+        ValueError: If a field is missing, invalid, or not supported by this architecture.
     """
 
     def branch(name: str) -> Branch:
-        c = checked(config, name)
+        c = validated_section(config, name)
         if name == "video":
             patches = VideoPatches(c["in_dim"], c["dim"], tuple(c["patch_size"]))
         else:
@@ -58,29 +58,29 @@ def ovi_model(config: Mapping[str, Any], plan_attention: PlanOptions | None = No
     return FusedBranches(branch("video"), branch("audio"), plan_attention=plan_attention, plan_widths=plan_widths)
 
 
-def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The section of a branch, every field looked at."""
+def validated_section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The section of a branch, after validation of every field."""
     section = config.get(name)
     if not isinstance(section, dict):
         raise ValueError(f"Ovi's configuration must have the section {name!r} with the fields of that branch, got {section!r}")
 
-    def require(good: bool, field: str, wanted: str) -> None:
-        if not good:
+    def require(valid: bool, field: str, requirement: str) -> None:
+        if not valid:
             got = repr(section[field]) if field in section else "none"
-            raise ValueError(f"Ovi's configuration of the {name} branch must have the field {field!r}, {wanted}; got {got}")
+            raise ValueError(f"Ovi's configuration of the {name} branch must have the field {field!r}, {requirement}; got {got}")
 
     for field in COUNTS:
         require(is_count(section.get(field)), field, "a whole number above 0")
     axes, patch = (3, "three whole numbers above 0") if name == "video" else (1, "[1]")
     given = section.get("patch_size")
-    good = isinstance(given, list) and len(given) == axes and all(is_count(n) and (axes == 3 or n == 1) for n in given)
-    require(good, "patch_size", patch)
+    valid = isinstance(given, list) and len(given) == axes and all(is_count(n) and (axes == 3 or n == 1) for n in given)
+    require(valid, "patch_size", patch)
     require(section.get("out_dim", section["in_dim"]) == section["in_dim"], "out_dim", f"as many channels as in_dim ({section['in_dim']})")
     for field in ("eps", "temporal_rope_scaling_factor"):
         value = section.get(field, 1.0)
         require(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"), field, "a number above 0")
     for field, values in (FIXED | {"model_type": ("ti2v", "t2v") if name == "video" else ("t2a",)}).items():
-        require(section.get(field, values[0]) in values, field, f"of which only {' or '.join(map(repr, values))} is known here")
+        require(section.get(field, values[0]) in values, field, f"of which only {' or '.join(map(repr, values))} is supported")
     return section
 
 
@@ -90,12 +90,12 @@ def is_count(value: Any) -> bool:
 
 
 def ovi_config(tensors: Mapping[str, Tensor], clip: ClipSpec, num_heads: int) -> dict[str, dict[str, Any]]:
-    """The configuration under which Ovi's code reads the weights of a :class:`~baton_lightning.models.dit.DualBranchDiT`.
+    """Ovi's configuration of the weights of a :class:`~baton_lightning.models.dit.DualBranchDiT`.
 
     Args:
-        tensors: Its weights, plan layers or not.
+        tensors: Its weights, with or without plan layers.
         clip: Geometry that it was trained on.
-        num_heads: Heads, which no shape shows.
+        num_heads: Heads, which tensor shapes do not determine.
     """
 
     def section(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Parts of a network by dotted name, with ``*`` for any run of characters: `dit.latent_mlp`, `dit.*.plan_attn`."""
+"""Patterns for parts of a network: dotted names in which ``*`` stands for any characters, e.g. `dit.latent_mlp`, `dit.*.plan_attn`."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from itertools import accumulate
 from torch import nn
 
 
-def part_of(parameter: str, names: Iterable[str]) -> str:
-    """The longest of some names of parts that a parameter is in, or is itself; empty if it is in none.
+def matching_part(parameter: str, names: Iterable[str]) -> str:
+    """The longest pattern that matches a parameter or a module that contains it; empty if none does.
 
     Args:
         parameter: Dotted name of the parameter.
-        names: Names of parts.
+        names: Patterns.
     """
-    above = above_of(parameter)
-    return max((name for name in names if any(fnmatchcase(place, name) for place in above)), key=len, default="")
+    prefixes = prefixes_of(parameter)
+    return max((name for name in names if any(fnmatchcase(prefix, name) for prefix in prefixes)), key=len, default="")
 
 
-def above_of(parameter: str) -> list[str]:
-    """Names of all that a parameter is in, from the outside, and of itself."""
+def prefixes_of(parameter: str) -> list[str]:
+    """Names of all modules that contain a parameter, outermost first, and its own name."""
     return list(accumulate(parameter.split("."), "{}.{}".format))
 
 
 def require_parts(names: Iterable[str], parameters: Collection[str], setting: str) -> None:
-    """Refuses names of nothing.
+    """Refuses patterns that match nothing.
 
     Args:
-        names: Names of parts.
-        parameters: Dotted names of the parameters that may be meant.
-        setting: What the names were given to.
+        names: Patterns.
+        parameters: Dotted names of the parameters that may be matched.
+        setting: The setting that holds the patterns, for the error message.
 
     Raises:
-        ValueError: If a name matches no parameter and nothing that one is in; the message names the nearest that are.
+        ValueError: If a pattern matches no parameter and no module that contains one; the message names the nearest matches.
     """
     for name in names:
-        if not any(part_of(parameter, [name]) for parameter in parameters):
-            known = list(dict.fromkeys(place for parameter in parameters for place in above_of(parameter)))
-            near = get_close_matches(name, known, 3, 0.5) or list(dict.fromkeys(place.partition(".")[0] for place in known))
-            raise ValueError(f"{setting}: nothing that could be meant is called {name!r}; the nearest are {', '.join(near)}")
+        if not any(matching_part(parameter, [name]) for parameter in parameters):
+            known = list(dict.fromkeys(prefix for parameter in parameters for prefix in prefixes_of(parameter)))
+            near = get_close_matches(name, known, 3, 0.5) or list(dict.fromkeys(prefix.partition(".")[0] for prefix in known))
+            raise ValueError(f"{setting}: {name!r} matches no part of the network; the nearest names are {', '.join(near)}")
 
 
 def freeze(module: nn.Module, frozen: Collection[str], trained: Collection[str] = (), *, prefix: str = "", setting: str) -> None:
-    """Stops the training of parts of a network.
+    """Sets ``requires_grad`` of parts of a network to false.
 
     Args:
         module: The network.
-        frozen: Names of parts that are not trained.
-        trained: Names of parts within those that are trained all the same.
-        prefix: What names of parameters begin with.
-        setting: Where ``frozen`` was given, e.g. ``model.init_args``.
+        frozen: Patterns of parts that are not trained.
+        trained: Patterns of parts within the frozen ones that are trained nevertheless.
+        prefix: Prefix of parameter names.
+        setting: The section that holds ``frozen``, e.g. ``model.init_args``, for error messages.
 
     Raises:
-        ValueError: If a name matches nothing, or one in ``trained`` nothing that is frozen.
+        ValueError: If a pattern in ``frozen`` matches nothing, or a pattern in ``trained`` matches nothing frozen.
     """
     parameters = dict(module.named_parameters(prefix=prefix))
     if trained and not frozen:
         raise ValueError(
-            f"{setting}.trained makes exceptions of {setting}.frozen, which names nothing, got {list(trained)}; name what is frozen, e.g. "
-            f"[{next(iter(parameters)).partition('.')[0]}], or leave {setting}.trained out: everything is trained"
+            f"{setting}.trained lists exceptions of {setting}.frozen, which must not be empty, got trained={list(trained)}; set "
+            f"{setting}.frozen, e.g. to [{next(iter(parameters)).partition('.')[0]}], or remove {setting}.trained: everything is trained"
         )
     require_parts(frozen, parameters, f"{setting}.frozen")
-    stopped = {name: parameter for name, parameter in parameters.items() if part_of(name, frozen)}
-    require_parts(trained, stopped, f"{setting}.trained, which makes exceptions of {setting}.frozen")
-    for name, parameter in stopped.items():
-        parameter.requires_grad_(bool(part_of(name, trained)))
+    frozen_parameters = {name: parameter for name, parameter in parameters.items() if matching_part(name, frozen)}
+    require_parts(trained, frozen_parameters, f"{setting}.trained, which lists exceptions of {setting}.frozen")
+    for name, parameter in frozen_parameters.items():
+        parameter.requires_grad_(bool(matching_part(name, trained)))

@@ -1,4 +1,4 @@
-"""What sets the modalities apart: how latents become tokens and back, and where a token is. All else is one and the same branch."""
+"""Patch embedding of each modality: latents to tokens and back, and token positions. All other parts of a branch are the same code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from baton_lightning.models.rope import grid_positions
 
 
 class VideoPatches(nn.Conv3d):
-    """Video latents [B, C, T, Y, X] cut into patches, each projected to a token, in t-y-x order.
+    """Patch embedding of video latents [B, C, T, Y, X]: one token per patch, in t-y-x order.
 
     Args:
         channels: Latent channels.
@@ -33,7 +33,7 @@ class VideoPatches(nn.Conv3d):
         """Tokens per axis.
 
         Raises:
-            ValueError: If the latents do not divide into patches.
+            ValueError: If the latents' size is not a multiple of the patch.
         """
         if any(n % p for n, p in zip(latents.shape[2:], self.kernel_size, strict=True)):
             raise ValueError(f"video latents (T, Y, X) must divide by the patch {tuple(self.kernel_size)}, got {tuple(latents.shape[2:])}")
@@ -43,20 +43,20 @@ class VideoPatches(nn.Conv3d):
     def forward(self, latents: Float[Tensor, "B C T Y X"]) -> Float[Tensor, "B L W"]:
         return super().forward(latents).flatten(2).transpose(1, 2)
 
-    def restore(self, values: Float[Tensor, "B L V"], grid: tuple[int, int, int]) -> Float[Tensor, "B C T Y X"]:
-        """Values of every token back in their places; within a token the channel runs fastest."""
+    def unpatchify(self, values: Float[Tensor, "B L V"], grid: tuple[int, int, int]) -> Float[Tensor, "B C T Y X"]:
+        """Values of the tokens' patches as latents; within a token the channel varies fastest."""
         (t, y, x), (p, q, r) = grid, self.kernel_size
         return rearrange(values, "b (t y x) (p q r c) -> b c (t p) (y q) (x r)", t=t, y=y, x=x, p=p, q=q, r=r)
 
 
 class AudioPatches(nn.Sequential):
-    """Audio latents [B, L, C], each a token of its own, embedded with its neighbours.
+    """Convolutional embedding of audio latents [B, L, C]: one token per latent.
 
     Args:
         channels: Latent channels.
         width: Channels of a token.
         unit: Video latent frames per audio latent.
-        rate: Video latent frames per second, as the unit counts them.
+        rate: RoPE positions per second.
     """
 
     def __init__(self, channels: int, width: int, unit: float, rate: float = 1.0) -> None:
@@ -70,16 +70,16 @@ class AudioPatches(nn.Sequential):
     def forward(self, latents: Float[Tensor, "B L C"]) -> Float[Tensor, "B L W"]:
         return super().forward(latents.transpose(1, 2)).transpose(1, 2)
 
-    def restore(self, values: Float[Tensor, "B L V"], grid: tuple[int]) -> Float[Tensor, "B L C"]:
-        """The values: a token is a latent."""
+    def unpatchify(self, values: Float[Tensor, "B L V"], grid: tuple[int]) -> Float[Tensor, "B L C"]:
+        """The values unchanged: one token is one latent."""
         return values
 
 
 Patches = VideoPatches | AudioPatches
-"""Either modality's: ``unit`` (RoPE position per step of the first axis), ``rate`` (RoPE positions per second), ``values`` (velocity values
-per token), ``token_grid``, ``forward`` and ``restore``."""
+"""Common attributes: ``unit`` (RoPE positions per step of the first axis), ``rate`` (RoPE positions per second), ``values`` (velocity
+values per token), ``token_grid``, ``forward`` and ``unpatchify``."""
 
 
-def positions(patches: Patches, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "L A"]:
-    """Positions of the tokens of a grid: integers on every axis, times the modality's unit, so the unit of both is a video latent frame."""
+def token_positions(patches: Patches, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "L A"]:
+    """RoPE positions of a grid's tokens: integer coordinates times the modality's unit, so both modalities count in video latent frames."""
     return grid_positions(grid, device) * patches.unit

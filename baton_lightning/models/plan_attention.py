@@ -1,4 +1,4 @@
-"""How the transformer reads the plan: VCAttn and ACAttn, one new cross-attention in every block of each branch (Baton, section 3.4)."""
+"""Cross-attention of the transformer to the plan: VCAttn and ACAttn, one in every block of each branch (Baton, section 3.4)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Literal
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from baton_lightning.models.attention import EPS, Located, RMSNorm, attend, turn
+from baton_lightning.models.attention import EPS, KeyValueSource, RMSNorm, apply_rotary, attend
 from baton_lightning.models.rs_rope import Alignment
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Choices of the plan's reading; the defaults are Baton's, the others its ablations.
+    """Options of plan attention. The defaults are Baton's; the other values are its ablations.
 
     Args:
-        placement: ``cascade`` reads the text first and then the plan; ``parallel`` reads both from the same tokens and adds;
-            ``concat`` appends the planned tokens to the text, whose attention reads both in one softmax.
-        rs_rope: ``full`` aligns the plan in time and space, ``temporal`` in time alone, ``none`` gives it no position.
-        alignment: How the plan's grid is laid on the latents': ``ends`` on ends, or cell ``centres`` on centres.
-        timestamps: Whether a plan that carries true times is placed by them instead.
+        placement: ``cascade`` attends to the text first and then to the plan; ``parallel`` attends to both from the same tokens and adds
+            the results; ``concat`` appends the planned tokens to the text, so that one softmax covers both.
+        rs_rope: ``full`` aligns the plan in time and space, ``temporal`` in time only, ``none`` gives it no position.
+        alignment: Alignment of the plan's grid with the latents' grid: ``ends`` on ends, or cell ``centres`` on centres.
+        timestamps: Whether a plan with times is positioned by them, instead of by its grid.
 
     Note:
-        Placement within the block, pre-norm and the zero-initialised output are our reconstruction. A fresh model with ``cascade`` or
-        ``parallel`` equals its base exactly; with ``concat`` it cannot, as the plan takes its share of the text's softmax.
+        Placement within the block, pre-norm and the zero-initialised output are our reconstruction. A newly initialised model with
+        ``cascade`` or ``parallel`` equals its base exactly. With ``concat`` it differs, because the plan is part of the text's softmax.
     """
 
     placement: Literal["cascade", "parallel", "concat"] = "cascade"
@@ -35,12 +35,12 @@ class PlanOptions:
 
     @property
     def own_layers(self) -> bool:
-        """Whether blocks get layers of their own for the plan."""
+        """Whether blocks have separate layers for the plan."""
         return self.placement != "concat"
 
 
 class PlanAttention(nn.Module):
-    """Cross-attention from a branch's tokens (queries) to planned tokens (keys, values), its output zero at the start.
+    """Cross-attention from a branch's tokens (queries) to planned tokens (keys, values); the output is zero at initialisation.
 
     Args:
         width: Channels C.
@@ -48,7 +48,7 @@ class PlanAttention(nn.Module):
         eps: Epsilon of the norms.
 
     Note:
-        Only the output projection starts at zero: a zero gate on top of it would starve both of gradient.
+        Only the output projection is initialised to zero. With an additional zero gate, neither would get a gradient.
     """
 
     def __init__(self, width: int, num_heads: int, eps: float = EPS) -> None:
@@ -58,15 +58,17 @@ class PlanAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(width, eps=eps), RMSNorm(width, eps=eps)
 
-    def forward(self, tokens: Float[Tensor, "B L C"], phase: Complex[Tensor, "*B L P"] | None, plan: Located) -> Float[Tensor, "B L C"]:
-        """What the plan adds to each token; a clip whose plan is masked out gets zeros.
+    def forward(
+        self, tokens: Float[Tensor, "B L C"], phase: Complex[Tensor, "*B L P"] | None, plan: KeyValueSource
+    ) -> Float[Tensor, "B L C"]:
+        """Residual update of each token by the plan; zeros for a clip whose plan is masked.
 
         Args:
-            tokens: Tokens of the branch, not yet normalised.
-            phase: Rotation of the queries towards the plan.
-            plan: Planned tokens with their rotation; the mask is all or nothing for a clip.
+            tokens: Tokens of the branch, before normalisation.
+            phase: Rotary phases of the queries.
+            plan: Planned tokens with their rotary phases; the mask has one value for all tokens of a clip.
         """
-        query = turn(self.norm_q(self.q(self.norm(tokens))).unflatten(-1, self.heads), phase)
-        key = turn(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
-        read = self.o(attend(query, key, self.v(plan.tokens).unflatten(-1, self.heads)))
-        return read if plan.mask is None else read * plan.mask[:, :1, None]
+        query = apply_rotary(self.norm_q(self.q(self.norm(tokens))).unflatten(-1, self.heads), phase)
+        key = apply_rotary(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
+        update = self.o(attend(query, key, self.v(plan.tokens).unflatten(-1, self.heads)))
+        return update if plan.mask is None else update * plan.mask[:, :1, None]

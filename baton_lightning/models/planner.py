@@ -1,4 +1,4 @@
-"""VA-Planner: two prompts in, planned tokens of both modalities out."""
+"""VA-Planner: predicts planned tokens of both modalities from two prompts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.language import PlanningLLM
 from baton_lightning.models.parts import freeze
-from baton_lightning.models.precision import parameter_dtype, widen
+from baton_lightning.models.precision import parameter_dtype, upcast_half
 from baton_lightning.models.sem_mlp import SemHeads
 
 
 def timed_plan(clip: ClipSpec, video: Float[Tensor, "B K_v C_v"], audio: Float[Tensor, "B K_a C_a"]) -> Plan:
-    """A plan that knows its clip's grid and clock.
+    """A plan with the grid and the times of its clip.
 
     Args:
         clip: Geometry of the clip.
@@ -30,7 +30,7 @@ def timed_plan(clip: ClipSpec, video: Float[Tensor, "B K_v C_v"], audio: Float[T
 
 
 class VAPlanner(nn.Module):
-    """The planner (Baton, Section 3): language model with placeholders, then a readout to the perceivers' feature spaces.
+    """The planner (Baton, Section 3): a language model with placeholders and a readout to the perceivers' feature spaces.
 
     Args:
         clip: Geometry of the clip.
@@ -38,12 +38,12 @@ class VAPlanner(nn.Module):
         readout: Factory of the readout, called with the clip and the language model's width:
             :class:`~baton_lightning.models.sem_mlp.SemHeads` or :class:`~baton_lightning.models.towers.DualTowers`.
         system: Text before the two prompts.
-        placeholder_std: Spread of the placeholders at the start; best that of the language model's own word embeddings.
-        frozen: Names of parts that are not trained, e.g. ``language.llm`` (placeholders still are) or ``language``; ``*`` is any run of
+        placeholder_std: Standard deviation of the placeholders at initialisation; take that of the language model's word embeddings.
+        frozen: Names of parts that are not trained, e.g. ``language.llm`` (placeholders are trained) or ``language``; ``*`` stands for any
             characters.
 
     Raises:
-        ValueError: If ``frozen`` names something the planner does not have.
+        ValueError: If ``frozen`` names a part that the planner does not have.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class VAPlanner(nn.Module):
         freeze(self, frozen, setting="planner")
 
     def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> Plan:
-        """Plans, in the standardised space, in float32. The readout computes in the type of its own parameters, whatever the language
-        model's.
+        """Plans of standardised features, in float32. The readout computes in the type of its own parameters, which may differ from the
+        language model's.
 
         Args:
             video_prompts: What is seen, one text a clip.
@@ -74,10 +74,10 @@ class VAPlanner(nn.Module):
         """
         dtype = parameter_dtype(self.readout)
         states = self.language(video_prompts, audio_prompts)
-        return timed_plan(self.clip, *map(widen, self.readout(*(s.to(dtype) for s in states))))
+        return timed_plan(self.clip, *map(upcast_half, self.readout(*(s.to(dtype) for s in states))))
 
     def standardise(self, video_features: Float[Tensor, "B K_v C_v"], audio_features: Float[Tensor, "B K_a C_a"]) -> Plan:
-        """The plan a clip's own features make: the target of regression and the oracle.
+        """The plan of a clip's features: the regression target, and the ceiling of any planner.
 
         Raises:
             ValueError: If the features do not have the clip's token counts and widths.

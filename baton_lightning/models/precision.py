@@ -1,7 +1,7 @@
-"""Where numbers change their type.
+"""Type conversions at the input and output of a network.
 
-Flow, statistics and losses are float32. A network casts floating inputs to the type of its own parameters where they enter, and its
-outputs are float32 again (float64 in a float64 network). Nobody else converts, so a network gives the same answer under any strategy.
+Flow, statistics and losses are float32. A network casts floating inputs to the type of its own parameters and returns float32 (float64 if
+its parameters are float64). No other code converts, so a network gives the same output under any strategy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ def parameter_dtype(module: nn.Module) -> torch.dtype:
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
-def widen(tensor: Tensor) -> Tensor:
-    """The tensor in float32, if it is of half precision; else as it is."""
+def upcast_half(tensor: Tensor) -> Tensor:
+    """The tensor in float32 if it has half precision; otherwise unchanged."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor

@@ -1,8 +1,8 @@
 """Rotary position embedding at real-valued positions with any number of axes (RoFormer; Wan's split of the head over t, y, x).
 
-A position is data: a vector of up to three coordinates. Axis ``a`` owns ``d_a`` of the ``D`` head dims and turns its adjacent
-pairs by ``position_a * 10000^(-2i / d_a)``. The split is the same for every modality; a token with fewer coordinates (audio has
-time alone) leaves the dims of the missing axes as they are.
+A position is a vector of up to three coordinates. Axis ``a`` has ``d_a`` of the ``D`` head dims; it rotates adjacent pairs of them by
+``position_a * 10000^(-2i / d_a)``. The split is the same for every modality. If a token has fewer coordinates (audio has only time), the
+dims of the missing axes are not rotated.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
         ValueError: If ``head_dim`` is odd, so that its dims do not pair up.
     """
     if head_dim % 2:
-        raise ValueError(f"rotary embedding turns pairs of dims, so head_dim must be even, got {head_dim}")
+        raise ValueError(f"rotary embedding rotates pairs of dims, so head_dim must be even, got {head_dim}")
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def phases(
+def rotary_phases(
     positions: Float[Tensor, "*B L A"], head_dim: int, *, dtype: torch.dtype = torch.float32
 ) -> Complex[Tensor, "*B L {head_dim//2}"]:
-    """Unit complex numbers that turn the pairs of a head.
+    """Unit complex numbers e^(i angle), one for every pair of head dims.
 
     Args:
         positions: Coordinates, up to three axes in the order t, y, x; the unit is a video token of that axis.
         head_dim: Dims D of a head.
-        dtype: Precision of the features to be turned; angles are always computed in float64.
+        dtype: Precision of the features that are rotated; angles are always computed in float64.
 
     Raises:
-        ValueError: If there are more axes than the split knows.
+        ValueError: If there are more than three axes.
     """
     dims = axis_dims(head_dim)
     if positions.shape[-1] > len(dims):
@@ -57,8 +57,15 @@ def grid_positions(grid: tuple[int, ...], device: torch.device | str | None = No
     return torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], -1)
 
 
-def rotate(features: Float[Tensor, "B L H D"], phase: Complex[Tensor, "*B L P"]) -> Float[Tensor, "B L H D"]:
-    """Turns adjacent pairs of every head by the phase of its token; half precision is turned in float32."""
+def apply_rotary(features: Float[Tensor, "B L H D"], phase: Complex[Tensor, "*B L P"] | None) -> Float[Tensor, "B L H D"]:
+    """Rotates adjacent pairs of every head by the phases of its token.
+
+    Args:
+        features: Queries or keys. Half precision is rotated in float32 and converted back.
+        phase: Result of :func:`rotary_phases`; ``None`` returns the features unchanged.
+    """
+    if phase is None:
+        return features
     real = features if features.dtype in (torch.float32, torch.float64) else features.float()
-    turned = torch.view_as_complex(real.unflatten(-1, (-1, 2)).contiguous()) * phase.unsqueeze(-2)
-    return torch.view_as_real(turned).flatten(-2).to(features.dtype)
+    rotated = torch.view_as_complex(real.unflatten(-1, (-1, 2)).contiguous()) * phase.unsqueeze(-2)
+    return torch.view_as_real(rotated).flatten(-2).to(features.dtype)

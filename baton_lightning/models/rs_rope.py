@@ -1,12 +1,12 @@
 """Relative Semantic RoPE: planned tokens and latents in one coordinate frame (Baton, section 3.4).
 
-Planned tokens live on a coarser (or finer) grid than latents. Their keys turn at real-valued positions in the latents' own units, with
-the latents' own frequencies, so that a latent attends to the plan at its own place:
+Planned tokens have a coarser (or finer) grid than latents. Their keys are rotated at real-valued positions in units of latent tokens, with
+the same frequencies, so that a latent and the planned token at the same place have the same position:
 
     p_t = k (T-1)/(N-1),  p_h = i (H-1)/(h-1),  p_w = j (W-1)/(w-1)       planned video token (k, i, j) of N x h x w on T x H x W tokens
     p   = l (T_a-1)/(L_a-1) * unit                                        planned audio token l of L_a on T_a audio latents
 
-Note: the formula is our reconstruction; the paper gives the purpose. A grid of one token sits at 0.
+Note: the formula is our reconstruction; the paper states only the purpose. An axis with one planned token has position 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def align(
         device: Device of the result.
 
     Raises:
-        ValueError: If the two grids have not the same number of axes.
+        ValueError: If the two grids have different numbers of axes.
     """
     if len(planned) != len(tokens):
         raise ValueError(f"planned and latent grids need the same axes, got {planned} and {tokens}")
@@ -63,9 +63,9 @@ def planned_positions(
         planned: Planned tokens per axis.
         tokens: Latent tokens per axis.
         unit: RoPE position per latent token: 1 for video, video latent frames per audio latent for audio.
-        alignment: How the grids are laid on each other.
-        times: True time of each step of the planned grid's first axis, in s. Replaces the first coordinate by ``time * rate``, which is
-            not clamped: a plan may reach beyond the clip.
+        alignment: As for :func:`align`.
+        times: Time of each step of the planned grid's first axis, in s. Replaces the first coordinate by ``time * rate``, without clamping:
+            a plan may be longer than the clip.
         rate: RoPE positions per second.
         device: Device of the result.
     """

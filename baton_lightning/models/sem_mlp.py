@@ -1,4 +1,4 @@
-"""Sem-MLP: from the language model's width to a perceiver's feature width; and the readout that is nothing but that."""
+"""Sem-MLP: projection from the language model's width to a perceiver's feature width, and the readout without towers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from baton_lightning.clip import ClipSpec
 
 
 class SemMLP(nn.Module):
-    """The semantic MLP at the end of a modality's path (Baton, Eq. 3): norm, one hidden layer, linear to the feature width.
+    """The semantic MLP of one modality (Baton, Eq. 3): norm, one hidden layer, linear projection to the feature width.
 
     Args:
-        width: Width C of the states it reads.
+        width: Width C of its input states.
         feature_width: Channels of the perceiver's features.
-        expansion: Hidden width over ``width``.
+        expansion: Ratio of the hidden width to ``width``.
     """
 
     def __init__(self, width: int, feature_width: int, expansion: float = 2.0) -> None:
@@ -29,15 +29,15 @@ class SemMLP(nn.Module):
 
 
 class SemHeads(nn.Module):
-    """The plainest readout: one Sem-MLP a modality on the planning states H_v, H_a.
+    """The readout without towers: one Sem-MLP per modality on the planning states H_v, H_a.
 
-    It is what planner pretraining regresses through, and the ablation without towers. Its keys are a subset of those of
-    :class:`~baton_lightning.models.towers.DualTowers`, which therefore starts where the heads stopped.
+    It is used in planner pretraining and in the ablation without towers. Its state-dict keys are a subset of those of
+    :class:`~baton_lightning.models.towers.DualTowers`, which therefore starts from the pretrained heads.
 
     Args:
         clip: Geometry of the clip.
         width: Width of the language model's states.
-        expansion: Hidden width of a Sem-MLP over ``width``.
+        expansion: Ratio of a Sem-MLP's hidden width to ``width``.
     """
 
     def __init__(self, clip: ClipSpec, width: int, expansion: float = 2.0) -> None:

@@ -1,12 +1,12 @@
-"""Dual semantic alignment towers: where the video plan and the audio plan look at each other (Baton, Eq. 3).
+"""Dual semantic alignment towers: cross-attention between the video plan and the audio plan (Baton, Eq. 3).
 
     Hhat_v  = Q_v + H_v + CAttn_v(Q_v, H_v)               modality-specific extraction
     Htil_v  = Hhat_v + CMAttn_v(Hhat_v, H_a)              cross-modal, timestamp RoPE on queries and keys
     H_v_sem = SemMLP_v(Htil_v)                            to the perceiver's width
 
-and symmetrically for audio. Inside the language model audio sees video and not the other way round; CMAttn makes up for that, and the
-shared clock in its rotation lets a keyframe find the sound of its own moment: tau_v(k, i) = k / keyframe_fps for every patch i of
-keyframe k, tau_a(m, j) = m + j / n_a, both in s.
+and symmetrically for audio. In the causal language model audio depends on video, but video does not depend on audio; CMAttn adds the
+missing direction. Its timestamp RoPE uses the same clock for both modalities, so that a keyframe can attend to the sound at its own time:
+tau_v(k, i) = k / keyframe_fps for every patch i of keyframe k, tau_a(m, j) = m + j / n_a, both in s.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.rope import rotate
+from baton_lightning.models.rope import apply_rotary
 from baton_lightning.models.sem_mlp import SemHeads
 
 
 class TowerAttention(nn.Module):
-    """Pre-norm attention of one token set to another, without the residual; its output projection starts at zero.
+    """Pre-norm cross-attention without the residual connection; the output projection is initialised to zero.
 
     Args:
         width: Width C.
         num_heads: Heads H, a divisor of ``width`` with an even head width.
 
     Raises:
-        ValueError: If the heads do not divide the width evenly.
+        ValueError: If ``width`` is not a multiple of ``2 * num_heads``.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -57,19 +57,19 @@ class TowerAttention(nn.Module):
         q = self.query(self.query_norm(queries)).unflatten(-1, (self.num_heads, -1))
         k, v = self.key_value(self.state_norm(states)).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
         if query_phase is not None and state_phase is not None:
-            q, k = rotate(q, query_phase), rotate(k, state_phase)
+            q, k = apply_rotary(q, query_phase), apply_rotary(k, state_phase)
         attended = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
 class Tower(nn.Module):
-    """One modality's tower, up to its Sem-MLP.
+    """The tower of one modality, without its Sem-MLP.
 
     Args:
         num_tokens: Planned tokens K of this modality.
         width: Width C of the language model's states.
         num_heads: Heads.
-        learned_queries: Whether each token has a learned query Q ~ N(0, 0.02); without, the states themselves ask.
+        learned_queries: Whether each token has a learned query Q ~ N(0, 0.02); without them, the states are the queries.
     """
 
     def __init__(self, num_tokens: int, width: int, num_heads: int, *, learned_queries: bool = True) -> None:
@@ -90,8 +90,8 @@ class Tower(nn.Module):
         Args:
             own: This modality's planning states.
             other: The other modality's planning states.
-            own_phase: Timestamp phases of this modality's tokens; ``None`` = no timestamp RoPE.
-            other_phase: Timestamp phases of the other's.
+            own_phase: Rotary phases of this modality's times; ``None`` = no timestamp RoPE.
+            other_phase: Rotary phases of the other modality's times.
         """
         if self.queries is None:
             extracted = own + self.extraction(own, own)
@@ -108,15 +108,15 @@ class DualTowers(SemHeads):
         clip: Geometry of the clip.
         width: Width C of the language model's states.
         num_heads: Heads of every attention.
-        expansion: Hidden width of a Sem-MLP over ``width``.
-        learned_queries: Learned queries; off is the ablation "no learnable queries".
-        timestamp_rope: Rotation of the cross-modal attention by time; off is the ablation "no timestamp RoPE".
-        theta: Base of the rotation's frequencies.
+        expansion: Ratio of a Sem-MLP's hidden width to ``width``.
+        learned_queries: Whether tokens have learned queries; false is the ablation "no learnable queries".
+        timestamp_rope: Whether cross-modal attention has rotary embedding of time; false is the ablation "no timestamp RoPE".
+        theta: Base of the rotary frequencies.
 
     Note:
-        Our choices: depth 1; CMAttn reads the other modality's language-model states; positions are seconds * n_a; and the states
-        H_v, H_a are added to their tower's queries, token to token, with both attentions starting at zero. A fresh pair of towers
-        over a trained planner therefore equals that planner up to the small queries, and training can only add to it.
+        Our choices: depth 1; CMAttn reads the other modality's language-model states; positions are seconds * n_a; the states H_v, H_a are
+        added to their tower's queries, token by token; both attentions are initialised to zero. Newly initialised towers on a trained
+        planner therefore equal that planner, apart from the small queries.
     """
 
     def __init__(
@@ -138,16 +138,16 @@ class DualTowers(SemHeads):
     def timestamp_phases(
         self, head_dim: int, device: torch.device
     ) -> tuple[Complex[Tensor, "K_v P"] | None, Complex[Tensor, "K_a P"] | None]:
-        """Unit complex numbers that turn the pairs of a head by each token's time; ``None`` without timestamp RoPE."""
+        """Rotary phases of each token's time; ``None`` without timestamp RoPE."""
         if not self.timestamp_rope:
             return None, None
         frequencies = self.theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
-        turned = []
+        phases = []
         for times, patches in ((self.clip.keyframe_times, math.prod(self.clip.plan_grid)), (self.clip.audio_plan_times, 1)):
             positions = torch.tensor(times, dtype=torch.float64, device=device) * self.clip.audio_plan_rate
             angles = torch.outer(positions.repeat_interleave(patches), frequencies)
-            turned.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
-        return turned[0], turned[1]
+            phases.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
+        return phases[0], phases[1]
 
     def forward(
         self, video_states: Float[Tensor, "B K_v C"], audio_states: Float[Tensor, "B K_a C"]

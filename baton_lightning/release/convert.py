@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from safetensors import SafetensorError
 
-    from baton_lightning.models.ovi import BRANCHES, LACKS
+    from baton_lightning.models.ovi import BRANCHES, PLAN_KEYS
     from baton_lightning.release.model_card import model_card
     from baton_lightning.runs import manifest, weights
 
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
             {
                 "stage": "Ovi",
                 "clip": geometry(config),
-                "lacks": LACKS,
+                "lacks": PLAN_KEYS,
                 "beyond_shapes": {"dit": beyond},
                 "parents": {},
                 "weights_sha256": weights.digest(part),

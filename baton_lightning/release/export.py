@@ -138,13 +138,13 @@ def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: d
     Raises:
         ValueError: If the run has no transformer.
     """
-    from baton_lightning.models.ovi import LACKS, ovi_config
+    from baton_lightning.models.ovi import PLAN_KEYS, ovi_config
     from baton_lightning.release.model_card import model_card
     from baton_lightning.shards.format import clip_of
 
     if "dit" not in components:
         raise ValueError(f"export --format ovi needs a run with a transformer, {options.run}/ has {', '.join(components)}")
-    plain = {k: v for k, v in components["dit"].items() if not any(lacking in k for lacking in LACKS)}
+    plain = {k: v for k, v in components["dit"].items() if not any(plan_key in k for plan_key in PLAN_KEYS)}
     if left_out := len(components["dit"]) - len(plain):
         print(f"export: {left_out} tensors of plan attention and Latent-MLPs are left out; without them the model no longer reads a plan")
     facts = {"ovi": write_one(part, plain, options.shard_size)}

@@ -24,7 +24,7 @@ from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
-from baton_lightning.models.precision import widen
+from baton_lightning.models.precision import upcast_half
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.construction import Resumable, begun_with, construct, goes_on_from, restored
@@ -222,7 +222,7 @@ class JointTraining(Resumable):
             nevertheless, so that ranks stay in step. Everything but the network itself is computed in float32, under any precision.
         """
         assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
-        latents = {"video": widen(batch.video_latents), "audio": widen(batch.audio_latents)}
+        latents = {"video": upcast_half(batch.video_latents), "audio": upcast_half(batch.audio_latents)}
         present = {"video": batch.has_video, "audio": batch.has_audio}
         clean = {k: where_present(x, present[k], noise[k]) for k, x in latents.items()}
         noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}

@@ -178,7 +178,7 @@ def test_mistakes_are_told():
         model(video, audio, t[:1], *context)
     with pytest.raises(ValueError, match="at most 6 rows of 10"):
         model(video, audio, t, torch.zeros(2, 7, 10), context[1])
-    with pytest.raises(ValueError, match="one token per place"):
+    with pytest.raises(ValueError, match="one per cell of its grid"):
         model(video, audio, t, *context, Plan(some_plan().video[:, 1:], some_plan().audio, CLIP.video_plan_grid))
     with pytest.raises(ValueError, match="num_heads"):
         tiny(num_heads=5)

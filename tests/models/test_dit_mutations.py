@@ -1,6 +1,5 @@
 """The parity check sees every detail: breaking any one of them lifts some error far above the bar."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,18 @@ from torch import nn
 
 from baton_lightning.bench import parity, recording
 from baton_lightning.models import attention, branch, conditions, dit, layers, patches, rope
-from baton_lightning.models.attention import Located, attend, turn
+from baton_lightning.models.attention import KeyValueSource, attend
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
 CAUGHT = 10 * parity.BARS["float32"]
 
-sinusoid, phases, rotate, modulate, positions, tokenise = (
+sinusoid, rotary_phases, apply_rotary, modulate, token_positions, patchify = (
     branch.sinusoid,
-    dit.phases,
-    attention.rotate,
+    dit.rotary_phases,
+    attention.apply_rotary,
     branch.modulate,
-    dit.positions,
-    dit.tokenise,
+    dit.token_positions,
+    dit.patchify,
 )
 
 
@@ -34,11 +33,11 @@ def time_not_scaled_to_a_thousand(patch):
 
 
 def channel_first_within_a_patch(patch):
-    def restore(self, values, grid):
+    def unpatchify(self, values, grid):
         (t, y, x), (p, q, r) = grid, self.kernel_size
         return patches.rearrange(values, "b (t y x) (c p q r) -> b c (t p) (y q) (x r)", t=t, y=y, x=x, p=p, q=q, r=r)
 
-    patch.setattr(patches.VideoPatches, "restore", restore)
+    patch.setattr(patches.VideoPatches, "unpatchify", unpatchify)
 
 
 def pad_rows_of_the_text_not_read(patch):
@@ -46,35 +45,35 @@ def pad_rows_of_the_text_not_read(patch):
 
 
 def audio_positions_not_scaled(patch):
-    patch.setattr(dit, "positions", lambda p, grid, device: rope.grid_positions(grid, device))
+    patch.setattr(dit, "token_positions", lambda p, grid, device: rope.grid_positions(grid, device))
 
 
-def audio_turned_in_every_dim(patch):
+def audio_rotated_in_every_dim(patch):
     def three_axes(p, grid, device):
-        place = positions(p, grid, device)
-        return place if place.shape[-1] == 3 else place.expand(-1, 3)
+        positions = token_positions(p, grid, device)
+        return positions if positions.shape[-1] == 3 else positions.expand(-1, 3)
 
-    patch.setattr(dit, "positions", three_axes)
+    patch.setattr(dit, "token_positions", three_axes)
 
 
-def halves_turned_instead_of_adjacent_pairs(patch):
+def halves_rotated_instead_of_adjacent_pairs(patch):
     def rotate_halves(features, phase):
         paired = torch.stack(features.chunk(2, -1), -1).flatten(-2)
-        return torch.cat(rotate(paired, phase).unflatten(-1, (-1, 2)).unbind(-1), -1)
+        return torch.cat(apply_rotary(paired, phase).unflatten(-1, (-1, 2)).unbind(-1), -1)
 
-    patch.setattr(attention, "rotate", rotate_halves)
+    patch.setattr(attention, "apply_rotary", rotate_halves)
 
 
 def axes_share_the_frequencies_of_the_whole_head(patch):
-    def shared(place, head_dim, *, dtype):
+    def shared(positions, head_dim, *, dtype):
         angles = [
-            place[..., a : a + 1].double() * 1e4 ** -(torch.arange(0, dim, 2).double() / head_dim)
-            for a, dim in enumerate(rope.axis_dims(head_dim)[: place.shape[-1]])
+            positions[..., a : a + 1].double() * 1e4 ** -(torch.arange(0, dim, 2).double() / head_dim)
+            for a, dim in enumerate(rope.axis_dims(head_dim)[: positions.shape[-1]])
         ]
         angle = torch.cat(angles, -1)
         return torch.polar(torch.ones(()).double(), F.pad(angle, (0, head_dim // 2 - angle.shape[-1]))).to(torch.complex128)
 
-    patch.setattr(dit, "phases", shared)
+    patch.setattr(dit, "rotary_phases", shared)
 
 
 def gates_dropped(patch):
@@ -97,43 +96,49 @@ def queries_normalised_head_by_head(patch):
             x = x.unflatten(-1, self.heads)
             return F.rms_norm(x, x.shape[-1:], eps=by.eps) * by.weight.view(self.heads)
 
-        query, key = rotate(norm(self.q(tokens), self.norm_q), phase), rotate(norm(self.k(tokens), self.norm_k), phase)
+        query, key = apply_rotary(norm(self.q(tokens), self.norm_q), phase), apply_rotary(norm(self.k(tokens), self.norm_k), phase)
         return self.o(attend(query, key, self.v(tokens).unflatten(-1, self.heads), mask))
 
     patch.setattr(attention.SelfAttention, "forward", per_head)
 
 
 def fuse_with(patch, order):
-    def fuse(video_block, audio_block, video, audio, video_given, audio_given):
+    def fused_block(video_block, audio_block, video, audio, video_conditions, audio_conditions):
         if video is None or audio is None:
-            return dit_fuse(video_block, audio_block, video, audio, video_given, audio_given)
-        return order(video_block, audio_block, video, audio, video_given, audio_given)
+            return original(video_block, audio_block, video, audio, video_conditions, audio_conditions)
+        return order(video_block, audio_block, video, audio, video_conditions, audio_conditions)
 
-    dit_fuse = dit.fuse
-    patch.setattr(dit, "fuse", fuse)
+    original = dit.fused_block
+    patch.setattr(dit, "fused_block", fused_block)
+
+
+def after_self_attention(block, tokens, conditions, other):
+    return block.feed_forward(block.cross_attention(tokens, conditions, other), conditions)
 
 
 def video_reads_audio_after_its_own_block(patch):
-    def order(vb, ab, video, audio, vg, ag):
-        video, audio = vb.look_inward(video, vg), ab.look_inward(audio, ag)
-        audio = ab.look_outward(audio, ag, Located(video, vg.phase, vg.mask))
-        return vb.look_outward(video, vg, Located(audio, ag.phase, ag.mask)), audio
+    def order(video_block, audio_block, video, audio, vc, ac):
+        video, audio = video_block.self_attention(video, vc), audio_block.self_attention(audio, ac)
+        audio = after_self_attention(audio_block, audio, ac, KeyValueSource(video, vc.phase, vc.mask))
+        return after_self_attention(video_block, video, vc, KeyValueSource(audio, ac.phase, ac.mask)), audio
 
     fuse_with(patch, order)
 
 
 def branches_read_each_other_before_self_attention(patch):
-    def order(vb, ab, video, audio, vg, ag):
-        seen_video, seen_audio = Located(video, vg.phase, vg.mask), Located(audio, ag.phase, ag.mask)
-        return vb.look_outward(vb.look_inward(video, vg), vg, seen_audio), ab.look_outward(ab.look_inward(audio, ag), ag, seen_video)
+    def order(video_block, audio_block, video, audio, vc, ac):
+        video_source, audio_source = KeyValueSource(video, vc.phase, vc.mask), KeyValueSource(audio, ac.phase, ac.mask)
+        video, audio = video_block.self_attention(video, vc), audio_block.self_attention(audio, ac)
+        return after_self_attention(video_block, video, vc, audio_source), after_self_attention(audio_block, audio, ac, video_source)
 
     fuse_with(patch, order)
 
 
 def the_other_branch_without_positions(patch):
-    def order(vb, ab, video, audio, vg, ag):
-        video, audio = vb.look_inward(video, vg), ab.look_inward(audio, ag)
-        return vb.look_outward(video, vg, Located(audio, None, ag.mask)), ab.look_outward(audio, ag, Located(video, None, vg.mask))
+    def order(video_block, audio_block, video, audio, vc, ac):
+        video, audio = video_block.self_attention(video, vc), audio_block.self_attention(audio, ac)
+        video_source, audio_source = KeyValueSource(video, None, vc.mask), KeyValueSource(audio, None, ac.mask)
+        return after_self_attention(video_block, video, vc, audio_source), after_self_attention(audio_block, audio, ac, video_source)
 
     fuse_with(patch, order)
 
@@ -145,8 +150,8 @@ def fusion(patch, query_of):
         if other is not None:
             query, out = query_of(self, tokens, query, out)
             seen = self.pre_attn_norm_fusion(other.tokens)
-            key = turn(self.norm_k_fusion(self.k_fusion(seen)).unflatten(-1, self.heads), other.phase)
-            out = out + attend(rotate(query, phase), key, self.v_fusion(seen).unflatten(-1, self.heads), other.mask)
+            key = apply_rotary(self.norm_k_fusion(self.k_fusion(seen)).unflatten(-1, self.heads), other.phase)
+            out = out + attend(apply_rotary(query, phase), key, self.v_fusion(seen).unflatten(-1, self.heads), other.mask)
         return self.o(out)
 
     patch.setattr(attention.FusionAttention, "forward", forward)
@@ -186,29 +191,29 @@ def convolutional_gate_on_the_wrong_arm(patch):
 
 
 def first_frame_as_noisy_as_the_rest(patch):
-    patch.setattr(dit, "clean_first_frame", lambda t, tokens, grids: t)
+    patch.setattr(dit, "token_times", lambda t, tokens, grids: t)
 
 
 def one_token_too_many_in_the_first_frame(patch):
     def off_by_one(t, tokens, grids):
-        counted = conditions.per_clip(grids, lambda grid: grid[1] * grid[2] + 1, tokens)
-        return torch.where(conditions.counting(tokens) < counted, torch.zeros_like(t), t)
+        counted = conditions.count_per_clip(grids, lambda grid: grid[1] * grid[2] + 1, tokens)
+        return torch.where(conditions.token_indices(tokens) < counted, torch.zeros_like(t), t)
 
-    patch.setattr(dit, "clean_first_frame", off_by_one)
+    patch.setattr(dit, "token_times", off_by_one)
 
 
 def padding_read_by_attention(patch):
-    patch.setattr(dit, "tokenise", lambda p, latents: (*tokenise(p, latents)[:2], None))
+    patch.setattr(dit, "patchify", lambda p, latents: (*patchify(p, latents)[:2], None))
 
 
 def clips_padded_before_embedding(patch):
     def early(p, latents):
-        tokens, grids, mask = tokenise(p, latents)
+        tokens, grids, mask = patchify(p, latents)
         if mask is None or not isinstance(p, patches.AudioPatches):
             return tokens, grids, mask
         return p(torch.nn.utils.rnn.pad_sequence(list(latents), batch_first=True)), grids, mask
 
-    patch.setattr(dit, "tokenise", early)
+    patch.setattr(dit, "patchify", early)
 
 
 def skipped_block_runs_after_all(patch):
@@ -224,15 +229,13 @@ def every_clip_at_the_first_clips_time(patch):
 
 
 def text_read_after_the_other_branch(patch):
-    def two_steps(self, tokens, given, other):
-        tokens = tokens + self.cross_attn(self.norm3(tokens), given.phase, given.context, None)
+    def two_steps(self, tokens, conditions, other):
+        tokens = tokens + self.cross_attn(self.norm3(tokens), conditions.phase, conditions.context, None)
         if other is not None:
-            silent = replace(given, context=torch.zeros_like(given.context))
-            tokens = tokens + self.cross_attn(self.norm3(tokens), silent.phase, silent.context, other)
-        *_, shift, scale, gate = self.modulation(given.modulation)
-        return tokens + gate * self.ffn(branch.modulate(tokens, shift, scale, self.eps))
+            tokens = tokens + self.cross_attn(self.norm3(tokens), conditions.phase, torch.zeros_like(conditions.context), other)
+        return tokens
 
-    patch.setattr(branch.Block, "look_outward", two_steps)
+    patch.setattr(branch.Block, "cross_attention", two_steps)
 
 
 MUTATIONS = [
@@ -241,8 +244,8 @@ MUTATIONS = [
     channel_first_within_a_patch,
     pad_rows_of_the_text_not_read,
     audio_positions_not_scaled,
-    audio_turned_in_every_dim,
-    halves_turned_instead_of_adjacent_pairs,
+    audio_rotated_in_every_dim,
+    halves_rotated_instead_of_adjacent_pairs,
     axes_share_the_frequencies_of_the_whole_head,
     gates_dropped,
     shift_and_scale_swapped,

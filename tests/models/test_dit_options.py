@@ -138,18 +138,18 @@ def test_concat_adds_no_layers_to_the_blocks():
     assert new and all(name.startswith("latent_mlp.") for name in new)
 
 
-def test_joint_softmax_of_still_and_turned_keys_is_that_of_their_logits():
+def test_joint_softmax_of_still_and_rotated_keys_is_that_of_their_logits():
     from baton_lightning.models.attention import attend_jointly
 
     torch.manual_seed(0)
-    query, turned_query, key, value, turned_key, turned_value = (torch.randn(2, n, 3, 8).double() for n in (4, 4, 5, 5, 6, 6))
+    query, rotated_query, key, value, rotated_key, rotated_value = (torch.randn(2, n, 3, 8).double() for n in (4, 4, 5, 5, 6, 6))
     mask = torch.rand(2, 6) < 0.7
     logits = (
-        torch.cat((torch.einsum("bqhd,bkhd->bhqk", query, key), torch.einsum("bqhd,bkhd->bhqk", turned_query, turned_key)), -1) / 8**0.5
+        torch.cat((torch.einsum("bqhd,bkhd->bhqk", query, key), torch.einsum("bqhd,bkhd->bhqk", rotated_query, rotated_key)), -1) / 8**0.5
     )
     logits[..., 5:].masked_fill_(~mask[:, None, None], -torch.inf)
-    expected = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), torch.cat((value, turned_value), 1)).flatten(2)
-    torch.testing.assert_close(attend_jointly(query, turned_query, (key, value), (turned_key, turned_value), mask), expected)
+    expected = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), torch.cat((value, rotated_value), 1)).flatten(2)
+    torch.testing.assert_close(attend_jointly(query, rotated_query, (key, value), (rotated_key, rotated_value), mask), expected)
 
 
 @pytest.mark.parametrize("placement", ["cascade", "concat"])

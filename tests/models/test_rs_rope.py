@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.rope import grid_positions, phases, rotate
+from baton_lightning.models.rope import apply_rotary, grid_positions, rotary_phases
 from baton_lightning.models.rs_rope import align, planned_positions
 
 HEAD = 128
@@ -14,7 +14,7 @@ def scores(query_positions, key_positions, content=None):
     """Logits between tokens of equal content."""
     content = torch.ones(HEAD).double() if content is None else content
     query, key = (
-        rotate(content.expand(1, len(p), 1, HEAD).contiguous(), phases(p, HEAD, dtype=torch.float64))[0, :, 0]
+        apply_rotary(content.expand(1, len(p), 1, HEAD).contiguous(), rotary_phases(p, HEAD, dtype=torch.float64))[0, :, 0]
         for p in (query_positions, key_positions)
     )
     return query @ key.T
@@ -27,14 +27,14 @@ def test_a_plan_on_the_latents_own_grid_lies_on_the_latents(alignment):
 
 
 def test_first_and_last_planned_tokens_lie_on_first_and_last_latents():
-    place = align((6, 4, 4), (31, 15, 26))
-    assert place[0].tolist() == [0, 0, 0]
-    assert place[-1].tolist() == [30, 14, 25]
+    positions = align((6, 4, 4), (31, 15, 26))
+    assert positions[0].tolist() == [0, 0, 0]
+    assert positions[-1].tolist() == [30, 14, 25]
 
 
 def test_formula_of_end_point_alignment():
-    place = align((6, 3, 5), (31, 9, 9)).reshape(6, 3, 5, 3)
-    torch.testing.assert_close(place[4, 1, 3], torch.tensor([4 * 30 / 5, 1 * 8 / 2, 3 * 8 / 4], dtype=torch.float64))
+    positions = align((6, 3, 5), (31, 9, 9)).reshape(6, 3, 5, 3)
+    torch.testing.assert_close(positions[4, 1, 3], torch.tensor([4 * 30 / 5, 1 * 8 / 2, 3 * 8 / 4], dtype=torch.float64))
 
 
 def test_centres_spread_cells_of_equal_size():

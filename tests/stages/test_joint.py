@@ -190,10 +190,10 @@ def test_what_reads_the_plan_can_be_trained_alone_and_at_rates_of_its_own():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"frozen": ["dit.video_modl"]}, r"model.init_args.frozen: .* called 'dit.video_modl'; the nearest are dit.video_model"),
+        ({"frozen": ["dit.video_modl"]}, r"model.init_args.frozen: 'dit.video_modl' .* the nearest names are dit.video_model"),
         ({"trained": ["dit.latent_mlp"]}, r"exceptions of model.init_args.frozen, which names nothing, .* e.g. \[dit\]"),
-        ({"frozen": ["plan"]}, r"model.init_args.frozen: .* called 'plan'; the nearest are dit"),
-        ({"frozen": ["dit.audio_model"], "trained": ["dit.latent_mlp"]}, r"model.init_args.trained, .* called 'dit.latent_mlp'"),
+        ({"frozen": ["plan"]}, r"model.init_args.frozen: 'plan' .* the nearest names are dit"),
+        ({"frozen": ["dit.audio_model"], "trained": ["dit.latent_mlp"]}, r"model.init_args.trained, .* 'dit.latent_mlp' matches no part"),
     ],
 )
 def test_parts_that_do_not_exist_are_refused_with_the_nearest(wrong, message):
