@@ -191,7 +191,7 @@ def test_what_reads_the_plan_can_be_trained_alone_and_at_rates_of_its_own():
     ("wrong", "message"),
     [
         ({"frozen": ["dit.video_modl"]}, r"model.init_args.frozen: 'dit.video_modl' .* the nearest names are dit.video_model"),
-        ({"trained": ["dit.latent_mlp"]}, r"exceptions of model.init_args.frozen, which names nothing, .* e.g. \[dit\]"),
+        ({"trained": ["dit.latent_mlp"]}, r"exceptions of model.init_args.frozen, which must not be empty, .* e.g. to \[dit\]"),
         ({"frozen": ["plan"]}, r"model.init_args.frozen: 'plan' .* the nearest names are dit"),
         ({"frozen": ["dit.audio_model"], "trained": ["dit.latent_mlp"]}, r"model.init_args.trained, .* 'dit.latent_mlp' matches no part"),
     ],
