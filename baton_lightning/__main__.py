@@ -15,8 +15,8 @@ LIGHTNING = {
     "predict": "run a stage over the data, e.g. to cache latents and features (experiments/encode.yaml)",
 }
 OTHERS = {
-    "shards": ("baton_lightning.shards.cli", "make, list and check data sets of webdataset tar shards"),
-    "generate": ("baton_lightning.generation.generate", "write mp4s with sound from a finished stage-3 run"),
+    "shards": ("baton_lightning.verbs.shards", "make, list and check data sets of webdataset tar shards"),
+    "generate": ("baton_lightning.verbs.generate", "write mp4s with sound from a finished stage-3 run"),
     "evaluate": ("baton_lightning.evaluation.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (

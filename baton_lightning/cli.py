@@ -26,11 +26,14 @@ from omegaconf.errors import OmegaConfBaseException
 from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
+from baton_lightning.construction import networks as construction
+from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
-from baton_lightning.runs import checkpoint_weights, checkpoints, compared, construction, manifest, parents, saving, segments, sharding
+from baton_lightning.runs import checkpoint_weights, checkpoints, manifest, parents, saving
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.saved_config import SavedConfig
-from baton_lightning.runs.termination import INTERRUPTED, TERMINATED, Terminated, Termination
+from baton_lightning.sessions import compared, segments
+from baton_lightning.sessions.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")

@@ -14,6 +14,8 @@ from torch import nn
 from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
+from baton_lightning.construction.sharding import UnconvertedBatches, leave_batches
 from baton_lightning.flow import path
 from baton_lightning.frozen.llm import PretrainedLLM, TinyLLM
 from baton_lightning.models.dit import DualBranchDiT
@@ -21,8 +23,6 @@ from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.models.towers import DualTowers
 from baton_lightning.optim import build_optimizer
-from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
-from baton_lightning.runs.sharding import UnconvertedBatches, leave_batches
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
 

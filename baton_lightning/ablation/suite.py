@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 from baton_lightning import atomic, settings
-from baton_lightning.generation.generate import PLANS
 from baton_lightning.launch.launcher import Step
+from baton_lightning.verbs.generate import PLANS
 
 LAST = "stage3_joint"
 PLACE = ("run.root", "run.experiment")

@@ -122,7 +122,7 @@ def start(case: str, parent: Path, width: int, depth: int, ranks: int, port: int
     import torch
 
     from baton_lightning.clip import ClipSpec
-    from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
+    from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
     from baton_lightning.stages.joint import JointTraining
     from baton_lightning.stages.plan_sources import GroundTruthPlan
 

@@ -32,8 +32,8 @@ class Host:
 def host(model: Any, load: Load, ranks: int, offloaded: float, sampled: Sampling | None) -> Host:
     """Host memory of a node whose GPUs hold a run.
 
-    Networks are made without memory and filled tensor by tensor (:mod:`~baton_lightning.runs.construction`), on the GPU, or under ZeRO-3 on
-    the CPU, where every rank has room for the tensor that is shared out.
+    Networks are made without memory and filled tensor by tensor (:mod:`~baton_lightning.construction.networks`), on the GPU, or under
+    ZeRO-3 on the CPU, where every rank has room for the tensor that is shared out.
 
     Args:
         model: The stage, with networks on the meta device.

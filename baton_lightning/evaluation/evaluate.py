@@ -156,7 +156,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
     folder = options.folder or options.run / "evaluation"
     if options.run is not None:
-        from baton_lightning.generation import generate
+        from baton_lightning.verbs import generate
 
         generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder), "--force"])
     result = score_folder(folder)

@@ -12,11 +12,11 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.networks import leaves_frozen_out
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
 from baton_lightning.runs import weights as stored
-from baton_lightning.runs.construction import leaves_frozen_out
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule
 from safetensors.torch import load_file
 from torch import Tensor
 
+from baton_lightning.construction.networks import leaves_frozen_out
 from baton_lightning.runs import checkpoints, manifest, saving
-from baton_lightning.runs.construction import leaves_frozen_out
 
 AVERAGE = "average"
 """Name of a weight's moving average in the optimiser's state, as the callback `EMA` keeps it."""

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.handover import hand_over, require_match, require_same
 from baton_lightning.frozen import language_files
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
 from baton_lightning.runs import manifest, weights
-from baton_lightning.runs.handover import hand_over, require_match, require_same
 from baton_lightning.stages.plan_sources import PlannedTokens, plan_each
 
 
@@ -122,7 +122,7 @@ def planner_of(run: str | Path, make: Callable[[ClipSpec], VAPlanner], clip: Cli
         clip: Geometry of the clip.
 
     Raises:
-        ValueError: As :func:`~baton_lightning.runs.handover.hand_over`.
+        ValueError: As :func:`~baton_lightning.construction.handover.hand_over`.
     """
     with language_files.of_run(run):
         planner = make(clip)

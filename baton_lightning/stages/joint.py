@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.handover import hand_over
+from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, restored
 from baton_lightning.flow import draws, path
 from baton_lightning.flow.guidance import Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
@@ -27,8 +29,6 @@ from baton_lightning.models.parts import freeze
 from baton_lightning.models.precision import upcast_half
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
-from baton_lightning.runs.construction import Resumable, begun_with, construct, goes_on_from, restored
-from baton_lightning.runs.handover import hand_over
 from baton_lightning.stages import plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.loss_by_time import LossByTime

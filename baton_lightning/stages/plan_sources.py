@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.handover import hand_over
 from baton_lightning.flow.draws import draw_uniform
 from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
-from baton_lightning.runs.handover import hand_over
 from baton_lightning.runs.saving import gathered
 from baton_lightning.stages.features import OnlineFeatures, features_of
 

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from baton_lightning.construction.sharding import WholeWeights, final_weights
 from baton_lightning.muon import MuonAdamW
-from baton_lightning.runs.sharding import WholeWeights, final_weights
 from callbacks.ema import AVERAGE, EMA
 
 DATA = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch
-from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
+from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
 from callbacks.gradient_guard import GradientGuard
 from callbacks.watchdog import Watchdog
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
-from baton_lightning.generation.generate import plan_of
 from baton_lightning.generation.load import load_run
 from baton_lightning.generation.requests import Requests, divided
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.manifest import file_digest
+from baton_lightning.verbs.generate import plan_of
 
 PROMPT = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
 

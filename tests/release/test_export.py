@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.handover import hand_over
 from baton_lightning.frozen.llm import PretrainedLLM, TinyLLM
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import manifest
-from baton_lightning.runs.handover import hand_over
 
 CLIP = ClipSpec()
 WORDS = "a red circle jumps then thump".split()

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
+from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
+from baton_lightning.construction.sharding import require_resumable
 from baton_lightning.runs import checkpoints
-from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
 from baton_lightning.runs.saving import AtomicCheckpoint, PlainFile
-from baton_lightning.runs.sharding import require_resumable
 
 
 def write(path: Path, text: str, folder: bool) -> None:

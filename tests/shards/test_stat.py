@@ -11,9 +11,9 @@ from PIL import Image
 
 from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.cli import homes
 from baton_lightning.shards.format import SplitIndex, read_root
 from baton_lightning.shards.stat import PICTURE, bars, facts_of, histogram, tokens_of
+from baton_lightning.verbs.shards import homes
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ import pytest
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
-from baton_lightning.shards.cli import main
 from baton_lightning.shards.format import Shard, SplitIndex, file_digest, read_root
 from baton_lightning.shards.world import build_world
 from baton_lightning.shards.writer import write_shard
+from baton_lightning.verbs.shards import main
 from baton_lightning.world.clips import make_clip
 
 CLIP = ClipSpec()

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.identity import describe
 from baton_lightning.media import read_mp4
-from baton_lightning.shards.cli import main
 from baton_lightning.shards.format import CACHE, CACHES, STATISTICS, Shard, SplitIndex, file_digest
 from baton_lightning.shards.world import build_world
 from baton_lightning.shards.writer import write_shard
 from baton_lightning.stages.encode import Encode
 from baton_lightning.stages.features import keyframes
+from baton_lightning.verbs.shards import main
 from baton_lightning.world.codecs import PatchPCA, ToneBank
 from callbacks.cache_writer import CacheWriter
 from datamodules.webshards import WebShards

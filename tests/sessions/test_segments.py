@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from baton_lightning.__main__ import main
-from baton_lightning.runs import checkpoints, compared, manifest, segments
+from baton_lightning.runs import checkpoints, manifest
+from baton_lightning.sessions import compared, segments
 
 ROOT = Path(__file__).parents[2]
 MODULE = """

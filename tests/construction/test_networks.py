@@ -13,11 +13,11 @@ from torch import nn
 
 from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.handover import hand_over
+from baton_lightning.construction.networks import Loaded, Resumable, construct
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.llm import PretrainedLLM, TinyLLM
 from baton_lightning.runs import manifest
-from baton_lightning.runs.construction import Loaded, Resumable, construct
-from baton_lightning.runs.handover import hand_over
 
 
 class Stage(Resumable):

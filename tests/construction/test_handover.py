@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.construction.handover import hand_over
 from baton_lightning.runs import manifest
-from baton_lightning.runs.handover import hand_over
 
 CLIP = ClipSpec()
 

@@ -25,7 +25,7 @@ MAY_CHANGE = (
     "trainer.num_sanity_val_steps",
     "trainer.max_time",
     "trainer.accelerator",
-    "trainer.devices",  # DeepSpeed's shards are refused on another number by runs/sharding.py
+    "trainer.devices",  # DeepSpeed's shards are refused on another number by construction/sharding.py
     "trainer.num_nodes",
     "data.init_args.num_workers",
     "data.init_args.max_damaged",

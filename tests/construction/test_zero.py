@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from baton_lightning.__main__ import main
 from baton_lightning.cli import BatonCLI
 from baton_lightning.config import expand
+from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
+from baton_lightning.construction.sharding import require_resumable
 from baton_lightning.launch.processes import call
 from baton_lightning.muon import MuonAdamW
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
-from baton_lightning.runs.deepspeed_cpu import CPUDeepSpeedStrategy
-from baton_lightning.runs.sharding import require_resumable
 
 ROOT = Path(__file__).parents[2]
 # With AdamW's own eps, 1e-8, a gradient that is nothing but rounding still moves its weight by the learning rate's size: a handful of

@@ -158,12 +158,12 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from tqdm import tqdm
 
+    from baton_lightning.construction.handover import hand_over
     from baton_lightning.evaluation.evaluate import score_folder, show
     from baton_lightning.generation import folder, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
     from baton_lightning.placement import Placement, cast_parameters, device_of, dtype_of
-    from baton_lightning.runs.handover import hand_over
     from baton_lightning.stages import plan_space
     from baton_lightning.stages.cached_plan import CachedPlan
     from baton_lightning.stages.plan_sources import PlannedTokens

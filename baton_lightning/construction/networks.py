@@ -16,10 +16,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from baton_lightning.construction.sharding import half_precision, zero_stage
 from baton_lightning.deferred import Tape, is_meta
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.parents import UNKNOWN
-from baton_lightning.runs.sharding import half_precision, zero_stage
 
 log = logging.getLogger(__name__)
 

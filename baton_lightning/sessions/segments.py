@@ -14,8 +14,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from baton_lightning import atomic
-from baton_lightning.runs import checkpoints, compared, manifest, parents
-from baton_lightning.runs.asked_optimizer import SETTINGS, AskedOptimizer
+from baton_lightning.runs import checkpoints, manifest, parents
+from baton_lightning.sessions import compared
+from baton_lightning.sessions.asked_optimizer import SETTINGS, AskedOptimizer
 
 NAME = "segments.json"
 

@@ -1,0 +1,1 @@
+"""How networks come to be: made without memory, filled from parents, sharded over ranks."""

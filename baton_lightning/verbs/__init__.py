@@ -1,0 +1,1 @@
+"""Verbs that join rooms: their command lines."""
