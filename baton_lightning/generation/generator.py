@@ -24,7 +24,7 @@ from baton_lightning.flow.guidance import Condition
 from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.generation.components import FrozenComponents
 from baton_lightning.media import write_mp4
-from baton_lightning.placement import Placement
+from baton_lightning.placement import Placement, cast_parameters
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens
 
@@ -45,6 +45,38 @@ class Generator:
         self.placement = placement or Placement(torch.device("cpu"), offload=False)
         self.components = FrozenComponents(model.component_factories)
         self.negative_rows: dict[str, Tensor] = {}
+
+    def settle(self, dtype: torch.dtype, *, follows: bool = True, denoises: bool = True) -> None:
+        """Gives planner and transformer their type, and puts those that are needed where they work.
+
+        Args:
+            dtype: Type of their parameters.
+            follows: Whether clips follow plans.
+            denoises: Whether there is anything to denoise.
+        """
+        for network in (self.planner, self.model.dit):
+            cast_parameters(network, dtype)
+        self.placement.settle(*([self.planner] if follows and denoises else []), *([self.model.dit] if denoises else []))
+
+    @torch.no_grad()
+    def contexts(self, video_prompts: Sequence[str], audio_prompts: Sequence[str], batch_size: int = 16) -> Tensor:
+        """Text embeddings of prompts [B, ``clip.text_tokens``, C], zero-padded, on the CPU.
+
+        Args:
+            video_prompts: What is seen, one text a clip.
+            audio_prompts: What is heard.
+            batch_size: Clips that are embedded together.
+
+        Raises:
+            ValueError: If the configuration names no text encoder.
+        """
+        rows: list[Tensor] = []
+        with self.components.on("text_encoder", self.placement.device) as encoder:
+            for start in range(0, len(video_prompts), batch_size):
+                part = slice(start, start + batch_size)
+                found = encoder.context(list(video_prompts[part]), list(audio_prompts[part]))  # type: ignore[operator]
+                rows += [row.cpu() for row in found]
+        return pad(rows, self.model.clip)
 
     # ---- plan
     @property

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.batch import Batch
 
 if TYPE_CHECKING:
-    import torch
-
     from baton_lightning.generation.generator import Generator
     from baton_lightning.metrics.prompts import Prompt
+    from baton_lightning.plan.clip_plan import ClipPlan
 
 
 class Requests:
@@ -79,23 +79,24 @@ def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
     return prompts
 
 
-def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int, device: torch.device) -> Requests:
+def of_plan(plan: ClipPlan, file: Path) -> dict[str, Prompt]:
+    """The prompts of a plan, under the name of its file."""
+    from baton_lightning.metrics.prompts import Prompt
+
+    return {file.stem: Prompt(plan.video_prompt, plan.audio_prompt)}
+
+
+def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int) -> Requests:
     """Prompts in batches; their contexts come from the run's text encoder, which works once for all; the noise from their places."""
     import torch
 
-    from baton_lightning.generation.generator import pad
-
-    keys, rows = list(prompts), []
-    with generator.components.on("text_encoder", device) as encoder:
-        for part in divided(list(range(len(keys))), batch_size):
-            texts = [[getattr(prompts[keys[place]], name) for place in part] for name in ("video_prompt", "audio_prompt")]
-            rows += [row.cpu() for row in encoder.context(*texts)]  # type: ignore[operator]
+    keys = list(prompts)
+    contexts = generator.contexts([p.video_prompt for p in prompts.values()], [p.audio_prompt for p in prompts.values()], batch_size)
 
     def read(part: list[int]) -> tuple[Batch, list[dict[str, Any]]]:
         chosen = {keys[place]: prompts[keys[place]] for place in part}
         seen, heard = ([getattr(prompt, name) for prompt in chosen.values()] for name in ("video_prompt", "audio_prompt"))
-        context = pad([rows[place] for place in part], generator.model.clip)
-        batch = Batch(list(chosen), torch.tensor(part), 0, seen, heard, context=context)
+        batch = Batch(list(chosen), torch.tensor(part), 0, seen, heard, context=contexts[part])
         return batch, [prompt.to_dict() for prompt in chosen.values()]
 
     return Requests(divided(list(range(len(keys))), batch_size), read)

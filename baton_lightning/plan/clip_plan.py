@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from baton_lightning import atomic
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plan import edits
@@ -77,14 +78,15 @@ class ClipPlan:
         video = plan.video[row].detach().float().cpu().reshape(*clip.video_plan_grid, clip.video_plan_width)
         return cls(video.contiguous(), plan.audio[row].detach().float().cpu().contiguous(), clip, **more)
 
-    def like(self, plan: Plan) -> Plan:
-        """These tokens as a plan of a batch of one, with the grid and times of ``plan``.
+    @property
+    def tokens(self) -> dict[str, Tensor]:
+        """Modality -> tokens."""
+        return {"video": self.video, "audio": self.audio}
 
-        Args:
-            plan: A plan of the run that will read this one.
-        """
-        video, audio = (tokens.to(theirs) for tokens, theirs in ((self.video, plan.video), (self.audio, plan.audio)))
-        return replace(plan, video=video.flatten(0, 2)[None], audio=audio[None])
+    def batched(self, device: torch.device | str = "cpu") -> Plan:
+        """These tokens as the plan of a batch of one clip, with the clip's grid and times."""
+        times = [torch.tensor(seconds, device=device) for seconds in (self.clip.keyframe_times, self.clip.audio_plan_times)]
+        return Plan(self.video.flatten(0, 2)[None].to(device), self.audio[None].to(device), self.clip.video_plan_grid, *times)
 
     @property
     def digest(self) -> str:
@@ -130,7 +132,9 @@ class ClipPlan:
         plan, given = self, iter(others)
         for operation in operations:
             other = next(given, None) if operation.get("op") in edits.WITH_OTHER else None
-            tokens = edits.apply(plan, operation, other)
+            if other is not None:
+                other.require_fits(plan.clip)
+            tokens = edits.apply(plan.tokens, plan.clip, operation, None if other is None else other.tokens)
             recorded = operation if other is None else {**operation, "other_digest": other.digest}
             plan = replace(plan, **tokens, edits=(*plan.edits, recorded))
         return plan
@@ -183,7 +187,9 @@ class ClipPlan:
             "edits": list(self.edits),
         }
         told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
-        Path(path).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=told))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic.aside(Path(path)) as part:
+            part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=told))
 
     @classmethod
     def load(cls, path: str | Path) -> ClipPlan:
@@ -224,23 +230,37 @@ class ClipPlan:
         return f"ClipPlan({self.clip.seconds:g} s, {frames} keyframes of {rows} x {columns}, {len(self.audio)} audio tokens{changed})"
 
     # ---- pictures
-    def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
-        """Draws the plan; see :func:`baton_lightning.plan.picture.draw`."""
+    @property
+    def title(self) -> str:
+        """The two prompts, one a line."""
+        return "\n".join(text for text in (self.video_prompt, self.audio_prompt) if text)
+
+    def png(self, truth: ClipPlan | None = None) -> bytes:
+        """The plan as a picture; see :func:`baton_lightning.plan.picture.draw`.
+
+        Args:
+            truth: The plan of the clip's own features, drawn beside.
+        """
         from baton_lightning.plan import picture
 
-        picture.save(self, Path(path), truth)
+        if truth is not None:
+            truth.require_fits(self.clip)
+        return picture.png(self.clip, self.tokens, self.title, None if truth is None else truth.tokens)
+
+    def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
+        """Writes the picture; the folder is made."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(self.png(truth))
 
     def _repr_png_(self) -> bytes:
         """The picture that a notebook shows."""
-        from baton_lightning.plan import picture
-
-        return picture.png(self)
+        return self.png()
 
     def show(self) -> None:
-        """Shows the picture in a notebook; elsewhere opens it in the system's viewer."""
+        """Shows the picture in a notebook; elsewhere in the viewer of the system."""
         from baton_lightning.plan import picture
 
-        picture.show(self)
+        picture.show(self.png())
 
 
 def distance(a: ClipPlan, b: ClipPlan) -> dict[str, Tensor]:
@@ -250,9 +270,4 @@ def distance(a: ClipPlan, b: ClipPlan) -> dict[str, Tensor]:
         ValueError: If the plans are of two geometries.
     """
     a.require_fits(b.clip)
-    return {name: (getattr(a, name) - getattr(b, name)).square().mean(-1).sqrt() for name in MODALITIES}
-
-
-def times(plan: ClipPlan) -> dict[str, Tensor]:
-    """Time of every keyframe [N] and of every audio token [K_a], in s."""
-    return {"video": torch.tensor(plan.clip.keyframe_times), "audio": torch.tensor(plan.clip.audio_plan_times)}
+    return {name: (tokens - b.tokens[name]).square().mean(-1).sqrt() for name, tokens in a.tokens.items()}

@@ -21,15 +21,14 @@ and the operations are
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from baton_lightning.clip import ClipSpec
-    from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.clip import ClipSpec
 
 REGION = ("modality", "start", "stop", "rows", "columns")
 FIELDS = {
@@ -60,13 +59,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def apply(plan: ClipPlan, operation: dict[str, Any], other: ClipPlan | None = None) -> dict[str, Tensor]:
+def apply(
+    tokens: Mapping[str, Tensor], clip: ClipSpec, operation: dict[str, Any], other: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Tokens of a plan after an operation.
 
     Args:
-        plan: The plan; it stays as it is.
+        tokens: Modality -> tokens: video [N, h, w, C_v], audio [K_a, C_a]. They stay as they are.
+        clip: Geometry.
         operation: See the module.
-        other: The plan that ``mix`` takes tokens from.
+        other: Tokens of the plan that ``mix`` takes from, of the same geometry.
 
     Returns:
         Modality -> tokens, for the modalities that the operation touches.
@@ -78,23 +80,15 @@ def apply(plan: ClipPlan, operation: dict[str, Any], other: ClipPlan | None = No
     if name not in FIELDS:
         raise ValueError(f"an edit's op must be one of {', '.join(FIELDS)}, got {name!r}")
     if unknown := set(operation) - {"op", *FIELDS[name], *REGION}:
-        raise ValueError(f"{name} knows {', '.join((*FIELDS[name], *REGION))}, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"{name} knows {', '.join((*FIELDS[name], *REGION))}, got {', '.join(sorted(map(str, unknown)))}")
     modality = operation.get("modality", "video" if name in ("move", "swap") else "both")
     if modality not in ("video", "audio", "both"):
         raise ValueError(f"{name}: modality must be video, audio or both, got {modality!r}")
+    if name in WITH_OTHER and other is None:
+        raise ValueError(f"{name}: needs another plan: name its file as other, e.g. plan.safetensors")
     act = {"shift": shift, "move": move, "swap": swap, "scale": scale, "mix": mix}[name]
     touched = ("video", "audio") if modality == "both" else (modality,)
-    found = {}
-    for which in touched:
-        tokens = getattr(plan, which).clone()
-        theirs = None
-        if name == "mix":
-            if other is None:
-                raise ValueError("mix: needs another plan: name its file as other, e.g. plan.safetensors")
-            other.require_fits(plan.clip)
-            theirs = getattr(other, which)
-        found[which] = act(tokens, operation, which, plan.clip, theirs)
-    return found
+    return {which: act(tokens[which].clone(), operation, which, clip, None if other is None else other[which]) for which in touched}
 
 
 def number(operation: dict[str, Any], name: str, default: float | None = None) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import subprocess
 import sys
 import tempfile
 import textwrap
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from baton_lightning.plan import clip_plan
-from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.clip import ClipSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,38 +64,38 @@ def strip(axes: Axes, painted: Float[Tensor, "N h w 3"], clip_seconds: float, fp
     axes.tick_params(labelbottom=False, length=0)
 
 
-def draw(plan: ClipPlan, truth: ClipPlan | None = None) -> Figure:
+def draw(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> Figure:
     """The picture of a plan.
 
     Args:
-        plan: The plan.
-        truth: The plan of the clip's own features; it is drawn beside, with the error of every token.
+        clip: Geometry.
+        plan: Modality -> tokens: video [N, h, w, C_v], audio [K_a, C_a].
+        title: Text above.
+        truth: Tokens of the clip's own features; they are drawn beside, with the error of every video token.
     """
     from matplotlib.figure import Figure
 
-    clip, rows = plan.clip, [("plan", plan)] + ([("truth", truth)] if truth is not None else [])
+    rows = [("plan", plan)] + ([("truth", truth)] if truth is not None else [])
     count = len(rows) + (1 if truth is not None else 0) + 1
     figure = Figure(figsize=(9, 1.1 * (count - 1) + 2.4), layout="constrained")
     panels = figure.subplots(count, 1, sharex=True, height_ratios=[1] * (count - 1) + [1.1])
-    reference = (truth or plan).video.flatten(0, 2)
+    reference = (truth or plan)["video"].flatten(0, 2)
     for axes, (label, shown) in zip(panels, rows, strict=False):
-        painted = colours(shown.video.flatten(0, 2), reference).reshape(*clip.video_plan_grid, 3)
+        painted = colours(shown["video"].flatten(0, 2), reference).reshape(*clip.video_plan_grid, 3)
         strip(axes, painted, clip.seconds, clip.keyframe_fps, label)
+    heard = panels[-1]
     if truth is not None:
-        error = clip_plan.distance(plan, truth)["video"]
+        error = (plan["video"] - truth["video"]).square().mean(-1).sqrt()
         grey = (1 - (error / error.max().clamp(min=1e-6)))[..., None].expand(*error.shape, 3)
         strip(panels[-2], grey, clip.seconds, clip.keyframe_fps, f"error\n(black {error.max():.2f})")
-    times, heard = clip_plan.times(plan)["audio"], panels[-1]
-    if truth is not None:
-        heard.plot(times, change(truth.audio), color="0.6", linewidth=3, label="truth")
-    heard.plot(times, change(plan.audio), color="C0", linewidth=1.4, label="plan")
+        heard.plot(clip.audio_plan_times, change(truth["audio"]), color="0.6", linewidth=3, label="truth")
+    heard.plot(clip.audio_plan_times, change(plan["audio"]), color="C0", linewidth=1.4, label="plan")
     if truth is not None:
         heard.legend(loc="upper right", frameon=False)
     heard.set(xlabel="time [s]", xlim=(0, clip.seconds), ylim=(0, None))
     heard.set_ylabel("sound:\ndistance from\nmedian token", rotation=0, ha="right", va="center")
     heard.spines[["top", "right"]].set_visible(False)
-    title = "\n".join(short(text) for text in (plan.video_prompt, plan.audio_prompt) if text)
-    figure.suptitle(title or "plan", fontsize=10, ha="left", x=0.02, parse_math=False)
+    figure.suptitle("\n".join(map(short, title.split("\n"))) or "plan", fontsize=10, ha="left", x=0.02, parse_math=False)
     return figure
 
 
@@ -104,28 +105,21 @@ def short(text: str, longest: int = 220) -> str:
     return textwrap.fill(line if len(line) <= longest else line[: longest - 1] + "…", width=120)
 
 
-def png(plan: ClipPlan, truth: ClipPlan | None = None) -> bytes:
-    """The picture as PNG, 1,350 pixels wide."""
+def png(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> bytes:
+    """The picture as PNG, 1,350 pixels wide. Arguments as for :func:`draw`."""
     written = io.BytesIO()
-    draw(plan, truth).savefig(written, format="png", dpi=150, metadata={"Software": None})
+    draw(clip, plan, title, truth).savefig(written, format="png", dpi=150, metadata={"Software": None})
     return written.getvalue()
 
 
-def save(plan: ClipPlan, path: Path, truth: ClipPlan | None = None) -> None:
-    """Writes the picture; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(plan, truth))
-
-
-def show(plan: ClipPlan) -> None:
-    """Shows the picture in a notebook; elsewhere in the viewer of the system."""
+def show(picture: bytes) -> None:
+    """Shows a PNG in a notebook; elsewhere in the viewer of the system, and says where the file is."""
     if "ipykernel" in sys.modules:
-        from IPython.display import Image, display
-
-        display(Image(png(plan)))
+        notebook = importlib.import_module("IPython.display")  # every notebook has it; this package does not need it
+        notebook.display(notebook.Image(picture))
         return
     file = Path(tempfile.mkdtemp(prefix="baton-plan-")) / "plan.png"
-    save(plan, file)
+    file.write_bytes(picture)
     if sys.platform == "darwin":
         subprocess.run(["open", str(file)], check=False)
     else:

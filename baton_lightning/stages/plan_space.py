@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from baton_lightning.models.feature_norm import FeatureNorm
@@ -19,6 +20,11 @@ def norms(source: nn.Module) -> dict[str, FeatureNorm]:
     """Statistics of the plans that a source gives, by modality."""
     owner = getattr(source, "planner", source)
     return {"video": owner.video_norm, "audio": owner.audio_norm}
+
+
+def statistics(source: nn.Module) -> dict[str, Tensor]:
+    """Mean and standard deviation [2, C] of the plans that a source gives, by modality, on the CPU."""
+    return {name: torch.stack([norm.mean, norm.std]).cpu() for name, norm in norms(source).items()}
 
 
 def of_run(run: Path) -> dict[str, dict[str, Tensor]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from baton_lightning.batch import Batch, Plan
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.requests import Requests
+    from baton_lightning.plan.clip_plan import ClipPlan
     from baton_lightning.stages.joint import JointTraining
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
@@ -24,6 +25,9 @@ SCALES = ("video_scale", "audio_scale", "plan_scale")
 EXAMPLES = """examples:
   held-out prompts of the run's data, scored if they are the benchmark world's:
     python -m baton_lightning generate --run runs/demo/stage3_joint --num 8 --out clips
+
+  a plan that was made, looked at and perhaps edited (python -m baton_lightning plan --help):
+    python -m baton_lightning generate --run runs/demo/stage3_joint --plan plan.safetensors --out clips
 
   a prompt of your own, another noise, on a GPU that holds one network at a time:
     python -m baton_lightning generate --run runs/paper/stage3 --out mine --device cuda --offload --seed 1 \\
@@ -52,10 +56,11 @@ def parser() -> argparse.ArgumentParser:
     asked = made.add_argument_group("which clips")
     asked.add_argument(
         "--plan",
-        choices=PLANS,
         default="planned",
+        metavar="{planned,truth,shuffled,none,ceiling,FILE}",
         help="what the generator follows: the planner's tokens, the clip's own features, another prompt's plan, no plan; "
-        "`ceiling` only passes the true clip through the codecs (default: %(default)s)",
+        "`ceiling` only passes the true clip through the codecs; FILE is a plan of `plan make` or `plan edit`, with its prompts "
+        "(default: %(default)s)",
     )
     asked.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
     asked.add_argument("--split", default="test", help="part of the data set that they are from, e.g. ood (default: %(default)s)")
@@ -100,6 +105,10 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: Naming the option.
     """
+    if options.plan not in PLANS and not Path(options.plan).is_file():
+        raise ValueError(f"generate: --plan must be one of {', '.join(PLANS)}, or the file of a plan, got {options.plan}")
+    if options.plan not in PLANS and (options.prompts or options.video_prompt):
+        raise ValueError("generate: a plan's file has its prompts; give --plan FILE, or prompts of your own")
     if bool(options.video_prompt) != bool(options.audio_prompt):
         raise ValueError("generate: --video-prompt and --audio-prompt go together; give both or neither")
     if options.prompts and options.video_prompt:
@@ -126,8 +135,10 @@ def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
     return {"seed": model.seed, "steps": model.sampler.steps} | {name: getattr(model.guidance, name) for name in SCALES}
 
 
-def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str) -> Plan | None:
+def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan) -> Plan | None:
     """What the clips of a batch follow. The shuffled plan of a batch of one is that of a clip of the batch before."""
+    if not isinstance(plan, str):
+        return plan.batched(batch.index.device)
     if plan == "none":
         return None
     if plan == "truth":
@@ -139,7 +150,7 @@ def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, 
     return planned.roll() if plan == "shuffled" else planned
 
 
-def clips_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str) -> tuple[Tensor, Tensor]:
+def clips_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan) -> tuple[Tensor, Tensor]:
     """Frames and waveforms of a batch under one condition."""
     batch = batch.to(generator.placement.device)
     if plan == "ceiling":
@@ -163,14 +174,16 @@ def main(argv: list[str]) -> int:
     from baton_lightning.generation import folder, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
-    from baton_lightning.placement import Placement, cast_parameters, device_of, dtype_of
+    from baton_lightning.placement import Placement, device_of, dtype_of
+    from baton_lightning.plan.clip_plan import ClipPlan
     from baton_lightning.stages import plan_space
     from baton_lightning.stages.cached_plan import CachedPlan
     from baton_lightning.stages.plan_sources import PlannedTokens
 
     placement = Placement(device_of(options.device), offload=options.offload)
     dtype = dtype_of(options.dtype, placement.device)
-    own = requests.own_prompts(options)
+    given = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
+    own = requests.own_prompts(options) if isinstance(given, str) else requests.of_plan(given, Path(options.plan))
     folder.require_free(options.out, force=options.force)
     follows = options.plan not in ("none", "ceiling")
     model, data, weights = load_run(options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own)
@@ -187,15 +200,15 @@ def main(argv: list[str]) -> int:
     told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
     told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
     told |= {"dit": str(options.dit)} if options.dit is not None else {}
+    if isinstance(given, ClipPlan):
+        given.require_fits(model.clip, plan_space.statistics(model.plan), plan_space.DRIFT)
+        told |= {"plan_sha256": given.digest, "edits": list(given.edits)}
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
         model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
     generator = Generator(model, placement)
-    planner = generator.planner
-    for network in (planner, model.dit):
-        cast_parameters(network, dtype)
-    placement.settle(*([] if options.plan == "ceiling" else [model.dit] if options.plan == "none" else [planner, model.dit]))
+    generator.settle(dtype, follows=options.plan != "none", denoises=options.plan != "ceiling")
     if own:
-        wanted = requests.of_prompts(generator, own, options.batch_size, placement.device)
+        wanted = requests.of_prompts(generator, own, options.batch_size)
     else:
         data.splits["test"] = options.split
         wanted = requests.held_out(data, options.num, options.batch_size)
@@ -205,7 +218,7 @@ def main(argv: list[str]) -> int:
     total, scored = 0, True
     with torch.no_grad():
         for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
-            frames, waveform = clips_of(generator, wanted, place, batch, options.plan)
+            frames, waveform = clips_of(generator, wanted, place, batch, given)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
                 file = options.out / f"{key}.mp4"
                 file.with_suffix(".json").write_text(json.dumps(meta | told, indent=1))

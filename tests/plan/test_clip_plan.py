@@ -38,7 +38,8 @@ def test_a_batch_s_plan_becomes_a_clip_s_and_the_other_way_round() -> None:
     batch = Plan(plan.video.flatten(0, 2)[None].repeat(2, 1, 1), plan.audio[None].repeat(2, 1, 1), CLIP.video_plan_grid)
     again = ClipPlan.of(batch, 1, CLIP, statistics=plan.statistics)
     assert torch.equal(again.video, plan.video)
-    assert torch.equal(again.like(batch).video[0], batch.video[0]) and torch.equal(again.like(batch).audio[0], batch.audio[0])
+    assert torch.equal(again.batched().video[0], batch.video[0]) and torch.equal(again.batched().audio[0], batch.audio[0])
+    assert again.batched().video_grid == batch.video_grid
 
 
 def test_a_block_that_is_shifted_lies_later_by_the_same_time_in_both_modalities() -> None:
