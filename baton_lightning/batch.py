@@ -1,4 +1,4 @@
-"""The contract between rooms: what a datamodule yields and what a planner hands to a diffusion transformer.
+"""Data types shared by the packages: a batch of a datamodule, and a plan for the diffusion transformer.
 
 Letters, here and everywhere: B batch, L tokens, C width, T frames, Y/X rows/columns, S audio samples, K planned tokens.
 """
@@ -13,14 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Plan:
-    """Planned tokens of both modalities (or ground-truth features), standardised, in time-row-column order.
+    """Planned tokens (or ground-truth features) of both modalities, standardised, in time-row-column order.
 
     Args:
         video: Video tokens [B, K_v, C_v], K_v = N * h * w.
         audio: Audio tokens [B, K_a, C_a].
         video_grid: Keyframes, rows, columns (N, h, w).
-        video_times: Time of each keyframe [N], in s; ``None`` spreads the keyframes over the clip end to end.
-        audio_times: Time of each audio token [K_a], in s; ``None`` likewise.
+        video_times: Time of each keyframe [N], in s; ``None`` spaces the keyframes evenly from the clip's first to its last latent frame.
+        audio_times: Time of each audio token [K_a], in s; ``None`` spaces them evenly in the same way.
     """
 
     video: Tensor
@@ -30,47 +30,47 @@ class Plan:
     audio_times: Tensor | None = None
 
     def roll(self, shift: int = 1) -> Plan:
-        """The same plans, each given to another sample of the batch: the shuffled control.
+        """The same plans, each assigned to another sample of the batch (the "shuffled" control).
 
         Raises:
-            ValueError: If the batch has one sample, whose own plan would come back.
+            ValueError: If the batch has one sample, which would keep its own plan.
         """
         if len(self.video) < 2:
             raise ValueError("a shuffled plan needs at least two clips in a batch, got one, which would keep its own plan")
         return replace(self, video=self.video.roll(shift, 0), audio=self.audio.roll(shift, 0))
 
     def rows(self, start: int, stop: int | None) -> Plan:
-        """The plans of some samples of the batch."""
+        """The plans of samples ``start`` to ``stop`` of the batch."""
         return replace(self, video=self.video[start:stop], audio=self.audio[start:stop])
 
     def to(self, device: torch.device | str, **kwargs: object) -> Plan:
-        """Moves every tensor; Lightning calls this on what ``predict`` returns."""
+        """A copy with every tensor on a device; Lightning calls this on the results of ``predict``."""
         moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **moved)
 
 
 @dataclass(eq=False)  # not frozen: strategies of half precision and ZeRO convert the tensors of a copy, field by field
 class Batch:
-    """A batch of clips. Fields a stage did not ask for are ``None``.
+    """A batch of clips. Fields that a stage does not request are ``None``.
 
     Args:
-        keys: Sample keys, one a clip.
+        keys: Sample keys, one per clip.
         index: Global sample index within the epoch's order [B]; with ``epoch`` it seeds every draw.
         epoch: Epoch, counted from 0.
-        video_prompts: What is seen, one text a clip.
-        audio_prompts: What is heard, one text a clip.
+        video_prompts: Description of the picture, one text per clip.
+        audio_prompts: Description of the sound, one text per clip.
         video_latents: [B, C, T, Y, X], normalised.
         audio_latents: [B, L, C], normalised.
         video_features: Raw perceiver features [B, K_v, C_v].
         audio_features: Raw perceiver features [B, K_a, C_a].
         video_plan: A planner's tokens, standardised [B, K_v, C_v].
         audio_plan: A planner's tokens, standardised [B, K_a, C_a].
-        planner: Digest of the weights of the planner that made them.
+        planner: Digest of the weights of the planner that computed ``video_plan`` and ``audio_plan``.
         context: Text embeddings [B, L, C], zero-padded to ``clip.text_tokens``.
         frames: Pictures [B, T, Y, X, 3], uint8.
         waveform: Sound [B, S], in [-1, 1].
-        has_video: Whether the clip has picture [B], bool; ``None`` = all. What it lacks is zeros in latents and features.
-        has_audio: Whether the clip has sound [B], bool; ``None`` = all. Likewise.
+        has_video: Presence mask: whether the clip has a picture [B], bool; ``None`` = all. Absent latents and features are zeros.
+        has_audio: Presence mask: whether the clip has sound [B], bool; ``None`` = all. Absent latents and features are zeros.
     """
 
     keys: list[str]
@@ -95,17 +95,17 @@ class Batch:
         return len(self.keys)
 
     def num_with(self, name: str) -> int:
-        """How many clips have ``video`` or ``audio``."""
+        """Number of clips that have the modality ``video`` or ``audio``."""
         has = {"video": self.has_video, "audio": self.has_audio}[name]
         return len(self) if has is None else int(has.sum())
 
     def first(self, count: int) -> Batch:
-        """The first clips."""
+        """A batch of the first ``count`` clips."""
         cut = {f.name: v[:count] for f in fields(self) if isinstance(v := getattr(self, f.name), (Tensor, list))}
         return replace(self, **cut)
 
     def to(self, device: torch.device | str, **kwargs: object) -> Batch:
-        """Moves every tensor; Lightning calls this."""
+        """A copy with every tensor on a device; Lightning calls this."""
         moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **moved)
 

@@ -1,6 +1,6 @@
-"""One clip, all its numbers: seconds, rates and sizes, and every grid and token count that follows from them.
+"""Geometry of a clip: duration, rates and sizes, and every grid and token count that follows from them.
 
-Nothing else in the project multiplies seconds by a rate. Modules, data and tools take a :class:`ClipSpec` and ask it.
+No other code multiplies seconds by a rate. Models, data sets and tools get these numbers from a :class:`ClipSpec`.
 
     frames    T_f = stride_t * floor(seconds * fps / stride_t) + 1        (the first frame is a latent frame of its own)
     latents   (T, Y, X) = ((T_f - 1) / stride_t + 1, height / stride_s, width / stride_s)
@@ -42,7 +42,7 @@ class ClipSpec:
             two latent rates. Ovi's released weights use 0.19676.
 
     Raises:
-        ValueError: If a size does not divide by its stride, or a count would not be a whole number.
+        ValueError: If a size is not a multiple of its stride, or a count is not a whole number.
     """
 
     seconds: float = 2.0
@@ -76,7 +76,7 @@ class ClipSpec:
                     f"the nearest are {pixels // unit * unit} and {-(-pixels // unit) * unit}"
                 )
         if self.latent_grid[0] % self.video_patch[0]:
-            raise ValueError(f"clip: {self.latent_grid[0]} latent frames do not divide by the temporal patch {self.video_patch[0]}")
+            raise ValueError(f"clip: {self.latent_grid[0]} latent frames must be a multiple of the temporal patch {self.video_patch[0]}")
         for name, rate in (("keyframe_fps", self.keyframe_fps), ("audio_plan_rate", self.audio_plan_rate)):
             if abs(self.seconds * rate - round(self.seconds * rate)) > 1e-6:
                 raise ValueError(f"clip: seconds * {name} must be a whole number, got {self.seconds} * {rate} = {self.seconds * rate}")
@@ -111,7 +111,7 @@ class ClipSpec:
     # ---- sound
     @property
     def num_samples(self) -> int:
-        """Audio samples S that belong to the clip: exactly ``seconds``."""
+        """Audio samples S of the clip, ``seconds * sample_rate``."""
         return round(self.seconds * self.sample_rate)
 
     @property

@@ -15,7 +15,7 @@ class PlanLoss:
     """Regression loss of a batch of plans; ``total`` is what is minimised.
 
     Args:
-        video: Mean squared error of the video tokens, scalar; 1 is what predicting the mean costs.
+        video: Mean squared error of the video tokens, scalar; predicting the mean gives 1.
         audio: Mean squared error of the audio tokens, scalar.
     """
 
@@ -36,8 +36,8 @@ def token_error(
     Args:
         predicted: Planned tokens.
         target: Standardised features.
-        present: Which clips have the modality; ``None`` = all. Where none has, the result is 0 and still reaches every parameter, so
-            that ranks that shard parameters stay in step.
+        present: Which clips have the modality; ``None`` = all. If no clip has it, the result is 0 with a (zero) gradient for every
+            parameter, so that ranks with sharded parameters run the same collectives.
     """
     error = (predicted.float() - target.float()).square().mean((1, 2))
     if present is None:
@@ -53,12 +53,12 @@ def plan_loss(
 
     Args:
         predicted: The planner's plan.
-        target: The plan of the clip's own features, in the same standardised space.
-        has_video: Which clips have picture; ``None`` = all.
+        target: The plan of the clip's features, standardised in the same way.
+        has_video: Which clips have a picture; ``None`` = all.
         has_audio: Which clips have sound; ``None`` = all.
 
     Note:
-        The paper sums over keyframes and patches. The mean over tokens and channels of each modality, 1:1, on standardised features is
-        our choice: the two modalities then weigh the same at any geometry, and 1 - loss reads as R^2.
+        The paper sums over keyframes and patches. Our choice is the mean over tokens and channels of each modality, weighted 1:1, on
+        standardised features. Both modalities then have the same weight at any geometry, and 1 - loss is R^2.
     """
     return PlanLoss(token_error(predicted.video, target.video, has_video), token_error(predicted.audio, target.audio, has_audio))

@@ -1,7 +1,7 @@
-"""Random numbers that depend on what they are for, and on nothing else.
+"""Counter-based random numbers.
 
-A draw is named by (seed, epoch, sample index, purpose). The same name gives the same numbers in any batch, on any rank, on any device,
-before and after a resume; the global generator is neither read nor moved.
+A draw is a function of (seed, epoch, sample index, purpose). The numbers are the same in any batch, on any rank and device, before and
+after a resume. The global generator is neither used nor changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 
 def generator(*, seed: int, epoch: int, index: int, purpose: str) -> Generator:
-    """A CPU generator for one named draw."""
+    """A CPU generator for one draw."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{index}/{purpose}".encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 

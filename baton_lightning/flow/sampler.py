@@ -1,7 +1,7 @@
-"""From noise to latents: ordinary differential equation solvers that walk both modalities in lock-step.
+"""Samplers: ordinary differential equation solvers from noise to latents, for both modalities at once.
 
-The solvers are diffusers' schedulers. A multistep one remembers its past, so each modality has a scheduler of its own; the velocities
-of both come from one evaluation at the same time t.
+The solvers are diffusers' schedulers. Multistep schedulers keep a history, so each modality has its own scheduler. One evaluation of the
+network gives the velocities of both at the same t.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-THOUSAND = 1000
-"""Training times of the schedulers: theirs run from 1000 to 0."""
+NUM_TRAIN_TIMESTEPS = 1000
+"""Number of training timesteps of diffusers' schedulers; their times run from 1000 to 0."""
 
 Velocity = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(video latents, audio latents, t [B]) -> (video velocity, audio velocity); noise - clean, t = 1 is noise."""
@@ -24,8 +24,8 @@ class Sampler:
     """A solver of dx/dt = velocity from t = 1 to t = 0.
 
     Args:
-        steps: Evaluations of the velocity.
-        shift: Moves steps towards noise, where the layout is decided (Ovi: 5).
+        steps: Number of evaluations of the velocity.
+        shift: Shifts the steps' times towards noise, see :func:`~baton_lightning.flow.path.shift_time` (Ovi: 5).
 
     Raises:
         ValueError: If ``steps`` or ``shift`` is not positive.
@@ -39,11 +39,11 @@ class Sampler:
         self.steps, self.shift = steps, shift
 
     def scheduler(self) -> Any:
-        """A fresh diffusers scheduler."""
+        """A new diffusers scheduler."""
         raise NotImplementedError
 
-    def ready(self, device: torch.device) -> Any:
-        """A scheduler set to this sampler's times."""
+    def prepared_scheduler(self, device: torch.device) -> Any:
+        """A new scheduler with this sampler's times."""
         scheduler = self.scheduler()
         scheduler.set_timesteps(sigmas=torch.linspace(self.start, 0.0, self.steps + 1, dtype=torch.float64)[:-1].numpy(), device=device)
         scheduler.set_begin_index(0)
@@ -65,25 +65,25 @@ class Sampler:
             velocity: Velocity of both modalities at a time t [B].
             video_noise: Standard normal.
             audio_noise: Standard normal.
-            first_frame: Clean first latent frame, put back at every step (image to video).
-            progress: Called with (steps done, steps in all) after every step.
+            first_frame: Clean first latent frame, which replaces the noisy one at every step (image to video).
+            progress: Called with (finished steps, all steps) after every step.
         """
         video, audio = video_noise, audio_noise
-        video_steps, audio_steps = self.ready(video.device), self.ready(audio.device)
-        for step, timestep in enumerate(video_steps.timesteps):
+        video_scheduler, audio_scheduler = self.prepared_scheduler(video.device), self.prepared_scheduler(audio.device)
+        for step, timestep in enumerate(video_scheduler.timesteps):
             if first_frame is not None:
                 video = torch.cat((first_frame.to(video), video[:, :, 1:]), 2)
-            t = (timestep / THOUSAND).to(video.device, torch.float32).expand(len(video))
+            t = (timestep / NUM_TRAIN_TIMESTEPS).to(video.device, torch.float32).expand(len(video))
             video_velocity, audio_velocity = velocity(video, audio, t)
-            video = video_steps.step(video_velocity, timestep, video, return_dict=False)[0]
-            audio = audio_steps.step(audio_velocity, timestep, audio, return_dict=False)[0]
+            video = video_scheduler.step(video_velocity, timestep, video, return_dict=False)[0]
+            audio = audio_scheduler.step(audio_velocity, timestep, audio, return_dict=False)[0]
             if progress is not None:
                 progress(step + 1, self.steps)
         return (video if first_frame is None else torch.cat((first_frame.to(video), video[:, :, 1:]), 2)), audio
 
 
 class EulerSampler(Sampler):
-    """Straight steps, first order."""
+    """Euler's method, first order."""
 
     def scheduler(self) -> Any:
         from diffusers import FlowMatchEulerDiscreteScheduler
@@ -94,8 +94,8 @@ class EulerSampler(Sampler):
 class UniPCSampler(Sampler):
     """UniPC, a second-order predictor-corrector (arXiv 2302.04867), Ovi's sampler.
 
-    Note: it starts at 0.999, as Ovi does: the method takes logarithms, which t = 1 does not have. Also as in Ovi, the network is told the
-    time in whole thousandths, rounded down, while the steps themselves go from one exact time to the next.
+    Note: it starts at t = 0.999, as Ovi does, because the method needs log(1 - t). Also as in Ovi, the network gets t rounded down to
+    thousandths, while the solver's steps use exact times.
     """
 
     start = 0.999

@@ -1,4 +1,4 @@
-"""How flow times are drawn in training."""
+"""Distributions of flow times in training."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from baton_lightning.flow.path import shift_time
 
 
 class UniformTimesteps:
-    """Flow times spread evenly over (0, 1), moved towards noise by ``shift``.
+    """Uniformly distributed flow times, shifted towards noise.
 
     Args:
-        shift: 1 leaves the distribution, larger values move it towards noise (Ovi samples with 5).
-        strata: Slices of the distribution that neighbouring sample indices take in turn, so that any ``strata`` samples in a row cover
-            it evenly; 1 draws independently. Which slice a sample gets follows from its index and epoch alone.
+        shift: Shift of the distribution, see :func:`~baton_lightning.flow.path.shift_time`; 1 = none (Ovi samples with 5).
+        strata: Strata of stratified sampling: any ``strata`` consecutive samples have one flow time in each stratum. 1 draws independently.
+            A sample's stratum depends only on its index and epoch.
 
     Raises:
         ValueError: If ``shift`` or ``strata`` is not positive.
@@ -28,7 +28,7 @@ class UniformTimesteps:
         self.shift, self.strata = shift, strata
 
     def __call__(self, u: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Flow times for uniform numbers in [0, 1): the inverse of the cumulative distribution, so order is kept."""
+        """Flow times for uniform numbers in [0, 1): the inverse of the cumulative distribution function, which is increasing."""
         return shift_time(self.quantile(u), self.shift)
 
     def quantile(self, u: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -36,13 +36,13 @@ class UniformTimesteps:
         return u
 
     def draw(self, *, seed: int, epoch: int, index: Int[Tensor, "B"], purpose: str = "t") -> Float[Tensor, "B"]:
-        """Flow times of a batch from counters, on the CPU. Arguments as for :func:`~baton_lightning.flow.draws.draw_uniform`."""
+        """Counter-based flow times of a batch, on the CPU. Arguments as for :func:`~baton_lightning.flow.draws.draw_uniform`."""
         u = draw_uniform((), seed=seed, epoch=epoch, index=index, purpose=purpose)
         return self(((index.cpu() + epoch) % self.strata + u) / self.strata)
 
 
 class LogitNormalTimesteps(UniformTimesteps):
-    """Flow times whose logit is normal: fewer at both ends, most in between (SD3, section 3.1).
+    """Logit-normal flow times: few near 0 and 1, most in between (SD3, section 3.1).
 
     Args:
         mean: Mean of the logit.

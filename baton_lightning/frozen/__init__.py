@@ -1,1 +1,1 @@
-"""Seams to other people's networks: language models, perceivers, codecs and text encoders."""
+"""Adapters of pretrained networks: language models, perceivers, codecs and text encoders."""

@@ -1,4 +1,4 @@
-"""BigVGAN, the vocoder of 16 kHz mels, in the module the library already has for it under other names."""
+"""BigVGAN, the vocoder of 16 kHz mel spectrograms, as diffusers' ``LTX2Vocoder``: the same network with other parameter names."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RENAMES = (
 
 
 def rename_bigvgan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A BigVGAN generator's weights under the vocoder's keys, weight normalisation folded in: w = g v / |v|.
+    """A BigVGAN generator's weights under the vocoder's keys, with weight normalisation folded in: w = g v / |v|.
 
-    BigVGAN keeps the activations before first and second convolutions in one alternating list; the vocoder keeps two lists.
+    BigVGAN has one alternating list of the activations before first and second convolutions; the vocoder has two lists.
     """
     weights = _fold_weight_norm(weights)
     renamed = {}
@@ -38,16 +38,16 @@ def rename_bigvgan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold_weight_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Both spellings of a normalised weight, ``weight_g``/``weight_v`` and ``parametrizations.weight.original0``/``1``, as one weight."""
-    spelt = {
+    """Folds normalised weights, stored as ``weight_g``/``weight_v`` or as ``parametrizations.weight.original0``/``1``."""
+    factors = {
         key.replace("parametrizations.weight.original0", "weight_g").replace("parametrizations.weight.original1", "weight_v"): tensor
         for key, tensor in weights.items()
     }
-    folded = {key: tensor for key, tensor in spelt.items() if not key.endswith((".weight_g", ".weight_v"))}
-    for key, direction in spelt.items():
+    folded = {key: tensor for key, tensor in factors.items() if not key.endswith((".weight_g", ".weight_v"))}
+    for key, direction in factors.items():
         if key.endswith(".weight_v"):
             norm = torch.linalg.vector_norm(direction, dim=tuple(range(1, direction.ndim)), keepdim=True)
-            folded[key.removesuffix("_v")] = spelt[key.removesuffix("_v") + "_g"] * direction / norm
+            folded[key.removesuffix("_v")] = factors[key.removesuffix("_v") + "_g"] * direction / norm
     return folded
 
 
@@ -56,12 +56,12 @@ def bigvgan_16k(
     kernel_sizes: tuple[int, ...] = (3, 7, 11),
     dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5)),
 ) -> LTX2Vocoder:
-    """The generator MMAudio's 16 kHz mels are decoded with, weights not yet loaded: 80 log10 mels to 256 samples a frame.
+    """The vocoder of MMAudio's 16 kHz mels, without its weights: 80 log10 mels to 256 samples per frame.
 
     Args:
-        hidden_channels: Channels after the first convolution, halved by each of six upsamplings.
-        kernel_sizes: Kernels of the residual blocks of one scale.
-        dilations: Their dilations.
+        hidden_channels: Channels after the first convolution; each of six upsamplings halves them.
+        kernel_sizes: Kernel sizes of the residual blocks of one scale.
+        dilations: Dilations of the residual blocks.
     """
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 

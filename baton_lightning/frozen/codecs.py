@@ -1,5 +1,4 @@
-"""What a codec must do. Anything with these methods can stand in ``init_args``: a VAE with real weights, a random twin, or a
-closed-form codec."""
+"""Interfaces of codecs. Any class with these methods can be configured: a released VAE, a random one, or a closed-form codec."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 @runtime_checkable
 class VideoCodec(Protocol):
-    """Pictures to latents and back. The first frame is a latent frame of its own, so T = stride * k + 1."""
+    """Encodes pictures to latents and decodes them. The first frame is encoded alone, so T = stride * k + 1."""
 
     def encode(self, frames: UInt8[Tensor, "B T Y X 3"]) -> Float[Tensor, "B C t y x"]:
         """Normalised latents (about zero mean and unit variance per channel)."""
@@ -24,7 +23,7 @@ class VideoCodec(Protocol):
 
 @runtime_checkable
 class AudioCodec(Protocol):
-    """Waveforms to latents and back."""
+    """Encodes waveforms to latents and decodes them."""
 
     def encode(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B L C"]:
         """Latents of a waveform in [-1, 1] at the codec's sample rate."""

@@ -1,4 +1,4 @@
-"""DINOv3, another pair of eyes: the paper's ablation of the perceptual encoder (Baton, "DINOv3 instead of SigLIP2")."""
+"""DINOv3 as the video perceiver: the paper's ablation of the perceptual encoder (Baton, "DINOv3 instead of SigLIP2")."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning.frozen.downloads import pretrained
+from baton_lightning.frozen.downloads import load_pretrained
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.patch_perceiver import PatchPerceiver
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from transformers import DINOv3ViTModel
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours in [0, 1], which DINOv3's pixels are standardised by."""
+"""Mean and standard deviation of ImageNet's colours in [0, 1], with which DINOv3's input is standardised."""
 
 
 class Dinov3Perceiver(PatchPerceiver):
-    """Penultimate patch states of a DINOv3 vision transformer on every keyframe, pooled to a grid.
+    """Patch states of every keyframe before the last block of a DINOv3 vision transformer, pooled to a grid.
 
-    The last block and the final norm are dropped; the class token and the register tokens are left out.
+    The last block and the final norm are removed. Class token and register tokens are not part of the features.
 
     Args:
-        model: The transformer; it is cut in place.
-        side: Side that pictures are resized to, in pixels; rotary positions let it see any. 432 gives the 27 x 27 patches of SigLIP2.
-        grid: Rows and columns (h, w) of the features, by average pooling; ``None`` keeps the transformer's own.
-        frames_at_once: Pictures in one forward, a bound on memory.
+        model: The transformer; it is modified in place.
+        side: Side that pictures are resized to, in pixels; rotary positions allow any. 432 gives 27 x 27 patches, as SigLIP2.
+        grid: Rows and columns (h, w) of the features, by average pooling; ``None`` keeps the transformer's grid.
+        frames_at_once: Pictures in one forward; bounds the memory.
 
     Raises:
         ValueError: If the side is not a multiple of the patch, or the grid is finer than the transformer's.
@@ -56,17 +56,17 @@ class Dinov3Perceiver(PatchPerceiver):
 
 
 class TinyDinov3(Dinov3Perceiver):
-    """A random DINOv3: real class, real path, a laptop's size.
+    """A small, randomly initialised DINOv3, of the real class.
 
     Args:
         grid: Rows and columns of the features.
         width: Channels C.
-        depth: Blocks, the dropped last one included.
-        side: Side pictures are resized to, in pixels.
+        depth: Blocks, including the last one, which is removed.
+        side: Side that pictures are resized to, in pixels.
         patch: Side of a patch, in pixels.
         num_heads: Attention heads.
         num_registers: Register tokens.
-        seed: Decides the weights; the global random state is left alone.
+        seed: Seed of the weights; the global random state does not change.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class Dinov3(Dinov3Perceiver):
         name_or_path: Hub name or a local directory.
         side: Side that pictures are resized to, in pixels.
         grid: Rows and columns of the features; ``None`` = native.
-        dtype: Type the weights are held in; features come out in float32.
+        dtype: Type of the weights; features are float32.
         frames_at_once: Pictures in one forward.
 
     Raises:
-        ValueError: If the weights cannot be read. They are behind a form: accept the licence on the hub first.
+        ValueError: If the weights cannot be read. They are gated: accept the licence on the hub first.
 
     Note:
-        The paper does not say which DINOv3 it took; ViT-L/16 at 432 pixels, with SigLIP2's number of tokens, is our choice.
+        The paper does not name the DINOv3 model; ViT-L/16 at 432 pixels, with SigLIP2's number of tokens, is our choice.
     """
 
     def __init__(
@@ -123,5 +123,5 @@ class Dinov3(Dinov3Perceiver):
         from transformers import DINOv3ViTModel
 
         licence = "DINOv3 License (commercial use allowed under its terms; accept it on the hub)"
-        model = pretrained(DINOv3ViTModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
+        model = load_pretrained(DINOv3ViTModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
         super().__init__(model, side, grid, frames_at_once)

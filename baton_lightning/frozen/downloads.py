@@ -1,4 +1,4 @@
-"""Weights that are not there: one clear error instead of a library's long one."""
+"""Loading of released weights, with one-line errors if they are missing, damaged or of another model."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def weights_of(repo: str, *, file: str = "", folder: str = "", licence: str) -> Iterator[None]:
-    """Turns whatever fails inside the block, a download, a missing path or a damaged file, into a ``ValueError`` that says what to do.
+def explain_weight_errors(repo: str, *, file: str = "", folder: str = "", licence: str) -> Iterator[None]:
+    """Converts any error inside the block (a failed download, a missing path, a damaged file) to a ``ValueError`` with a fix.
 
     Args:
-        repo: Hub repository or local path that is being read.
-        file: The one file that is needed; empty for more than one.
-        folder: The one folder that is needed; empty for all.
-        licence: Licence of the weights, as their authors state it.
+        repo: Hub repository or local path that is read.
+        file: The one file that is needed; empty for several files.
+        folder: The one folder that is needed; empty for the whole repository.
+        licence: Licence of the weights, as stated by their authors.
     """
     try:
         yield
-    except Exception as error:  # libraries complain of a damaged file in every way there is
+    except Exception as error:  # libraries raise errors of many types for a damaged file
         part = file or folder
         damaged = not isinstance(error, OSError)
         if Path(repo).is_absolute() or repo.startswith(".") or Path(repo).exists():
-            fix = "what is there is damaged or of another model" if damaged else "check the path"
+            fix = "the files are damaged or belong to another model" if damaged else "check the path"
         else:
             argument = f" {file}" if file else f" --include '{folder}/*'" if folder else ""
             fix = f"run `hf download {repo}{argument}` on a machine with a network, or give a local path"
@@ -37,70 +37,72 @@ def weights_of(repo: str, *, file: str = "", folder: str = "", licence: str) -> 
         ) from error
 
 
-def pretrained(kind: Any, repo: str, *, dtype: dtype, licence: str, folder: str = "") -> Any:
-    """A network with every weight read from a hub repository or a local path; what is not there is never filled with random numbers.
+def load_pretrained(network_class: Any, repo: str, *, dtype: dtype, licence: str, folder: str = "") -> Any:
+    """A network with every weight read from a hub repository or a local path. Missing weights are an error, not initialised.
 
     Args:
-        kind: Class of transformers or diffusers.
+        network_class: Class of transformers or diffusers.
         repo: Hub name or local directory.
-        dtype: Type the weights are held in.
+        dtype: Type of the weights.
         licence: Licence of the weights.
-        folder: Folder of the repository that holds the network, which makes it one of diffusers.
+        folder: Subfolder of the repository that holds the network, for classes of diffusers; empty for classes of transformers.
 
     Raises:
         ValueError: If weights cannot be read, are missing, or are of another shape; the message names the first.
     """
     own = {"subfolder": folder, "torch_dtype": dtype} if folder else {"dtype": dtype, "ignore_mismatched_sizes": True}
-    with weights_of(repo, folder=folder, licence=licence):
-        model, found = kind.from_pretrained(repo, output_loading_info=True, **own)
+    with explain_weight_errors(repo, folder=folder, licence=licence):
+        model, found = network_class.from_pretrained(repo, output_loading_info=True, **own)
         for what, keys in (("missing", found["missing_keys"]), ("of another shape", found["mismatched_keys"])):
             if names := sorted(key if isinstance(key, str) else key[0] for key in keys):
                 raise ValueError(f"{len(names)} weights of {type(model).__name__} are {what}, the first is {names[0]}")
     return model
 
 
-def pretrained_tokenizer(repo: str, *, num_embeddings: int, licence: str) -> Any:
+def load_tokenizer(repo: str, *, num_embeddings: int, licence: str) -> Any:
     """The tokenizer of a language model.
 
     Args:
         repo: Hub name or local directory.
-        num_embeddings: Rows of the model's embedding, which must have one for every token.
+        num_embeddings: Rows of the model's embedding; the tokenizer must not have more tokens.
         licence: Licence of the weights.
 
     Raises:
-        ValueError: If it cannot be read, knows no words, or is another model's.
+        ValueError: If it cannot be read, has an empty vocabulary, or has more tokens than the model.
     """
     from transformers import AutoTokenizer
 
-    with weights_of(repo, licence=licence):
+    with explain_weight_errors(repo, licence=licence):
         tokenizer = AutoTokenizer.from_pretrained(repo)
-        if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # where its files are not there, the library makes an empty one
-            raise ValueError(f"its tokenizer knows no words: files such as tokenizer.json are missing from {repo}")
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # without its files, transformers returns an empty tokenizer
+            raise ValueError(f"its tokenizer has an empty vocabulary: files such as tokenizer.json are missing from {repo}")
         if len(tokenizer) > num_embeddings:
-            raise ValueError(f"its tokenizer has {len(tokenizer)} tokens, the model embeds {num_embeddings}: they do not belong together")
+            raise ValueError(
+                f"its tokenizer has {len(tokenizer)} tokens, but the model embeds {num_embeddings}: they do not belong together"
+            )
     return tokenizer
 
 
-def checkpoint(path: Path, *, licence: str) -> Mapping[str, Any]:
-    """What a pickled checkpoint holds by name, read without running code.
+def load_checkpoint(path: Path, *, licence: str) -> Mapping[str, Any]:
+    """The content of a pickled checkpoint, a mapping of names, read with ``weights_only=True``.
 
     Raises:
-        ValueError: If it cannot be read or holds anything else.
+        ValueError: If it cannot be read, or is not a mapping.
     """
     import torch
 
-    with weights_of(str(path.absolute()), licence=licence):
+    with explain_weight_errors(str(path.absolute()), licence=licence):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(loaded, Mapping):
-            raise ValueError(f"it must hold tensors by name, it holds a {type(loaded).__name__}")
+            raise ValueError(f"it must hold a mapping of names to tensors, got a {type(loaded).__name__}")
     return loaded
 
 
-def load(module: Any, weights: Mapping[str, Tensor], what: str) -> None:
-    """Loads a checkpoint strictly.
+def load_strict(module: Any, weights: Mapping[str, Tensor], what: str) -> None:
+    """Loads a state dict strictly.
 
     Raises:
-        ValueError: If it is not exactly the module's.
+        ValueError: If its keys or shapes differ from the module's.
     """
     try:
         module.load_state_dict(weights)
@@ -110,13 +112,13 @@ def load(module: Any, weights: Mapping[str, Tensor], what: str) -> None:
 
 
 def hub_file(repo: str, file: str, *, licence: str, path: str | None = None) -> Path:
-    """Local path of one file of a hub repository; ``path`` gives the file directly and is only checked."""
+    """Local path of one file of a hub repository, downloaded if needed. If ``path`` is given, that file is used and must exist."""
     if path is not None:
-        with weights_of(str(Path(path).absolute()), licence=licence):
+        with explain_weight_errors(str(Path(path).absolute()), licence=licence):
             if not Path(path).is_file():
                 raise FileNotFoundError(f"no file at {path}")
         return Path(path)
     from huggingface_hub import hf_hub_download
 
-    with weights_of(repo, file=file, licence=licence):
+    with explain_weight_errors(repo, file=file, licence=licence):
         return Path(hf_hub_download(repo, file))

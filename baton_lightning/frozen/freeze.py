@@ -1,4 +1,4 @@
-"""What every borrowed network shares: it never trains, and its random twins never touch the global random state."""
+"""Base class and helpers of frozen networks: no training, a fixed precision, seeded initialisation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class Frozen(nn.Module):
-    """A network that is only read: no gradients, evaluation mode for ever, whatever the module around it does."""
+    """A network without gradients that always stays in evaluation mode."""
 
     def freeze(self) -> None:
-        """Call at the end of ``__init__``, once all children are there."""
+        """Call this at the end of ``__init__``, after all submodules are assigned."""
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> Frozen:
-        """Stays in evaluation mode: a trainer that calls ``train()`` on its root must not switch dropout on in here."""
+        """Stays in evaluation mode: ``train()`` of a parent module must not enable dropout here."""
         return super().train(False)
 
     @property
@@ -35,9 +35,9 @@ class Frozen(nn.Module):
 
 @contextmanager
 def own_precision() -> Iterator[None]:
-    """Networks compute in the type that their weights have, whatever the trainer's precision and the machine's short cuts.
+    """Disables autocast and TensorFloat-32, so that networks compute in the type of their weights.
 
-    Autocast and TensorFloat-32 are off inside. What a frozen network gives then follows from its weights and its input.
+    The output of a frozen network then depends only on its weights and its input, not on the trainer's precision.
     """
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
@@ -52,7 +52,7 @@ def own_precision() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random initialisation as a function of ``seed`` alone: on the CPU, and the global random state is put back afterwards."""
+    """Seeds random initialisation, on the CPU; the global random state is restored afterwards."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators as well
         yield

@@ -1,4 +1,4 @@
-"""What tells one frozen network from another: what is cached or estimated with it is known by this."""
+"""Fingerprint of a frozen network, by which caches of its outputs are identified."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 
 
 def describe(network: nn.Module) -> dict[str, Any]:
-    """What decides a network's output: class, plain attributes of all parts, types of the parameters, and a digest of these, weights and
-    buffers."""
+    """Description of a network: class, plain attributes of the root, parameter types, and a digest of the plain attributes of all
+    submodules, weights and buffers."""
     settings: dict[str, Any] = {}
     for path, module in network.named_modules():
         own = [c for c in type(module).__mro__ if issubclass(c, nn.Module) and c is not nn.Module]

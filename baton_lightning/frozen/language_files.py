@@ -1,4 +1,4 @@
-"""A language model's configuration and tokenizer beside a run's weights, so that these are used without hub or original folder."""
+"""A language model's configuration and tokenizer in a run folder: with them a run's weights are used without the hub."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from baton_lightning.frozen.llm import TextLLM
 
 LANGUAGE = "language"
-"""Folder of a run that holds them, in transformers' own files."""
+"""Subfolder of a run with the files, in the format of transformers."""
 _current: ContextVar[Path | None] = ContextVar("language", default=None)
 
 
 def keep(llm: TextLLM, run: Path) -> None:
-    """Writes configuration and tokenizer of a language model into a run folder; no weights."""
+    """Saves configuration and tokenizer of a language model, without weights, in a run folder."""
     llm.model.config.save_pretrained(run / LANGUAGE)
     llm.tokenizer.save_pretrained(run / LANGUAGE)
 
 
 def kept(run: str | Path | None) -> bool:
-    """Whether a run folder holds them."""
+    """Whether a run folder has a language model's configuration and tokenizer."""
     return run is not None and (Path(run) / LANGUAGE).is_dir()
 
 
 @contextmanager
 def of_run(run: str | Path | None) -> Iterator[None]:
-    """Language models that are made inside are those of a run whose weights they are then given.
+    """Language models constructed inside use the configuration and tokenizer of a run, and their weights stay uninitialised.
 
-    They take configuration and tokenizer from it, where it keeps them, and are left unfilled: nothing else is read.
+    The caller loads the run's weights afterwards. If the folder has no such files, construction is not changed.
 
     Args:
-        run: Folder of a run, of an export, or ``None`` where there is no parent.
+        run: Folder of a run or of an export; ``None`` = no parent.
     """
     token = _current.set(Path(run) / LANGUAGE if run is not None and kept(run) else None)
     try:
@@ -44,5 +44,5 @@ def of_run(run: str | Path | None) -> Iterator[None]:
 
 
 def current() -> Path | None:
-    """The folder that a language model which is made now takes its configuration and tokenizer from."""
+    """The folder from which a language model constructed now reads its configuration and tokenizer; ``None`` = none."""
     return _current.get()

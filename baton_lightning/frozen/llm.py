@@ -1,4 +1,4 @@
-"""The language model that plans: token ids, embeddings and one causal forward over embeddings. It is trained, not frozen."""
+"""The planner's language model: token ids, embeddings and one causal forward over embeddings. Unlike the other networks, it is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baton_lightning.deferred import at_once, deferring, weights_are_given
 from baton_lightning.frozen import language_files
-from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer, weights_of
+from baton_lightning.frozen.downloads import explain_weight_errors, load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
 
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 
 
 class TextLLM(nn.Module):
-    """A causal language model without its head, read by hidden states: nothing is ever sampled (Baton, Sec. 3).
+    """A causal language model without its head, which returns hidden states; it generates no text (Baton, Sec. 3).
 
     Args:
         model: A decoder of transformers that takes ``inputs_embeds``.
-        tokenizer: Its tokenizer. Placeholders and region marks are not words: whoever plans appends learned embeddings, so the
-            vocabulary stays as it is.
+        tokenizer: Its tokenizer. Placeholders and marks are not in the vocabulary; the planner appends them as learned embeddings.
 
     Attributes:
         width: Channels C of embeddings and hidden states.
-        max_positions: Longest sequence L the model knows positions for.
+        max_positions: Longest sequence L that the model supports.
     """
 
     def __init__(self, model: Qwen3Model, tokenizer: PreTrainedTokenizerFast | None) -> None:
@@ -52,7 +51,7 @@ class TextLLM(nn.Module):
         return self.model.get_input_embeddings()(ids)
 
     def forward(self, inputs_embeds: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
-        """Hidden states after the last block and norm; position l sees positions up to l, so padding at the end changes no token.
+        """Hidden states after the last block and norm. Attention is causal, so padding at the end does not affect other tokens.
 
         Args:
             inputs_embeds: Embedded sequence.
@@ -61,7 +60,7 @@ class TextLLM(nn.Module):
 
 
 class TinyLLM(TextLLM):
-    """A random Qwen3 small enough for a laptop, over the words of the benchmark world.
+    """A small, randomly initialised Qwen3 with the vocabulary of the benchmark world.
 
     Args:
         width: Channels C, a multiple of ``2 * num_heads``.
@@ -69,8 +68,8 @@ class TinyLLM(TextLLM):
         num_heads: Query heads.
         num_kv_heads: Key and value heads, a divisor of ``num_heads``.
         max_positions: Longest sequence.
-        vocabulary: Words; ``None`` takes the world's.
-        seed: Decides the weights; the global random state is left alone.
+        vocabulary: Words; ``None`` = those of the benchmark world.
+        seed: Seed of the weights; the global random state does not change.
 
     Raises:
         ValueError: If heads do not divide the width.
@@ -119,41 +118,41 @@ QWEN3: dict[str, dict[str, int | bool]] = {
         "hidden_size": 5120, "intermediate_size": 25600, "num_hidden_layers": 64, "num_attention_heads": 64, "tie_word_embeddings": False,
     },
 }  # fmt: skip
-"""What tells the sizes of Qwen3 apart (arXiv 2505.09388, Table 1), so that a planner can be measured before anything is downloaded."""
+"""Sizes of Qwen3 models (arXiv 2505.09388, Table 1), so that ``estimate`` needs no download."""
 
 
-def architecture(name_or_path: str) -> PretrainedConfig:
-    """Configuration of a language model; that of the Qwen3 sizes the paper names is known without a network.
+def language_model_config(name_or_path: str) -> PretrainedConfig:
+    """Configuration of a language model. Configurations of the paper's Qwen3 models are built in.
 
     Raises:
-        ValueError: If it is neither known nor to be read.
+        ValueError: If it is not built in and cannot be read.
     """
     from transformers import AutoConfig, Qwen3Config
 
     if sizes := QWEN3.get(name_or_path):
         shared = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960}
         return Qwen3Config(**shared, **sizes, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
-    with weights_of(name_or_path, licence="that of the model"):
+    with explain_weight_errors(name_or_path, licence="that of the model"):
         return AutoConfig.from_pretrained(name_or_path)
 
 
 class PretrainedLLM(TextLLM):
     """A released language model (Baton: Qwen3-8B, fully trained).
 
-    On the meta device (``with torch.device("meta")``) only its architecture is built: nothing is read, and it has no tokenizer. Within
-    :func:`~baton_lightning.frozen.language_files.of_run` architecture and tokenizer are the run's, and no weights are read.
+    On the meta device (``with torch.device("meta")``) it has no tokenizer, and no files are read. Within
+    :func:`~baton_lightning.frozen.language_files.of_run` it has the run's configuration and tokenizer, and no weights are read.
 
     Args:
         name_or_path: Hub name or local directory.
-        dtype: Type the weights are held in.
+        dtype: Type of the weights.
         gradient_checkpointing: Recompute activations in the backward pass.
-        lora_rank: Train low-rank adapters of this rank instead of the weights; ``None`` trains everything, as the paper does.
+        lora_rank: Rank of low-rank adapters, which are trained instead of the weights; ``None`` trains all weights, as the paper does.
         lora_alpha: Scale of the adapters; ``None`` = ``2 * lora_rank``.
         lora_targets: Names of the linear layers that get an adapter.
-        seed: Decides the adapters' initial weights.
+        seed: Seed of the adapters' initial weights.
 
     Raises:
-        ValueError: If the weights cannot be read, or adapters are asked for without ``peft``.
+        ValueError: If the weights cannot be read, or if ``lora_rank`` is set and ``peft`` is not installed.
     """
 
     def __init__(
@@ -170,17 +169,17 @@ class PretrainedLLM(TextLLM):
 
         licence = "Apache-2.0 (Qwen3)"
         if (kept := language_files.current()) is not None:
-            model = unfilled(str(kept), dtype=getattr(torch, dtype))
-            tokenizer = pretrained_tokenizer(str(kept), num_embeddings=model.config.vocab_size, licence=licence)
+            model = uninitialised(str(kept), dtype=getattr(torch, dtype))
+            tokenizer = load_tokenizer(str(kept), num_embeddings=model.config.vocab_size, licence=licence)
         elif torch.get_default_device().type == "meta" and not deferring():
-            tokenizer, model = None, AutoModel.from_config(architecture(name_or_path), dtype=getattr(torch, dtype))
+            tokenizer, model = None, AutoModel.from_config(language_model_config(name_or_path), dtype=getattr(torch, dtype))
         else:
             if weights_are_given():
-                model = unfilled(name_or_path, dtype=getattr(torch, dtype))
+                model = uninitialised(name_or_path, dtype=getattr(torch, dtype))
             else:
                 with at_once():
-                    model = pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
-            tokenizer = pretrained_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
+                    model = load_pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
+            tokenizer = load_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         if lora_rank is not None:
             _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
         if gradient_checkpointing:
@@ -188,24 +187,24 @@ class PretrainedLLM(TextLLM):
         super().__init__(model, tokenizer)
 
 
-def unfilled(name_or_path: str, *, dtype: torch.dtype) -> Qwen3Model:
-    """A language model of a configuration; its buffers are right, its weights whatever memory holds, for a strict hand-over to fill."""
+def uninitialised(name_or_path: str, *, dtype: torch.dtype) -> Qwen3Model:
+    """A language model with initialised buffers and uninitialised weights, which the caller must load."""
     from transformers import AutoModel
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        return AutoModel.from_config(architecture(name_or_path), dtype=dtype)
+        return AutoModel.from_config(language_model_config(name_or_path), dtype=dtype)
 
 
 def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
-    """Puts float32 LoRA adapters into ``model`` and freezes everything else; a fresh adapter changes nothing."""
+    """Adds float32 LoRA adapters to ``model`` and freezes all other parameters; new adapters do not change the output."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("lora_rank needs the package peft: run `pip install peft`, or leave lora_rank at null") from error
+        raise ValueError("lora_rank needs the package peft: run `pip install peft`, or set lora_rank to null") from error
     with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), model)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            parameter.data = parameter.data.float()  # a half-precision base is read, adapters are stepped
+            parameter.data = parameter.data.float()  # the frozen base may have half precision; trained adapters must not
         parameter.requires_grad_("lora_" in name)

@@ -1,4 +1,4 @@
-"""MMAudio's 16 kHz audio VAE and its vocoder as a codec: 20 channels, 31.25 latents/s (Ovi's sound side)."""
+"""MMAudio's 16 kHz audio VAE and its vocoder as a codec: 20 channels, 31.25 latents/s (Ovi's audio codec)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baton_lightning.frozen.bigvgan import bigvgan_16k, rename_bigvgan
-from baton_lightning.frozen.downloads import checkpoint, hub_file, load
+from baton_lightning.frozen.downloads import hub_file, load_checkpoint, load_strict
 from baton_lightning.frozen.freeze import Frozen, seeded
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ LICENCE = "CC BY-NC 4.0 (MMAudio's weights: no commercial use)"
 
 
 class MMAudioCodec(Frozen):
-    """Waveforms to the posterior mean of a mel VAE, and back through a vocoder.
+    """Encodes waveforms to the posterior mean of a mel VAE, and decodes them with the VAE and a vocoder.
 
-    The library's mels are natural logarithms, the 16 kHz weights know decimal ones: mel10 = mel / ln 10.
+    The mels of diffusers are natural logarithms, but the 16 kHz weights expect decimal ones: mel10 = mel / ln 10.
 
     Args:
-        vae: The mel VAE, with its own mel front end.
-        vocoder: Mels to waveform.
-        num_latents: Latents L of a clip, which the sound is zero-padded to; ``None`` takes the fewest that hold it. Ovi: 157 for
-            5 s, 314 for 10 s.
+        vae: The mel VAE, with its mel front end.
+        vocoder: Converts mels to a waveform.
+        num_latents: Latents L of a clip, to which the sound is zero-padded; ``None`` = as few as the sound needs. Ovi: 157 for 5 s, 314
+            for 10 s.
 
     Attributes:
         sample_rate: In Hz.
@@ -50,13 +50,13 @@ class MMAudioCodec(Frozen):
 
     @torch.no_grad()
     def encode(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B L C"]:
-        """Latents, neither scaled nor shifted.
+        """Latents, without scale or shift.
 
         Args:
             waveform: Mono sound in [-1, 1] at ``sample_rate``.
 
         Raises:
-            ValueError: If the sound is longer than ``num_latents`` by a latent or more.
+            ValueError: If the sound exceeds ``num_latents`` by one latent or more.
         """
         num_samples = waveform.shape[-1]
         length = self.num_latents or math.ceil(num_samples / self.samples_per_latent)
@@ -79,7 +79,7 @@ class MMAudioCodec(Frozen):
 
 
 def fold_magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A raw MMAudio VAE under the library's keys, its magnitude-preserving weights as they are used: w <- normalize(w) / sqrt(fan-in).
+    """MMAudio's VAE weights under diffusers' keys, with the magnitude-preserving scaling applied: w <- normalize(w) / sqrt(fan-in).
 
     References:
         Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models, Eq. 66.
@@ -94,7 +94,7 @@ def fold_magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def mmaudio_vae_16k(hidden_channels: int = 384, channel_multipliers: tuple[int, ...] = (1, 2, 4), layers_per_block: int = 2) -> MMAudioVAE:
-    """The 16 kHz mel VAE, weights not yet loaded."""
+    """The 16 kHz mel VAE, without its weights."""
     from diffusers import MMAudioVAE
 
     return MMAudioVAE(
@@ -111,16 +111,16 @@ def mmaudio_vae_16k(hidden_channels: int = 384, channel_multipliers: tuple[int, 
 
 
 def load_vae(vae: MMAudioVAE, raw: Mapping[str, Tensor]) -> None:
-    """Loads a raw VAE checkpoint strictly; the mel front end has no weights in it and keeps its own."""
+    """Loads MMAudio's VAE checkpoint strictly. It has no weights of the mel front end, whose buffers are kept."""
     weights = fold_magnitudes({key: tensor for key, tensor in raw.items() if isinstance(tensor, Tensor)})
     front = {key: tensor for key, tensor in vae.state_dict().items() if key.startswith("mel_converter.")}
-    load(vae, weights | front, "MMAudio's 16 kHz VAE")
+    load_strict(vae, weights | front, "MMAudio's 16 kHz VAE")
 
 
 def load_vocoder(vocoder: LTX2Vocoder, raw: Mapping[str, object]) -> None:
-    """Loads a raw BigVGAN checkpoint strictly, with or without the outer key ``generator``."""
-    held = raw.get("generator", raw)
-    load(vocoder, rename_bigvgan(held) if isinstance(held, Mapping) else {}, "the BigVGAN vocoder")
+    """Loads a BigVGAN checkpoint strictly, with or without the outer key ``generator``."""
+    state_dict = raw.get("generator", raw)
+    load_strict(vocoder, rename_bigvgan(state_dict) if isinstance(state_dict, Mapping) else {}, "the BigVGAN vocoder")
 
 
 class MMAudio16k(MMAudioCodec):
@@ -132,7 +132,7 @@ class MMAudio16k(MMAudioCodec):
         num_latents: As in :class:`MMAudioCodec`.
 
     Raises:
-        ValueError: If the weights cannot be read or do not fit.
+        ValueError: If the weights cannot be read or are not those of this codec.
     """
 
     def __init__(self, vae: str | None = None, vocoder: str | None = None, num_latents: int | None = None) -> None:
@@ -140,16 +140,16 @@ class MMAudio16k(MMAudioCodec):
         vocoder_file = hub_file(REPOSITORY, "ext_weights/best_netG.pt", licence=LICENCE, path=vocoder)
         with seeded(0):
             super().__init__(mmaudio_vae_16k(), bigvgan_16k(), num_latents)
-        load_vae(self.vae, checkpoint(vae_file, licence=LICENCE))
-        load_vocoder(self.vocoder, checkpoint(vocoder_file, licence=LICENCE))
+        load_vae(self.vae, load_checkpoint(vae_file, licence=LICENCE))
+        load_vocoder(self.vocoder, load_checkpoint(vocoder_file, licence=LICENCE))
 
 
 class TinyMMAudio(MMAudioCodec):
-    """A random 16 kHz codec with the real mel front end, rates and channels.
+    """A small, randomly initialised 16 kHz codec with MMAudio's mel front end, rates and channels.
 
     Args:
         num_latents: As in :class:`MMAudioCodec`.
-        seed: Decides the weights; the global random state is left alone.
+        seed: Seed of the weights; the global random state does not change.
     """
 
     def __init__(self, num_latents: int | None = None, seed: int = 0) -> None:

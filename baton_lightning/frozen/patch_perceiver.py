@@ -1,4 +1,4 @@
-"""Eyes that see patches: what every vision transformer needs round it to be a video perceiver."""
+"""Base class of video perceivers that are vision transformers: resizing, batching and pooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from baton_lightning.frozen.perceivers import VideoPerceiver
 
 
 def resize(pictures: UInt8[Tensor, "B 3 Y X"], side: int) -> Float[Tensor, "B 3 side side"]:
-    """Pictures stretched to a square as image libraries do it: antialiased bilinear, rounded to whole levels 0..255."""
+    """Pictures resized to a square: antialiased bilinear, rounded to whole levels 0..255."""
     if pictures.shape[-2:] == (side, side):
         return pictures.float()
     return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True).round()
@@ -20,15 +20,15 @@ def resize(pictures: UInt8[Tensor, "B 3 Y X"], side: int) -> Float[Tensor, "B 3 
 class PatchPerceiver(VideoPerceiver):
     """Patch features of a vision transformer on every keyframe, pooled to a grid.
 
-    A subclass cuts its model after the last block but one and says how its pixels are scaled and which of its tokens are patches.
+    A subclass removes the last block of its model and defines the scaling of pixels (:meth:`scale`) and the patch tokens (:meth:`patches`).
 
     Args:
-        model: The transformer, already cut.
+        model: The transformer, without its last block.
         side: Side that pictures are resized to, in pixels.
         patch: Side of a patch, in pixels.
         width: Channels C.
-        grid: Rows and columns (h, w) of the features, by average pooling; ``None`` keeps the transformer's own.
-        frames_at_once: Pictures in one forward, a bound on memory.
+        grid: Rows and columns (h, w) of the features, by average pooling; ``None`` keeps the transformer's grid.
+        frames_at_once: Pictures in one forward; bounds the memory.
 
     Raises:
         ValueError: If the grid is finer than the transformer's.
@@ -43,7 +43,7 @@ class PatchPerceiver(VideoPerceiver):
         if max(self.grid) > native or min(self.grid) < 1:
             name = type(self).__name__
             raise ValueError(
-                f"{name}: grid must lie between 1 x 1 and the tower's {native} x {native}, got {self.grid[0]} x {self.grid[1]}"
+                f"{name}: grid must be between 1 x 1 and the transformer's {native} x {native}, got {self.grid[0]} x {self.grid[1]}"
             )
         self.model = model
         self.freeze()
@@ -66,9 +66,9 @@ class PatchPerceiver(VideoPerceiver):
         return F.adaptive_avg_pool2d(patches, self.grid).permute(0, 2, 3, 1)
 
     def scale(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B 3 Y X"]:
-        """Pixels 0..255 as the transformer was trained on them; [-1, 1] unless a subclass knows better."""
+        """Pixels 0..255 scaled for the transformer; by default to [-1, 1]."""
         return pixels / 127.5 - 1
 
     def patches(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B K C"]:
-        """Penultimate states of the patches, in row-column order, without any other token."""
+        """States of the patches before the last block, in row-column order, without other tokens."""
         return self.model(pixels).last_hidden_state

@@ -1,4 +1,4 @@
-"""What a perceiver is: frozen eyes or ears whose features a planner is trained to predict (Baton, Sec. 3)."""
+"""Interfaces of perceivers: frozen encoders whose features the planner is trained to predict (Baton, Sec. 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two prompts as the one text that a generator was trained to read, with the tags of its make."""
+"""Formats that join a video prompt and an audio prompt to the text on which a generator was trained."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]")
 
 
 class PromptFormat:
-    """How a clip's video prompt and audio prompt become one text. The default only joins them.
+    """Joins a clip's video prompt and audio prompt to one text; by default with a blank.
 
     Args:
-        template: Text that holds ``{video}`` and ``{audio}``.
-        speech: Text that holds ``{speech}`` and replaces quoted speech in both prompts; ``None`` leaves the quotes.
+        template: Text with the placeholders ``{video}`` and ``{audio}``.
+        speech: Text with the placeholder ``{speech}`` that replaces quoted speech in both prompts; ``None`` keeps the quotes.
 
     Raises:
         ValueError: If a placeholder is missing.
     """
 
     def __init__(self, template: str = "{video} {audio}", speech: str | None = None) -> None:
-        for name, text, wanted in (("template", template, ("{video}", "{audio}")), ("speech", speech, ("{speech}",))):
-            if lacking := [mark for mark in wanted if text is not None and mark not in text]:
-                raise ValueError(f"PromptFormat: {name} must hold {' and '.join(lacking)}, got {text!r}")
+        for name, text, required in (("template", template, ("{video}", "{audio}")), ("speech", speech, ("{speech}",))):
+            if missing := [placeholder for placeholder in required if text is not None and placeholder not in text]:
+                raise ValueError(f"PromptFormat: {name} must hold {' and '.join(missing)}, got {text!r}")
         self.template, self.speech = template, speech
 
     def __call__(self, video_prompt: str, audio_prompt: str) -> str:
-        """The one text; without a sound to describe, the picture's prompt alone."""
+        """The joined text; the video prompt alone if the audio prompt is empty."""
         video, audio = (self._speech(text) for text in (video_prompt, audio_prompt))
         if not audio.strip():
             return video
-        return re.sub(r"\{(video|audio)\}", lambda place: {"video": video, "audio": audio}[place[1]], self.template)
+        return re.sub(r"\{(video|audio)\}", lambda found: {"video": video, "audio": audio}[found[1]], self.template)
 
     def _speech(self, text: str) -> str:
         if self.speech is None:

@@ -1,4 +1,4 @@
-"""Changing a waveform's sample rate on tensors, by a polyphase low-pass filter."""
+"""Resampling of waveforms on tensors with a polyphase low-pass filter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def resample(waveform: Float[Tensor, "B S"], rate: int, new_rate: int) -> Float[Tensor, "B R"]:
-    """The waveform at another sample rate, R = ceil(S * new_rate / rate); beyond its ends is silence.
+    """The waveform at another sample rate, R = ceil(S * new_rate / rate), zero-padded at both ends.
 
     Args:
         waveform: Samples at ``rate``.
@@ -23,19 +23,19 @@ def resample(waveform: Float[Tensor, "B S"], rate: int, new_rate: int) -> Float[
         return waveform
     common = math.gcd(rate, new_rate)
     up, down = new_rate // common, rate // common
-    phases, reach = _phases(up, down)
+    filters, reach = _polyphase_filters(up, down)
     length = -(-waveform.shape[-1] * up // down)
     padded = F.pad(waveform, (reach, reach + down))
-    resampled = F.conv1d(padded[:, None], phases.to(waveform)[:, None], stride=down)
+    resampled = F.conv1d(padded[:, None], filters.to(waveform)[:, None], stride=down)
     return resampled.transpose(1, 2).flatten(1)[:, :length]
 
 
 @lru_cache(maxsize=16)
-def _phases(up: int, down: int) -> tuple[Float[Tensor, "up taps"], int]:
-    """One filter a phase, and how many input samples it reaches back.
+def _polyphase_filters(up: int, down: int) -> tuple[Float[Tensor, "up taps"], int]:
+    """One filter per phase, and the number of input samples before the current one that it covers.
 
-    Output n = j * up + i sits at input time j * down + i * down / up, so phase i weighs input j * down + m by the low-pass filter at
-    i * down / up - m. On the grid of both rates, ``up`` times finer than the input, these are whole steps.
+    Output n = j * up + i is at input time j * down + i * down / up, so phase i weights input j * down + m by the low-pass filter at
+    i * down / up - m. On a grid that is ``up`` times finer than the input, these are whole steps.
     """
     slower = max(up, down)
     half = 10 * slower

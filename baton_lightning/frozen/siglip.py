@@ -1,4 +1,4 @@
-"""SigLIP2, the video perceiver: the last hidden state but one of a frozen picture encoder (Baton, Sec. 3)."""
+"""SigLIP2, the video perceiver: the penultimate hidden state of a frozen image encoder (Baton, Sec. 3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from baton_lightning.frozen.downloads import pretrained
+from baton_lightning.frozen.downloads import load_pretrained
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.patch_perceiver import PatchPerceiver
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class SiglipPerceiver(PatchPerceiver):
-    """``hidden_states[-2]`` of a SigLIP vision tower on every keyframe, pooled to a grid.
+    """``hidden_states[-2]`` of a SigLIP vision transformer on every keyframe, pooled to a grid.
 
-    The last block, the final norm and the pooling head are dropped, not computed. Pictures are resized to the tower's square side
-    and scaled to [-1, 1] on tensors, x / 127.5 - 1.
+    The last block, the final norm and the pooling head are removed. Pictures are resized to the model's square input and scaled to [-1, 1],
+    x / 127.5 - 1.
 
     Args:
-        model: The tower; it is cut in place.
-        grid: Rows and columns (h, w) of the features, by average pooling; ``None`` keeps the tower's own (27, 27).
-        frames_at_once: Pictures in one forward, a bound on memory.
+        model: The vision transformer; it is modified in place.
+        grid: Rows and columns (h, w) of the features, by average pooling; ``None`` keeps the transformer's grid (27, 27).
+        frames_at_once: Pictures in one forward; bounds the memory.
 
     Raises:
-        ValueError: If the grid is finer than the tower's.
+        ValueError: If the grid is finer than the transformer's.
     """
 
     def __init__(self, model: SiglipVisionModel, grid: tuple[int, int] | None = None, frames_at_once: int = 64) -> None:
@@ -39,16 +39,16 @@ class SiglipPerceiver(PatchPerceiver):
 
 
 class TinySiglip(SiglipPerceiver):
-    """A random SigLIP tower: real class, real path, a laptop's size.
+    """A small, randomly initialised SigLIP vision transformer, of the real class.
 
     Args:
         grid: Rows and columns of the features.
         width: Channels C.
-        depth: Blocks, the dropped last one included.
-        side: Side pictures are resized to, in pixels.
+        depth: Blocks, including the last one, which is removed.
+        side: Side that pictures are resized to, in pixels.
         patch: Side of a patch, in pixels.
         num_heads: Attention heads.
-        seed: Decides the weights; the global random state is left alone.
+        seed: Seed of the weights; the global random state does not change.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Siglip2(SiglipPerceiver):
     Args:
         name_or_path: Hub name of a fixed-resolution SigLIP or SigLIP2, or a local directory.
         grid: Rows and columns of the features; ``None`` = native.
-        dtype: Type the weights are held in; features come out in float32.
+        dtype: Type of the weights; features are float32.
         frames_at_once: Pictures in one forward.
 
     Raises:
@@ -97,5 +97,5 @@ class Siglip2(SiglipPerceiver):
     ) -> None:
         from transformers import SiglipVisionModel
 
-        model = pretrained(SiglipVisionModel, name_or_path, dtype=getattr(torch, dtype), licence="Apache-2.0 (SigLIP2)")
+        model = load_pretrained(SiglipVisionModel, name_or_path, dtype=getattr(torch, dtype), licence="Apache-2.0 (SigLIP2)")
         super().__init__(model, grid, frames_at_once)

@@ -1,4 +1,4 @@
-"""The text encoder whose rows the diffusion transformer attends to (Ovi and Wan: umT5-xxl)."""
+"""The text encoder of the diffusion transformer (Ovi and Wan: umT5-xxl)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from baton_lightning.frozen.downloads import pretrained, pretrained_tokenizer
+from baton_lightning.frozen.downloads import load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 from baton_lightning.frozen.prompts import PromptFormat
 from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class TextEncoder(Frozen):
-    """A frozen umT5 encoder: texts in, one row a token out, padding cut off.
+    """A frozen umT5 encoder. It returns one row per token, without padding.
 
     Args:
         model: The encoder.
-        tokenizer: Its tokenizer, which ends every text in an end token; so an empty text is one row.
-        max_tokens: Longest text, in tokens; longer ones are cut, with a warning.
-        prompt_format: How a clip's two prompts become one text; ``None`` joins them.
+        tokenizer: Its tokenizer, which appends an end token to every text; an empty text thus has one row.
+        max_tokens: Longest text, in tokens; longer texts are cut, with a warning.
+        prompt_format: Joins a clip's two prompts to one text; ``None`` joins them with a blank.
 
-    Note: Wan's preparation also mends broken unicode with ``ftfy``; here entities are resolved and blanks collapsed.
+    Note: Wan also repairs broken unicode with ``ftfy``. Here HTML entities are unescaped and whitespace is collapsed.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TextEncoder(Frozen):
     ) -> None:
         super().__init__()
         self.merge = prompt_format or PromptFormat()
-        self.format = repr(self.merge)  # part of what a cache of its rows is known by
+        self.format = repr(self.merge)  # part of the fingerprint of cached rows
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -49,12 +49,12 @@ class TextEncoder(Frozen):
         self.freeze()
 
     def context(self, video_prompts: Sequence[str], audio_prompts: Sequence[str]) -> list[Float[Tensor, "n C"]]:
-        """Rows of the text that each clip's two prompts make together."""
+        """Rows of each clip's joined prompts."""
         return self([self.merge(video, audio) for video, audio in zip(video_prompts, audio_prompts, strict=True)])
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> list[Float[Tensor, "n C"]]:
-        """Rows of each text, n tokens of its own length; zero-padding is the reader's affair."""
+        """Rows of each text, one per token; the caller zero-pads them."""
         if not texts:
             return []
         texts = [" ".join(html.unescape(html.unescape(text)).split()) for text in texts]
@@ -70,15 +70,15 @@ class TextEncoder(Frozen):
 
 
 class TinyText(TextEncoder):
-    """A random umT5 encoder over the words of the benchmark world.
+    """A small, randomly initialised umT5 encoder with the vocabulary of the benchmark world.
 
     Args:
         width: Channels C of a row.
         depth: Blocks.
         num_heads: Attention heads, a divisor of ``width``.
         max_tokens: Longest text, in tokens.
-        vocabulary: Words; ``None`` takes the world's.
-        seed: Decides the weights; the global random state is left alone.
+        vocabulary: Words; ``None`` = those of the benchmark world.
+        seed: Seed of the weights; the global random state does not change.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class TinyText(TextEncoder):
 
 
 class UMT5(TextEncoder):
-    """The released umT5 encoder: 5.7 B parameters, so embed texts once and keep the rows.
+    """The released umT5 encoder, 5.7 B parameters; embed texts once and cache the rows.
 
     Args:
         name_or_path: Hub name or local directory.
-        dtype: Type the weights are held in; rows come out in float32.
+        dtype: Type of the weights; rows are float32.
         max_tokens: Longest text, in tokens (Wan, Ovi: 512).
-        prompt_format: How a clip's two prompts become one text; ``None`` joins them.
+        prompt_format: Joins a clip's two prompts to one text; ``None`` joins them with a blank.
 
     Raises:
         ValueError: If the weights cannot be read.
@@ -123,6 +123,6 @@ class UMT5(TextEncoder):
         from transformers import UMT5EncoderModel
 
         licence = "Apache-2.0 (umT5)"
-        model = pretrained(UMT5EncoderModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
-        tokenizer = pretrained_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
+        model = load_pretrained(UMT5EncoderModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
+        tokenizer = load_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         super().__init__(model, tokenizer, max_tokens, prompt_format)

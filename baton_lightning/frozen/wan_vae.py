@@ -1,4 +1,4 @@
-"""The Wan 2.2 video VAE as a codec: 48 channels, 4 frames and 16 x 16 pixels a latent (Ovi's picture side)."""
+"""The Wan 2.2 video VAE as a codec: 48 channels, 4 frames and 16 x 16 pixels per latent (Ovi's video codec)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from baton_lightning.frozen.downloads import pretrained
+from baton_lightning.frozen.downloads import load_pretrained
 from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class WanVideoCodec(Frozen):
-    """A frozen causal video VAE: posterior mean, then (z - mean) / std per channel, which the library leaves to its user.
+    """A frozen causal video VAE. Latents are the posterior mean, standardised as (z - mean) / std per channel.
 
     Args:
-        vae: The VAE; its config holds the strides and the latent statistics.
-        tiling: Work in spatial tiles, for large pictures.
+        vae: The VAE; its config has the strides and the latent statistics.
+        tiling: Encode and decode in spatial tiles, to save memory.
 
     Attributes:
-        stride: Frames and pixels a latent (time, space).
+        stride: Frames and pixels per latent (time, space).
     """
 
     def __init__(self, vae: AutoencoderKLWan, tiling: bool = False) -> None:
@@ -45,7 +45,7 @@ class WanVideoCodec(Frozen):
             frames: Pictures, 0..255.
 
         Raises:
-            ValueError: If the frames are not 4k + 1, or a side is no multiple of 16.
+            ValueError: If the number of frames is not 4k + 1, or a side is not a multiple of 16.
         """
         time, space = self.stride
         num, height, width = frames.shape[1:4]
@@ -73,7 +73,7 @@ class WanVAE(WanVideoCodec):
 
     Args:
         name_or_path: Hub name or local directory with a folder ``vae``.
-        dtype: Type the weights are held in; latents come out in float32.
+        dtype: Type of the weights; latents are float32.
         tiling: As in :class:`WanVideoCodec`.
 
     Raises:
@@ -83,18 +83,18 @@ class WanVAE(WanVideoCodec):
     def __init__(self, name_or_path: str = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", dtype: Dtype = "float32", tiling: bool = False) -> None:
         from diffusers import AutoencoderKLWan
 
-        held = getattr(torch, dtype)
-        vae = pretrained(AutoencoderKLWan, name_or_path, folder="vae", dtype=held, licence="Apache-2.0 (Wan 2.2)")
+        torch_dtype = getattr(torch, dtype)
+        vae = load_pretrained(AutoencoderKLWan, name_or_path, folder="vae", dtype=torch_dtype, licence="Apache-2.0 (Wan 2.2)")
         super().__init__(vae, tiling)
 
 
 class TinyWanVAE(WanVideoCodec):
-    """A random Wan 2.2 VAE with the real strides.
+    """A small, randomly initialised Wan 2.2 VAE with the released strides.
 
     Args:
         channels: Latent channels C.
         width: Channels of the convolutions.
-        seed: Decides the weights and the latent statistics; the global random state is left alone.
+        seed: Seed of the weights and the latent statistics; the global random state does not change.
     """
 
     def __init__(self, channels: int = 8, width: int = 8, seed: int = 0) -> None:

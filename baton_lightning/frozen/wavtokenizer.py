@@ -1,4 +1,4 @@
-"""WavTokenizer's encoder, the audio perceiver: frozen features before the quantiser (Baton, Sec. 3)."""
+"""WavTokenizer's encoder, the audio perceiver: continuous features before quantisation (Baton, Sec. 3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning.frozen.downloads import checkpoint, hub_file, load
+from baton_lightning.frozen.downloads import hub_file, load_checkpoint, load_strict
 from baton_lightning.frozen.freeze import seeded
 from baton_lightning.frozen.perceivers import AudioPerceiver
 from baton_lightning.frozen.resample import resample
@@ -24,16 +24,16 @@ KEY_PREFIX = "feature_extractor.encodec.encoder."
 
 
 class EncodecPerceiver(AudioPerceiver):
-    """Features of an Encodec encoder, the network WavTokenizer is built on.
+    """Features of an Encodec encoder, on which WavTokenizer is built.
 
-    The convolutions look both ways, so the whole clip is encoded at once; features of 1-s chunks are slices of the result.
+    The convolutions are not causal, so a whole clip is encoded at once; features of 1-s chunks are slices of the result.
 
     Args:
-        config: Encoder settings; ``sampling_rate`` over the product of ``upsampling_ratios`` is the token rate.
-        final_convolution: Features after the last convolution, as the quantiser sees them, instead of after the LSTM.
+        config: Encoder settings; the token rate is ``sampling_rate`` divided by the product of ``upsampling_ratios``.
+        final_convolution: Take the output of the last convolution, which the quantiser gets, instead of the LSTM's output.
 
     Note:
-        Which layer the paper reads is not stated; the LSTM's output is our choice.
+        The paper does not state the layer; the LSTM's output is our choice.
     """
 
     def __init__(self, config: EncodecConfig, final_convolution: bool = False) -> None:
@@ -54,7 +54,7 @@ class EncodecPerceiver(AudioPerceiver):
 
         Args:
             waveform: Mono sound in [-1, 1].
-            sample_rate: Its rate, in Hz; it is resampled to the encoder's.
+            sample_rate: Its rate, in Hz; the sound is resampled to the encoder's rate.
         """
         hidden = resample(waveform.to(self.device, self.dtype), sample_rate, self.sample_rate)[:, None]
         for layer in self._layers():
@@ -66,7 +66,7 @@ class EncodecPerceiver(AudioPerceiver):
 
 
 def rename_wavtokenizer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys of a WavTokenizer checkpoint as the encoder of transformers names them; everything but the encoder is left out."""
+    """The encoder's weights of a WavTokenizer checkpoint, under the keys of transformers."""
     swaps = (
         ("model.", "layers."),
         (".conv.conv.", ".conv."),
@@ -113,8 +113,8 @@ def wavtokenizer_config(
 
 @torch.no_grad()
 def _keep_variance(encoder: nn.Module) -> None:
-    """Weights of variance 1 / fan-in and no biases, so that a random encoder passes sound on: with the library's own
-    initialisation the biases drown it, and no tone can be told from another."""
+    """Initialises weights with variance 1 / fan-in and biases with zero, so that the features of a random encoder depend on the sound. With
+    the library's initialisation the biases dominate, and all tones have nearly the same features."""
     for module in encoder.modules():
         if isinstance(module, nn.Conv1d):
             module.weight = torch.randn_like(module.weight) / module.weight[0].numel() ** 0.5
@@ -122,7 +122,7 @@ def _keep_variance(encoder: nn.Module) -> None:
 
 
 def _four_strides(sample_rate: int, rate: int) -> tuple[int, ...]:
-    """Four strides whose product is the hop, as even as they come, largest first."""
+    """Four strides whose product is the hop length, as equal as possible, largest first."""
     hop, rest = divmod(sample_rate, rate)
     choices = [
         (a, b, c, hop // (a * b * c))
@@ -137,19 +137,19 @@ def _four_strides(sample_rate: int, rate: int) -> tuple[int, ...]:
 
 
 class TinyEncodec(EncodecPerceiver):
-    """A random WavTokenizer encoder: an eighth of the filters, at 16 kHz.
+    """A small, randomly initialised WavTokenizer encoder, by default at 16 kHz with an eighth of the filters.
 
-    Features of a tone are the same from token to token only if its frequency is a multiple of the token rate.
+    Features of a tone are constant over tokens only if its frequency is a multiple of the token rate.
 
     Args:
         rate: Tokens per second.
         width: Channels C, a multiple of 16.
-        sample_rate: Rate the encoder runs at, in Hz.
+        sample_rate: Sample rate of the encoder, in Hz.
         final_convolution: As in :class:`EncodecPerceiver`.
-        seed: Decides the weights; the global random state is left alone.
+        seed: Seed of the weights; the global random state does not change.
 
     Raises:
-        ValueError: If the rate does not split into four small strides, or the width into four doublings.
+        ValueError: If ``sample_rate / rate`` is not a product of four strides from 2 to 10, or ``width`` is not a multiple of 16.
     """
 
     def __init__(self, rate: int = 40, width: int = 64, sample_rate: int = 16000, final_convolution: bool = False, seed: int = 0) -> None:
@@ -165,8 +165,8 @@ class WavTokenizer(EncodecPerceiver):
     """The released WavTokenizer encoder, 40 tokens/s x 512 channels at 24 kHz.
 
     Args:
-        path: A checkpoint on disk; ``None`` takes the released one from the hub.
-        ratios: Strides of the checkpoint, (8, 5, 4, 2) for those of 75 tokens/s.
+        path: A local checkpoint; ``None`` = the released one from the hub.
+        ratios: Strides of the checkpoint; (8, 5, 4, 2) for the models of 75 tokens/s.
         final_convolution: As in :class:`EncodecPerceiver`.
 
     Raises:
@@ -178,6 +178,8 @@ class WavTokenizer(EncodecPerceiver):
         file = hub_file(REPOSITORY, CHECKPOINT, licence=licence, path=path)
         with seeded(0):
             super().__init__(wavtokenizer_config(ratios), final_convolution)
-        weights = checkpoint(file, licence=licence)
-        held = weights.get("state_dict", weights)
-        load(self.encoder, rename_wavtokenizer(held) if isinstance(held, Mapping) else {}, f"a WavTokenizer encoder ({file})")
+        weights = load_checkpoint(file, licence=licence)
+        state_dict = weights.get("state_dict", weights)
+        load_strict(
+            self.encoder, rename_wavtokenizer(state_dict) if isinstance(state_dict, Mapping) else {}, f"a WavTokenizer encoder ({file})"
+        )

@@ -1,4 +1,4 @@
-"""A tokenizer that is made in memory from a list of words: no file, no download."""
+"""A word-level tokenizer built in memory from a list of words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ PAD, EOS, UNKNOWN = "[PAD]", "[EOS]", "[UNK]"
 
 
 def word_tokenizer(words: Sequence[str] | None = None, *, append_end: bool = False) -> PreTrainedTokenizerFast:
-    """One token a word or punctuation mark, lower case, with the interface of a pretrained tokenizer.
+    """A tokenizer with one token per word or punctuation mark, lower case, with the interface of a pretrained tokenizer.
 
     Args:
-        words: The vocabulary; entries with punctuation or blanks are split as a text would be. ``None`` takes the vocabulary of the
-            benchmark world.
-        append_end: Whether every text ends in an end token, as umT5's does.
+        words: The vocabulary; entries with punctuation or blanks are split like any text. ``None`` = the vocabulary of the benchmark world.
+        append_end: Whether an end token is appended to every text, as by umT5's tokenizer.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -38,8 +37,8 @@ def word_tokenizer(words: Sequence[str] | None = None, *, append_end: bool = Fal
 
 
 def warn_of_unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-    """Says which texts hold something outside the vocabulary, so that a misspelt prompt does not pass in silence."""
+    """Warns of texts with words that are not in the vocabulary, e.g. misspelt prompts."""
     unknown = tokenizer.unk_token_id
-    strange = [text for text, row in zip(texts, ids, strict=True) if unknown is not None and unknown in row]
-    if strange:
-        warnings.warn(f"words outside the tokenizer's vocabulary were read as {tokenizer.unk_token}: {strange[:4]}", stacklevel=3)
+    affected = [text for text, row in zip(texts, ids, strict=True) if unknown is not None and unknown in row]
+    if affected:
+        warnings.warn(f"words outside the tokenizer's vocabulary were read as {tokenizer.unk_token}: {affected[:4]}", stacklevel=3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import explain_weight_errors
 from baton_lightning.metrics.backend import Measured, best_device
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class AudioTags:
         """Model and feature extractor."""
         from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
-        with weights_of(self.name, licence="BSD-3-Clause (MIT)"):
+        with explain_weight_errors(self.name, licence="BSD-3-Clause (MIT)"):
             model = ASTForAudioClassification.from_pretrained(self.name).eval().to(self.device or best_device())
             return model, ASTFeatureExtractor.from_pretrained(self.name)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import explain_weight_errors
 from baton_lightning.metrics.backend import LeftOut, Measured, best_device
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Clap:
         """Model, feature extractor, tokenizer."""
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-        with weights_of(self.name, licence="Apache-2.0 (LAION)"):
+        with explain_weight_errors(self.name, licence="Apache-2.0 (LAION)"):
             model = ClapModel.from_pretrained(self.name).eval().to(self.device or best_device())
             return model, ClapFeatureExtractor.from_pretrained(self.name), AutoTokenizer.from_pretrained(self.name)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from baton_lightning.frozen.dinov3 import MEAN, STD
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import explain_weight_errors
 from baton_lightning.metrics.backend import Measured, best_device
 from baton_lightning.metrics.pictures import chosen, resized
 
@@ -46,7 +46,7 @@ class Dinov3Identity:
         """The transformer."""
         from transformers import DINOv3ViTModel
 
-        with weights_of(self.name, licence="DINOv3 License (accept it on the hub)"):
+        with explain_weight_errors(self.name, licence="DINOv3 License (accept it on the hub)"):
             return DINOv3ViTModel.from_pretrained(self.name).eval().to(self.device or best_device())
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from baton_lightning.frozen.downloads import weights_of
+from baton_lightning.frozen.downloads import explain_weight_errors
 from baton_lightning.metrics.backend import LeftOut, Measured, best_device
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Whisper:
         """Model, feature extractor, tokenizer."""
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-        with weights_of(self.name, licence="Apache-2.0 (OpenAI's Whisper)"):
+        with explain_weight_errors(self.name, licence="Apache-2.0 (OpenAI's Whisper)"):
             model = WhisperForConditionalGeneration.from_pretrained(self.name).eval().to(self.device or best_device())
             return model, WhisperFeatureExtractor.from_pretrained(self.name), WhisperTokenizerFast.from_pretrained(self.name)
 
@@ -83,7 +83,7 @@ class MossDiariser:
         """Model and processor."""
         from transformers import MossTranscribeDiarizeForConditionalGeneration, MossTranscribeDiarizeProcessor
 
-        with weights_of(self.name, licence="Apache-2.0 (OpenMOSS)"):
+        with explain_weight_errors(self.name, licence="Apache-2.0 (OpenMOSS)"):
             model = MossTranscribeDiarizeForConditionalGeneration.from_pretrained(self.name)
             return model.eval().to(self.device or best_device()), MossTranscribeDiarizeProcessor.from_pretrained(self.name)
 

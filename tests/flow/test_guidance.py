@@ -27,8 +27,8 @@ def world():
     return dit, (video, audio, torch.tensor([0.3, 0.8])), Condition(texts[0], texts[1], plan), Condition(texts[2], texts[3])
 
 
-class Counting:
-    """A transformer that notes how it was asked."""
+class CallRecorder:
+    """A transformer that records its calls."""
 
     def __init__(self, dit):
         self.dit, self.calls = dit, []
@@ -39,62 +39,62 @@ class Counting:
 
 
 def test_scale_one_is_the_identity_and_costs_one_evaluation(world):
-    dit, at, wanted, negative = world
-    counting = Counting(dit)
-    guided = Guidance(skip_block=1)(counting, wanted, negative)(*at)
-    plain = dit(*at, wanted.video_context, wanted.audio_context, wanted.plan)
+    dit, inputs, positive, negative = world
+    recorder = CallRecorder(dit)
+    guided = Guidance(skip_block=1)(recorder, positive, negative)(*inputs)
+    plain = dit(*inputs, positive.video_context, positive.audio_context, positive.plan)
     assert all(torch.equal(a, b) for a, b in zip(guided, plain, strict=True))
-    assert len(counting.calls) == 1
+    assert len(recorder.calls) == 1
 
 
 def test_each_modality_has_its_own_scale(world):
-    dit, at, wanted, negative = world
-    plus = dit(*at, wanted.video_context, wanted.audio_context, wanted.plan)
-    minus = dit(*at, negative.video_context, negative.audio_context, wanted.plan)
-    guided = Guidance(video_scale=4.0, audio_scale=3.0)(dit, wanted, negative)(*at)
-    for ours, scale, p, m in zip(guided, (4, 3), plus, minus, strict=True):
+    dit, inputs, positive, negative = world
+    conditional = dit(*inputs, positive.video_context, positive.audio_context, positive.plan)
+    unconditional = dit(*inputs, negative.video_context, negative.audio_context, positive.plan)
+    guided = Guidance(video_scale=4.0, audio_scale=3.0)(dit, positive, negative)(*inputs)
+    for ours, scale, p, m in zip(guided, (4, 3), conditional, unconditional, strict=True):
         torch.testing.assert_close(ours, m + scale * (p - m))
 
 
 def test_a_scale_of_one_in_one_modality_leaves_that_one_unguided(world):
-    dit, at, wanted, negative = world
-    plus = dit(*at, wanted.video_context, wanted.audio_context, wanted.plan)
-    guided = Guidance(video_scale=4.0)(dit, wanted, negative)(*at)
-    assert torch.equal(guided[1], plus[1]) and not torch.allclose(guided[0], plus[0])
+    dit, inputs, positive, negative = world
+    conditional = dit(*inputs, positive.video_context, positive.audio_context, positive.plan)
+    guided = Guidance(video_scale=4.0)(dit, positive, negative)(*inputs)
+    assert torch.equal(guided[1], conditional[1]) and not torch.allclose(guided[0], conditional[0])
 
 
 def test_the_block_is_skipped_in_negative_evaluations_alone(world):
-    dit, at, wanted, negative = world
-    counting = Counting(dit)
-    Guidance(video_scale=2.0, plan_scale=2.0, skip_block=1)(counting, wanted, negative)(*at)
-    assert [kwargs["skip_blocks"] for _, kwargs in counting.calls] == [(), (1,), (1,)]
-    minus = dit(*at, negative.video_context, negative.audio_context, wanted.plan, skip_blocks=(1,))
-    plus = dit(*at, wanted.video_context, wanted.audio_context, wanted.plan)
-    guided = Guidance(video_scale=2.0, skip_block=1)(dit, wanted, negative)(*at)
-    torch.testing.assert_close(guided[0], extrapolate(minus[0], plus[0], 2.0))
+    dit, inputs, positive, negative = world
+    recorder = CallRecorder(dit)
+    Guidance(video_scale=2.0, plan_scale=2.0, skip_block=1)(recorder, positive, negative)(*inputs)
+    assert [kwargs["skip_blocks"] for _, kwargs in recorder.calls] == [(), (1,), (1,)]
+    unconditional = dit(*inputs, negative.video_context, negative.audio_context, positive.plan, skip_blocks=(1,))
+    conditional = dit(*inputs, positive.video_context, positive.audio_context, positive.plan)
+    guided = Guidance(video_scale=2.0, skip_block=1)(dit, positive, negative)(*inputs)
+    torch.testing.assert_close(guided[0], extrapolate(unconditional[0], conditional[0], 2.0))
 
 
-def test_guidance_on_the_plan_leads_from_no_plan_to_the_plan_at_the_wanted_text(world):
-    dit, at, wanted, negative = world
-    plus = dit(*at, wanted.video_context, wanted.audio_context, wanted.plan)
-    minus = dit(*at, negative.video_context, negative.audio_context, wanted.plan)
-    untold = dit(*at, wanted.video_context, wanted.audio_context)
-    guided = Guidance(video_scale=4.0, audio_scale=3.0, plan_scale=2.5)(dit, wanted, negative)(*at)
-    for ours, scale, p, m, u in zip(guided, (4, 3), plus, minus, untold, strict=True):
+def test_guidance_on_the_plan_extrapolates_from_no_plan_to_the_plan_with_the_positive_text(world):
+    dit, inputs, positive, negative = world
+    conditional = dit(*inputs, positive.video_context, positive.audio_context, positive.plan)
+    unconditional = dit(*inputs, negative.video_context, negative.audio_context, positive.plan)
+    without_plan = dit(*inputs, positive.video_context, positive.audio_context)
+    guided = Guidance(video_scale=4.0, audio_scale=3.0, plan_scale=2.5)(dit, positive, negative)(*inputs)
+    for ours, scale, p, m, u in zip(guided, (4, 3), conditional, unconditional, without_plan, strict=True):
         torch.testing.assert_close(ours, m + scale * (p - m) + 1.5 * (p - u))
 
 
 def test_guidance_on_the_plan_alone_needs_no_negative_and_costs_two_evaluations(world):
-    dit, at, wanted, _ = world
-    counting = Counting(dit)
-    guided = Guidance(plan_scale=3.0)(counting, wanted)(*at)
-    assert len(counting.calls) == 2
-    unplanned = Guidance(plan_scale=3.0)(counting, Condition(wanted.video_context, wanted.audio_context))(*at)
-    assert len(counting.calls) == 3
-    assert not torch.allclose(guided[0], unplanned[0])
+    dit, inputs, positive, _ = world
+    recorder = CallRecorder(dit)
+    guided = Guidance(plan_scale=3.0)(recorder, positive)(*inputs)
+    assert len(recorder.calls) == 2
+    without_plan = Guidance(plan_scale=3.0)(recorder, Condition(positive.video_context, positive.audio_context))(*inputs)
+    assert len(recorder.calls) == 3
+    assert not torch.allclose(guided[0], without_plan[0])
 
 
 def test_guidance_without_a_negative_is_refused(world):
-    dit, _, wanted, _ = world
+    dit, _, positive, _ = world
     with pytest.raises(ValueError, match="needs a negative condition"):
-        Guidance(video_scale=2.0)(dit, wanted)
+        Guidance(video_scale=2.0)(dit, positive)

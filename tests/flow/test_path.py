@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from baton_lightning.flow.path import clean_from, interpolate, shift_time, velocity
+from baton_lightning.flow.path import interpolate, predict_clean, shift_time, velocity
 
 torch.manual_seed(0)
 CLEAN, NOISE, T = torch.randn(3, 4, 5).double(), torch.randn(3, 4, 5).double(), torch.tensor([0.1, 0.5, 0.8]).double()
@@ -21,7 +21,7 @@ def test_velocity_is_the_finite_difference_of_the_path():
 
 
 def test_clean_latents_are_found_back_from_any_time():
-    torch.testing.assert_close(clean_from(interpolate(CLEAN, NOISE, T), velocity(CLEAN, NOISE), T), CLEAN)
+    torch.testing.assert_close(predict_clean(interpolate(CLEAN, NOISE, T), velocity(CLEAN, NOISE), T), CLEAN)
 
 
 def test_every_clip_has_its_own_time():

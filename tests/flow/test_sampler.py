@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from baton_lightning.flow.path import expand
+from baton_lightning.flow.path import broadcast_time
 from baton_lightning.flow.sampler import EulerSampler, Sampler, UniPCSampler
 
 MEAN, STD = {"video": 1.5, "audio": -0.5}, 0.3
@@ -11,7 +11,7 @@ MEAN, STD = {"video": 1.5, "audio": -0.5}, 0.3
 
 def gaussian_velocity(x, t, mean):
     """Exact velocity of the flow from N(0, 1) to N(mean, STD^2); a noise z ends at mean + STD z."""
-    t = expand(t, x)
+    t = broadcast_time(t, x)
     variance = (1 - t) ** 2 * STD**2 + t**2
     return (t - (1 - t) * STD**2) * (x - (1 - t) * mean) / variance - mean
 

@@ -98,7 +98,7 @@ def test_a_file_that_was_cut_off_is_said_to_be_damaged(copy, share):
 def test_a_language_model_of_another_kind_is_refused(tmp_path):
     save_llm(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 12}))
-    refused(PretrainedLLM, tmp_path, "of another model")
+    refused(PretrainedLLM, tmp_path, "belong to another model")
 
 
 @pytest.mark.parametrize(("network", "save"), [(PretrainedLLM, save_llm), (UMT5, save_text)])
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(network, content, tmp_path)
     file = tmp_path / "file.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(3000)}}, file)
     file.write_bytes(file.read_bytes()[:2000] if content == "cut" else content)
-    refused(network, file, "damaged or of another model")
+    refused(network, file, "damaged or belong to another model")
 
 
 @pytest.mark.parametrize("network", [WavTokenizer, lambda path: MMAudio16k(path, path)], ids=["WavTokenizer", "MMAudio16k"])
