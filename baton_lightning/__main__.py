@@ -18,7 +18,7 @@ OTHERS = {
     "shards": ("baton_lightning.verbs.shards", "make, list and check data sets of webdataset tar shards"),
     "generate": ("baton_lightning.verbs.generate", "write mp4s with sound from a finished stage-3 run"),
     "plan": ("baton_lightning.verbs.plan", "make, draw, compare and change the plan of a clip"),
-    "evaluate": ("baton_lightning.evaluation.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
+    "evaluate": ("baton_lightning.verbs.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (
         "baton_lightning.bench.cli",

@@ -197,19 +197,13 @@ def begun_with(module: nn.Module, role: str) -> str | None:
     return None if known == UNKNOWN else known
 
 
-def leaves_frozen_out(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds no frozen parameters."""
-    whole = checkpoint.resolve()  # last.ckpt is a link
-    return checkpoints.manifest_of(whole).exists() and not checkpoints.read(whole).get("frozen", True)
-
-
 def left_out(module: nn.Module) -> set[str]:
     """Names of what the checkpoint that a module goes on from does not hold: frozen parameters of shards that were saved without
     them, else what belongs to another run."""
     checkpoint = goes_on_from(module)
     if checkpoint is None:
         return set()
-    if leaves_frozen_out(checkpoint):
+    if checkpoints.leaves_frozen_out(checkpoint):
         return {name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
     foreign = tuple(getattr(module, "not_exported", ()))
     return set() if checkpoint.is_dir() or not foreign else {name for name in module.state_dict() if name.startswith(foreign)}

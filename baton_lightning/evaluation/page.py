@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic
+from baton_lightning.evaluation.scores import HEADLINE, cell, read_clip
 
 SIDE = 288
 """Least width, in pixels, that clips are enlarged to: browsers play no full-resolution colours, and halved ones spoil tiny pictures."""
@@ -31,7 +32,7 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
 
     Args:
         folder: Holds the clips.
-        result: What :func:`~baton_lightning.evaluation.evaluate.score_folder` returned.
+        result: What :func:`~baton_lightning.evaluation.scores.score_folder` returned.
         num_clips: How many clips to show, those of the lowest P-Acc first.
     """
     worst = sorted(result["clips"].items(), key=lambda item: (item[1]["p_acc"], item[1]["p_check"], item[0]))[:num_clips]
@@ -44,8 +45,6 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
 
 
 def _table(tiers: dict[str, Any]) -> str:
-    from baton_lightning.evaluation.evaluate import HEADLINE, cell
-
     head = "".join(f"<th>{name}</th>" for name in ("tier", "clips", *HEADLINE))
     rows = []
     for tier, scores in tiers.items():
@@ -103,7 +102,6 @@ def playable(file: Path) -> bytes:
     """A clip enlarged, in the pixel format that every browser plays."""
     import numpy as np
 
-    from baton_lightning.evaluation.evaluate import read_clip
     from baton_lightning.media import mp4_bytes
 
     media = read_clip(file)

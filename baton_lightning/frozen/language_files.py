@@ -6,17 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from baton_lightning.frozen.llm import TextLLM
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LANGUAGE = "language"
 """Subfolder of a run with the files, in the format of transformers."""
 _current: ContextVar[Path | None] = ContextVar("language", default=None)
 
 
-def keep(llm: TextLLM, run: Path) -> None:
+class LanguageModel(Protocol):
+    """A network of transformers with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def keep(llm: LanguageModel, run: Path) -> None:
     """Saves configuration and tokenizer of a language model, without weights, in a run folder."""
     llm.model.config.save_pretrained(run / LANGUAGE)
     llm.tokenizer.save_pretrained(run / LANGUAGE)

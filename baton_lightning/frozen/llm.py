@@ -13,7 +13,7 @@ from baton_lightning.deferred import at_once, deferring, weights_are_given
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.downloads import explain_weight_errors, load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, seeded
-from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
+from baton_lightning.frozen.words import WORDS, warn_of_unknown_words, word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast, Qwen3Model
@@ -92,7 +92,7 @@ class TinyLLM(TextLLM):
             )
         from transformers import Qwen3Config, Qwen3Model
 
-        tokenizer = word_tokenizer(vocabulary)
+        tokenizer = word_tokenizer(vocabulary or WORDS)
         config = Qwen3Config(
             vocab_size=len(tokenizer),
             hidden_size=width,

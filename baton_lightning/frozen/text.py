@@ -14,7 +14,7 @@ from torch import Tensor
 from baton_lightning.frozen.downloads import load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, Frozen, seeded
 from baton_lightning.frozen.prompts import PromptFormat
-from baton_lightning.frozen.words import warn_of_unknown_words, word_tokenizer
+from baton_lightning.frozen.words import WORDS, warn_of_unknown_words, word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
@@ -92,7 +92,7 @@ class TinyText(TextEncoder):
     ) -> None:
         from transformers import UMT5Config, UMT5EncoderModel
 
-        tokenizer = word_tokenizer(vocabulary, append_end=True)
+        tokenizer = word_tokenizer(vocabulary or WORDS, append_end=True)
         config = UMT5Config(
             vocab_size=len(tokenizer), d_model=width, d_kv=width // num_heads, d_ff=2 * width, num_layers=depth, num_heads=num_heads
         )

@@ -10,20 +10,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNKNOWN = "[PAD]", "[EOS]", "[UNK]"
+WORDS = tuple(
+    ". , [ ] ' a and the on in to first then red green blue yellow magenta cyan circle square triangle left middle right ba bo di do ku ka "
+    "talks jumps hits flashes slides says thump ding clack silence other one that was hit same words as speaker".split()
+)
+"""The language of the benchmark world. A word's place is its token, so the order stays."""
 
 
-def word_tokenizer(words: Sequence[str] | None = None, *, append_end: bool = False) -> PreTrainedTokenizerFast:
+def word_tokenizer(words: Sequence[str] = WORDS, *, append_end: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word or punctuation mark, lower case, with the interface of a pretrained tokenizer.
 
     Args:
-        words: The vocabulary; entries with punctuation or blanks are split like any text. ``None`` = the vocabulary of the benchmark world.
+        words: The vocabulary; entries with punctuation or blanks are split like any text.
         append_end: Whether an end token is appended to every text, as by umT5's tokenizer.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    if words is None:
-        from baton_lightning.world.prompts import VOCABULARY as words
     normalise = normalizers.Lowercase()
     split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")])
     pieces = dict.fromkeys(piece for word in words for piece, _ in split.pre_tokenize_str(normalise.normalize_str(word)))

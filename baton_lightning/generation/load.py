@@ -12,7 +12,6 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.construction.networks import leaves_frozen_out
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
@@ -74,7 +73,7 @@ def load_run(
     args = config["model"]["init_args"]
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
     planner = follows and not (reads and cached)
-    frozen = checkpoint is not None and leaves_frozen_out(checkpoint) and args.get("frozen")
+    frozen = checkpoint is not None and checkpoints.leaves_frozen_out(checkpoint) and args.get("frozen")
     config = moved(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         import yaml

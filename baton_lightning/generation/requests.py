@@ -65,7 +65,8 @@ def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
     Raises:
         ValueError: If a file cannot be read, is empty, or has a key that is no file name.
     """
-    from baton_lightning.metrics.prompts import Prompt, read_prompts
+    from baton_lightning.metrics.prompt_files import read_prompts
+    from baton_lightning.metrics.prompts import Prompt
 
     if options.video_prompt:
         return {"prompt": Prompt(options.video_prompt, options.audio_prompt)}

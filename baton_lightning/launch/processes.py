@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import shlex
 import signal
 import socket
@@ -87,8 +88,6 @@ def free_port() -> int:
 
 def forked(argv: list[str], environment: dict[str, str], said: Path) -> None:
     """The life of a process: `python -m baton_lightning` with these arguments."""
-    from baton_lightning.__main__ import main
-
     os.setsid()
     die_with_parent()
     os.environ.clear()
@@ -97,7 +96,7 @@ def forked(argv: list[str], environment: dict[str, str], said: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv[1:] = argv
-    sys.exit(main(argv))
+    runpy.run_module("baton_lightning", run_name="__main__", alter_sys=True)
 
 
 def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:

@@ -55,7 +55,7 @@ def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]
 
 def show(out: Path, console: Console) -> None:
     """Prints the report as tables, and where everything lies."""
-    from baton_lightning.evaluation.evaluate import HEADLINE, cell
+    from baton_lightning.evaluation.scores import HEADLINE, cell
 
     report = json.loads((out / "report.json").read_text())
     table = Table(title="stages")

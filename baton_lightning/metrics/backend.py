@@ -9,18 +9,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from baton_lightning import atomic
+from baton_lightning.metrics.clips import Clip, LeftOut
 
 if TYPE_CHECKING:
     import torch
 
-    from baton_lightning.metrics.clips import Clip
-
 Measured = dict[str, Any]
 """What a backend says about one clip: plain JSON values."""
-
-
-class LeftOut(Exception):
-    """This clip says nothing about the metric; the text is the reason, the same for all such clips."""
 
 
 class Backend(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from baton_lightning.metrics.backend import LeftOut
+from baton_lightning.metrics.clips import LeftOut
 from baton_lightning.metrics.result import ClipMetric
 
 if TYPE_CHECKING:

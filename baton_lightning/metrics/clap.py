@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from baton_lightning.frozen.downloads import explain_weight_errors
-from baton_lightning.metrics.backend import LeftOut, Measured, best_device
+from baton_lightning.metrics.backend import Measured, best_device
+from baton_lightning.metrics.clips import LeftOut
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip

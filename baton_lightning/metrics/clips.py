@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baton_lightning.media import Media, MediaError
-from baton_lightning.metrics.backend import LeftOut
 from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.recordings.clips import VIDEO_SUFFIXES, clip_files, read_clip
 
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 PICTURES = (".png", ".jpg", ".jpeg")
+
+
+class LeftOut(Exception):
+    """This clip says nothing about the metric; the text is the reason, the same for all such clips."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baton_lightning.metrics.backend import LeftOut
+from baton_lightning.metrics.clips import LeftOut
 from baton_lightning.metrics.wer import WordErrors, spoken
 from baton_lightning.metrics.words import edits
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from baton_lightning.metrics.backend import LeftOut, Measured, best_device, required
+from baton_lightning.metrics.backend import Measured, best_device, required
+from baton_lightning.metrics.clips import LeftOut
 from baton_lightning.metrics.pictures import chosen, resized
 
 if TYPE_CHECKING:

@@ -133,7 +133,8 @@ def score(name: str, clips: Sequence[Clip], backend: Backend, keep: Path, num_ab
     """
     from rich.progress import track
 
-    from baton_lightning.metrics.backend import LeftOut, kept
+    from baton_lightning.metrics.backend import kept
+    from baton_lightning.metrics.clips import LeftOut
     from baton_lightning.metrics.result import ClipMean
 
     what = CHOICES[name].metric
@@ -158,7 +159,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     from baton_lightning.metrics.clips import read_folder
-    from baton_lightning.metrics.prompts import read_prompts
+    from baton_lightning.metrics.prompt_files import read_prompts
 
     settings = read_settings(options.backends) if options.backends else {}
     prompts = read_prompts(options.prompts) if options.prompts else None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 LETTERS = {"ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7af\u1100-\u11ff]", "th": r"[\u0e00-\u0e7f]", "zh": r"[\u3400-\u4dbf\u4e00-\u9fff]"}
@@ -86,22 +84,3 @@ class Prompt:
             "language": self.language,
         }
         return values if self.tier == "all" else values | {"tier": self.tier}
-
-
-def read_prompts(file: Path) -> dict[str, Prompt]:
-    """Prompts by the key of their clips: ``{"key": {"video_prompt": ..., ...}}``, or Verse-Bench's own JSON.
-
-    Raises:
-        ValueError: If the file is neither.
-    """
-    from baton_lightning.metrics import verse_bench
-
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"prompts must be a JSON file, got {file}, which cannot be read ({error})") from error
-    if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
-        raise ValueError(f'{file} must hold {{"key": {{"video_prompt": ..., "audio_prompt": ...}}}} or the sets of Verse-Bench')
-    if verse_bench.is_verse_bench(values):
-        return verse_bench.prompts(values, str(file))
-    return {key: Prompt.from_dict(entry, f"{file}: {key}") for key, entry in values.items()}

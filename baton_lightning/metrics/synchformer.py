@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baton_lightning.metrics.backend import LeftOut, Measured, best_device, required
+from baton_lightning.metrics.backend import Measured, best_device, required
+from baton_lightning.metrics.clips import LeftOut
 from baton_lightning.metrics.pictures import chosen, resized
 
 if TYPE_CHECKING:

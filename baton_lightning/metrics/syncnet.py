@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baton_lightning.metrics.backend import LeftOut, Measured
+from baton_lightning.metrics.backend import Measured
+from baton_lightning.metrics.clips import LeftOut
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from baton_lightning.metrics.backend import LeftOut
+from baton_lightning.metrics.clips import LeftOut
 from baton_lightning.metrics.result import ClipMetric
 from baton_lightning.metrics.words import Normaliser, edits, english
 

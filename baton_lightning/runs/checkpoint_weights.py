@@ -10,7 +10,6 @@ from lightning.pytorch import LightningModule
 from safetensors.torch import load_file
 from torch import Tensor
 
-from baton_lightning.construction.networks import leaves_frozen_out
 from baton_lightning.runs import checkpoints, manifest, saving
 
 AVERAGE = "average"
@@ -29,7 +28,7 @@ def fill(model: LightningModule, weights: dict[str, Tensor], where: str) -> None
         ValueError: If they are not exactly those of the module.
     """
     left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)
-    if leaves_frozen_out(Path(where)):  # these the module has from its parents
+    if checkpoints.leaves_frozen_out(Path(where)):  # these the module has from its parents
         left_out += tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     missing, unexpected = model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(left_out)}, strict=False)
     missing = [key for key in missing if not key.startswith(left_out)]

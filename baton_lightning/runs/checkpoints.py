@@ -122,6 +122,12 @@ def read(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
+def leaves_frozen_out(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds no frozen parameters."""
+    whole = checkpoint.resolve()  # last.ckpt is a link
+    return manifest_of(whole).exists() and not read(whole).get("frozen", True)
+
+
 def fault(checkpoint: Path) -> str:
     """Why a checkpoint is not whole; empty if it is. Names and sizes are looked at, no file is opened.
 

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy
 
+from baton_lightning.ranks import gathered
 from baton_lightning.runs import checkpoints
 
 LATEST, TAG = "latest", "checkpoint"
@@ -226,12 +227,3 @@ def kept_failures(trainer: Trainer) -> Iterator[Written]:
         delattr(writer, name)
         if engine is not None:
             del engine.save_checkpoint
-
-
-def gathered(mine: Any) -> list[Any]:
-    """What every rank has, in the order of ranks. All of them have to ask."""
-    if not torch.distributed.is_initialized():
-        return [mine]
-    everyone = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
-    return everyone

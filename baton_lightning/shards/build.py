@@ -26,7 +26,7 @@ from typing import Any
 from baton_lightning import atomic
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, shard_name, write_json
 from baton_lightning.shards.parts import PART, PART_SOURCES, Settings, make_part
-from baton_lightning.shards.sources import Source
+from baton_lightning.shards.source import Source
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 

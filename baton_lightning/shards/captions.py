@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-if TYPE_CHECKING:
-    from baton_lightning.shards.sources import Source
+from baton_lightning.shards.source import Source, Word
 
 REPEATS = ("none", "caption", "all")
 """Texts without times that may stand on each of several clips of a recording."""
-
-
-class Word(NamedTuple):
-    """Something said, with its time.
-
-    Args:
-        text: One word, or more.
-        start: When it begins, in s from the first picture of the recording.
-        end: When it ends.
-        speaker: Who says it; empty if nobody is named.
-    """
-
-    text: str
-    start: float
-    end: float
-    speaker: str = ""
 
 
 def words_of(values: Any, place: str) -> tuple[Word, ...]:

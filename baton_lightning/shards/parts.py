@@ -23,7 +23,7 @@ from baton_lightning.shards.captions import said_in, untimed
 from baton_lightning.shards.contract import Limits, Rejection, content_digest, decibel, inspect
 from baton_lightning.shards.cut import clip_starts, cut_picture, cut_sound, extent_of, suits_best
 from baton_lightning.shards.format import VERSION, Shard, shard_name
-from baton_lightning.shards.sources import Source
+from baton_lightning.shards.source import Source
 from baton_lightning.shards.writer import write_shard
 
 PART = "part"

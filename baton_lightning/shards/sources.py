@@ -24,44 +24,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.shards.captions import Word, words_of
+from baton_lightning.shards.captions import words_of
 from baton_lightning.shards.lists import MEDIA_SUFFIXES, csv_rows, folder_rows, jsonl_rows, leads_out, require_known
+from baton_lightning.shards.source import Source
 from baton_lightning.shards.splits import assign_splits
-
-
-@dataclass(frozen=True)
-class Source:
-    """A recording, or a part of one, with its captions.
-
-    Args:
-        key: Name, unique in the set; letters, digits, ``-`` and ``_``.
-        file: Media file.
-        video_prompt: What is seen; empty if nobody said.
-        audio_prompt: What is heard; empty if nobody said.
-        speakers: Who speaks.
-        speech: What is said; empty if nobody said.
-        split: Part of the set.
-        start: Where the part begins, in s from the first picture.
-        end: Where it ends, likewise; ``None`` = with the recording.
-        words: What is said, each word with its time; empty if nobody said.
-        refused: Why it is not read; empty if it is.
-    """
-
-    key: str
-    file: Path
-    video_prompt: str
-    audio_prompt: str
-    speakers: tuple[str, ...]
-    speech: str
-    split: str
-    start: float = 0.0
-    end: float | None = None
-    words: tuple[Word, ...] = ()
-    refused: str = ""
 
 
 def read_sources(source: str | Path, held_out: Mapping[str, float]) -> list[Source]:

@@ -8,10 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from baton_lightning.shards.sources import Source
+from baton_lightning.shards.source import Source
 
 TRAIN = "train"
 

@@ -16,12 +16,13 @@ from torchmetrics import Metric
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.handover import hand_over
-from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, leaves_frozen_out, restored
+from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, restored
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.llm import PretrainedLLM
 from baton_lightning.losses import plan_loss
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
+from baton_lightning.runs import checkpoints
 from baton_lightning.stages.features import OnlineFeatures, features_of
 from baton_lightning.stages.plan_space import DRIFT
 
@@ -96,7 +97,7 @@ class PlanRegression(Resumable):
         if hasattr(self, "planner"):
             return
         checkpoint = goes_on_from(self)
-        given = "planner" in self.parents or (checkpoint is not None and not leaves_frozen_out(checkpoint))
+        given = "planner" in self.parents or (checkpoint is not None and not checkpoints.leaves_frozen_out(checkpoint))
         construct(self, self.build, self.take_over, given=given)
 
     def take_over(self) -> None:

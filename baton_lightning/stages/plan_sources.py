@@ -20,7 +20,7 @@ from baton_lightning.flow.draws import draw_uniform
 from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner, timed_plan
-from baton_lightning.runs.saving import gathered
+from baton_lightning.ranks import gathered
 from baton_lightning.stages.features import OnlineFeatures, features_of
 
 

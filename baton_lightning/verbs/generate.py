@@ -170,7 +170,7 @@ def main(argv: list[str]) -> int:
     from tqdm import tqdm
 
     from baton_lightning.construction.handover import hand_over
-    from baton_lightning.evaluation.evaluate import score_folder, show
+    from baton_lightning.evaluation.scores import score_folder, show
     from baton_lightning.generation import folder, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run

@@ -220,10 +220,14 @@ def check(root: Path, previews: list[str] | None = None, config: Path | None = N
         print(problem)
     print(f"{num_clips} clips checked, {len(problems)} problems")
     if previews is not None and config is not None:
+        from functools import partial
+
         from baton_lightning.shards.previews import write_previews
+        from baton_lightning.verbs.decoders import decoders_of
 
         for home in homes(root):
-            files = write_previews(home, int(previews[0]), Path(previews[1]) / ("" if home == root else home.name), config)
+            decoders = partial(decoders_of, home, config)
+            files = write_previews(home, int(previews[0]), Path(previews[1]) / ("" if home == root else home.name), decoders)
             print(f"{len(files)} clips decoded from cached latents to {files[0].parent}/" if files else f"{home}/ has no cached clips")
     return 1 if problems else 0
 

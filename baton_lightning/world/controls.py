@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.clips import WorldClip
+from baton_lightning.world.events import Event
 from baton_lightning.world.render import render
-from baton_lightning.world.scene import Event, Scene
+from baton_lightning.world.scene import Scene
 from baton_lightning.world.sound import synthesise
 
 Clip = tuple[NDArray[np.uint8], NDArray[np.float32]]

@@ -8,8 +8,9 @@ from typing import Any
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.detect_audio import Effect, Word
 from baton_lightning.world.detect_video import Seen, Sighting
+from baton_lightning.world.events import Event
 from baton_lightning.world.matching import Match, Matching
-from baton_lightning.world.scene import Event, Scene
+from baton_lightning.world.scene import Scene
 
 LATE_SECONDS = 0.2
 """Distance of sound and picture that a reader is told of; it decides no score."""

@@ -10,7 +10,8 @@ from baton_lightning.world import vocabulary as v
 from baton_lightning.world.align import align
 from baton_lightning.world.detect_audio import Effect, Heard, Word
 from baton_lightning.world.detect_video import Seen, Sighting
-from baton_lightning.world.scene import Event, Scene
+from baton_lightning.world.events import Event
+from baton_lightning.world.scene import Scene
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 
 from baton_lightning.world import vocabulary as v
+from baton_lightning.world.events import Event
 from baton_lightning.world.references import OTHER, SAME_WORDS, echoed, referable
-from baton_lightning.world.scene import Event, Object, Scene
+from baton_lightning.world.scene import Object, Scene
 
 _COLOUR, _SHAPE, _COLUMN = "|".join(v.COLOURS), "|".join(v.SHAPES), "|".join(v.COLUMNS)
 OBJECT = re.compile(rf"an? ({_COLOUR}) ({_SHAPE}) (?:on|in|at) the ({_COLUMN})")

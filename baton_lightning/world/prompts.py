@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 
 from baton_lightning.world import vocabulary as v
+from baton_lightning.world.events import Event
 from baton_lightning.world.references import SAME_WORDS, echoed, reference
-from baton_lightning.world.scene import Event, Scene
+from baton_lightning.world.scene import Scene
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 PLACES = ("on the left", "in the middle", "on the right")

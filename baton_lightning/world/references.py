@@ -6,10 +6,8 @@ The sampler draws events that can be named so, prompts name them so, and the par
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from baton_lightning.world.scene import Event
+from baton_lightning.world.events import Event
 
 OTHER, WAS_HIT = "the other one", "the one that was hit"
 SAME_WORDS = "the same words as the first speaker"

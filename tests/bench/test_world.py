@@ -13,8 +13,9 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.world.clips import make_clip
 from baton_lightning.world.confusion import heard_confusion, seen_confusion
 from baton_lightning.world.controls import controls, first_event_only, in_reverse, shifted, wrong_speakers
+from baton_lightning.world.events import Event
 from baton_lightning.world.render import render
-from baton_lightning.world.scene import Event, Object, Scene
+from baton_lightning.world.scene import Object, Scene
 from baton_lightning.world.sound import synthesise
 
 DOCS = Path(__file__).parents[2] / "docs"

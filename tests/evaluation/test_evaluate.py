@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from baton_lightning.__main__ import main
-from baton_lightning.evaluation import evaluate
+from baton_lightning.evaluation import scores
 from baton_lightning.world.detect_audio import detect_audio
 from baton_lightning.world.detect_video import detect_video
 
@@ -136,7 +136,7 @@ def test_detectors_agree_with_the_log_of_another_script(tmp_path, way):
     jittered = [(kind, actor, target, words, start + 0.11 * k) for k, (kind, actor, target, words, start) in enumerate(LOG)]
     folder_of(tmp_path, Script(6.0, OBJECTS, LOG), Script(7.0, OBJECTS, jittered), way=way)
     for file, log in ((tmp_path / "0.mp4", LOG), (tmp_path / "1.mp4", jittered)):
-        media = evaluate.read_clip(file)
+        media = scores.read_clip(file)
         seen, heard = detect_video(media.frames, media.fps), detect_audio(media.waveform, media.sample_rate)
         assert {colour: track.shape for colour, track in seen.tracks.items()} == {colour: look[0] for colour, look in OBJECTS.items()}
         assert [(e.kind, e.actor, e.target) for e in seen.events] == [(KIND[kind], actor, target) for kind, actor, target, *_ in log]
@@ -152,7 +152,7 @@ def test_detectors_agree_with_the_log_of_another_script(tmp_path, way):
 def test_prompts_alone_are_enough_to_score_a_folder(tmp_path):
     wrong = [*LOG[:2], ("jump", "yellow", None, (), 2.14), *LOG[3:]]
     folder_of(tmp_path, Script(5.0, OBJECTS, LOG), Script(5.0, OBJECTS, wrong))
-    result = evaluate.score_folder(tmp_path)
+    result = scores.score_folder(tmp_path)
     right, broken = result["clips"]["0"], result["clips"]["1"]
     assert right["p_acc"] == right["p_strict"] == 1 and right["m_ter"] == 0 and right["desync"] < 0.02 and right["tier"] == "multi"
     assert broken["p_acc"] == pytest.approx(4 / 6)
@@ -191,7 +191,7 @@ def test_the_verb_leaves_a_page_that_plays_by_itself_and_marks_what_fails(tmp_pa
     folder_of(tmp_path, Script(5.0, OBJECTS, LOG), Script(5.0, OBJECTS, swapped))
     assert main(["evaluate", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert all(f" {name} " in printed for name in evaluate.HEADLINE), "a name or a number that is cut tells nothing"
+    assert all(f" {name} " in printed for name in scores.HEADLINE), "a name or a number that is cut tells nothing"
     text = (tmp_path / "index.html").read_text()
     page = Page(text)
     assert not page.open and len(page.videos) == 2 and all(src.startswith("data:video/mp4;base64,AAAA") for src in page.videos)
@@ -211,7 +211,7 @@ def test_a_clip_without_sound_counts_as_silent(tmp_path):
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         out.mux(video.encode())
     (tmp_path / "0.json").write_text(json.dumps(PROMPTS))
-    clip = evaluate.score_folder(tmp_path)["clips"]["0"]
+    clip = scores.score_folder(tmp_path)["clips"]["0"]
     assert clip["p_acc"] == 0 and clip["m_ter"] == 1 and all(e["seen"] for e in clip["facts"]["events"])
 
 
@@ -219,7 +219,7 @@ def test_a_clip_whose_sound_cannot_hold_the_ding_is_named(tmp_path):
     Script(1.0, OBJECTS).write(tmp_path / "0.mp4", 48, 12, 8000, 18)
     (tmp_path / "0.json").write_text(json.dumps(PROMPTS))
     with pytest.raises(ValueError, match=r"0\.mp4: .* at least 14000 Hz .* got 8000"):
-        evaluate.score_folder(tmp_path)
+        scores.score_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_what_cannot_be_scored_is_named_in_one_line(tmp_path, capsys, side, mess
     if side is not None:
         (tmp_path / "0.json").write_text(side)
     with pytest.raises(ValueError, match=message):
-        evaluate.score_folder(tmp_path)
+        scores.score_folder(tmp_path)
     assert main(["evaluate", str(tmp_path)]) == 1 and "Traceback" not in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--page-clips", "0"]) == 1 and "--page-clips must be at least 1" in capsys.readouterr().err
     assert main(["evaluate"]) == 1 and "give a FOLDER" in capsys.readouterr().err

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from baton_lightning.metrics.audiobox import AudioBox
-from baton_lightning.metrics.backend import LeftOut
-from baton_lightning.metrics.clips import read_folder
+from baton_lightning.metrics.clips import LeftOut, read_folder
 from baton_lightning.metrics.desync import MeanOffset
 from baton_lightning.metrics.dynamics import FlowMagnitude, Raft
 from baton_lightning.metrics.picture_quality import AestheticPredictor, Musiq

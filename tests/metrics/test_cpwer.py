@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from baton_lightning.metrics.backend import LeftOut
+from baton_lightning.metrics.clips import LeftOut
 from baton_lightning.metrics.cpwer import AttributedWordErrorRate, CpWordErrorRate, heard_lines, together
 from baton_lightning.metrics.words import edits
 

@@ -19,9 +19,8 @@ from transformers import (
 
 from baton_lightning.frozen.words import word_tokenizer
 from baton_lightning.metrics.audio_tags import AudioTags
-from baton_lightning.metrics.backend import LeftOut
 from baton_lightning.metrics.clap import Clap
-from baton_lightning.metrics.clips import read_folder
+from baton_lightning.metrics.clips import LeftOut, read_folder
 from baton_lightning.metrics.frechet import FrechetDistance
 from baton_lightning.metrics.identity import Dinov3Identity
 from baton_lightning.metrics.kl import PairedKL

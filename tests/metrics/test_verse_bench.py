@@ -3,7 +3,8 @@ import json
 import pytest
 
 from baton_lightning.frozen.prompts import Ovi720
-from baton_lightning.metrics.prompts import Line, Prompt, read_prompts
+from baton_lightning.metrics.prompt_files import read_prompts
+from baton_lightning.metrics.prompts import Line, Prompt
 from baton_lightning.verbs.generate import parser
 
 RECORDS = {

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from baton_lightning.shards.captions import Word, said_in
+from baton_lightning.shards.captions import said_in
 from baton_lightning.shards.lists import num_hidden
-from baton_lightning.shards.sources import Source, digest_of, read_sources
+from baton_lightning.shards.source import Source, Word
+from baton_lightning.shards.sources import digest_of, read_sources
 from baton_lightning.shards.splits import split_of
 
 SHARES = {"val": 0.1, "test": 0.1}

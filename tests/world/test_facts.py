@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.world.events import Event
 from baton_lightning.world.render import render
-from baton_lightning.world.scene import Event, Object, Scene
+from baton_lightning.world.scene import Object, Scene
 from baton_lightning.world.scores import judge
 from baton_lightning.world.sound import synthesise
 

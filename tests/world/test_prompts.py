@@ -1,8 +1,9 @@
 import pytest
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.world.events import Event
 from baton_lightning.world.prompts import VOCABULARY, prompts, tokenise
-from baton_lightning.world.scene import Event, Object, Scene, sample_scene
+from baton_lightning.world.scene import Object, Scene, sample_scene
 
 BLUE, CYAN = Object("blue", "square", 0), Object("cyan", "triangle", 1)
 

@@ -4,8 +4,9 @@ import pytest
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.clips import make_clip
+from baton_lightning.world.events import Event
 from baton_lightning.world.render import area, coverage, motion, render
-from baton_lightning.world.scene import Event, Object, Scene
+from baton_lightning.world.scene import Object, Scene
 from baton_lightning.world.sound import synthesise
 
 NANO = ClipSpec()

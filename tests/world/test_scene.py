@@ -7,7 +7,8 @@ import pytest
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world import vocabulary as v
-from baton_lightning.world.scene import SPLITS, TIERS, Event, Scene, sample_scene
+from baton_lightning.world.events import Event
+from baton_lightning.world.scene import SPLITS, TIERS, Scene, sample_scene
 
 NANO = ClipSpec()
 TOY = ClipSpec(seconds=5, height=48, width=48)

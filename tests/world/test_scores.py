@@ -9,8 +9,9 @@ from scipy.ndimage import gaussian_filter
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import mp4_bytes, read_mp4
 from baton_lightning.world.clips import WorldClip, make_clip
+from baton_lightning.world.events import Event
 from baton_lightning.world.render import render
-from baton_lightning.world.scene import Event, Object, Scene
+from baton_lightning.world.scene import Object, Scene
 from baton_lightning.world.scores import ClipScores, aggregate, score
 from baton_lightning.world.sound import synthesise
 

@@ -1,16 +1,7 @@
-"""`evaluate`: scores clips of the benchmark world, of any model, from pixels and waveform alone.
-
-FOLDER holds k.mp4 with k.json beside it. The JSON holds `scene`, as `generate` writes it, or only `video_prompt` and `audio_prompt` in the
-world's language: the events and their schedule follow from these. Pictures may have any size and frame rate, sound any rate from
-14 kHz on and any number of channels; a file without sound counts as silent.
-
-It leaves scores.json (each clip with what is wrong with it, and each tier with mean, 95 % interval and count), scores.png, and
-index.html: players, prompts and the failing facts marked, worst clips first.
-"""
+"""Scores of a folder of clips of the benchmark world: from pixels and waveform, held against scene or prompts."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +11,6 @@ from rich.progress import track
 from rich.table import Table
 
 from baton_lightning import atomic
-from baton_lightning.arguments import require_at_least_one
 
 if TYPE_CHECKING:
     from baton_lightning.media import Media
@@ -138,34 +128,3 @@ def cell(entry: dict[str, Any]) -> str:
     if entry["mean"] is None:
         return "-"
     return f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
-
-
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m baton_lightning evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, nargs="?", help="folder with k.mp4 and k.json (with --run: where they go)")
-    parser.add_argument(
-        "--run", type=Path, help="finished stage-3 run whose clips are generated first; FOLDER is then RUN/evaluation by default"
-    )
-    parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts a tier (default: %(default)s)")
-    parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
-    options = parser.parse_args(argv)
-    require_at_least_one("evaluate", options, "num", "page_clips")
-    if options.folder is None and options.run is None:
-        raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
-    folder = options.folder or options.run / "evaluation"
-    if options.run is not None:
-        from baton_lightning.verbs import generate
-
-        generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder), "--force"])
-    result = score_folder(folder)
-    show(result, Console())
-
-    from baton_lightning.evaluation.page import write_page
-    from baton_lightning.evaluation.plots import draw_scores
-
-    draw_scores(folder / "scores.png", result["tiers"])
-    write_page(folder, result, options.page_clips)
-    print(f"wrote {folder / 'scores.json'}, scores.png and index.html")
-    return 0

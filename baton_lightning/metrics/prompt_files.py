@@ -1,0 +1,26 @@
+"""Files of prompts: our own JSON, or the sets of Verse-Bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from baton_lightning.metrics import verse_bench
+from baton_lightning.metrics.prompts import Prompt
+
+
+def read_prompts(file: Path) -> dict[str, Prompt]:
+    """Prompts by the key of their clips: ``{"key": {"video_prompt": ..., ...}}``, or Verse-Bench's own JSON.
+
+    Raises:
+        ValueError: If the file is neither.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"prompts must be a JSON file, got {file}, which cannot be read ({error})") from error
+    if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
+        raise ValueError(f'{file} must hold {{"key": {{"video_prompt": ..., "audio_prompt": ...}}}} or the sets of Verse-Bench')
+    if verse_bench.is_verse_bench(values):
+        return verse_bench.prompts(values, str(file))
+    return {key: Prompt.from_dict(entry, f"{file}: {key}") for key, entry in values.items()}
