@@ -169,7 +169,7 @@ def replay(model: FusedBranches, case: str, flags: dict[str, Any], recorded: dic
             *latents,
             recorded["in.t"].double() / 1000,
             *context,
-            first_frame_clean=bool(flags.get("first_frame_is_clean")),
+            known_video=[first_frame(x) for x in latents[0]] if latents[0] and flags.get("first_frame_is_clean") else None,
             skip_blocks=skipped,
             on_block=lambda *made: blocks.append(made),
         )
@@ -185,6 +185,13 @@ def replay(model: FusedBranches, case: str, flags: dict[str, Any], recorded: dic
     for name, output in zip(NAMES, outputs, strict=True):
         computed.update({f"out.{name}.{i}": x for i, x in enumerate(output or ())})
     return computed
+
+
+def first_frame(latents: Tensor) -> Tensor:
+    """Marks the first frame of a clip's video latents [C, T, Y, X] as known: [T, Y, X], bool."""
+    known = latents.new_zeros(latents.shape[1:]).bool()
+    known[0] = True
+    return known
 
 
 def skipped_blocks(flags: dict[str, Any]) -> tuple[int, ...]:

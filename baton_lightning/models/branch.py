@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from baton_lightning.models.attention import EPS, FusionAttention, KeyValueSource, SelfAttention
 from baton_lightning.models.conditions import BlockConditions
-from baton_lightning.models.layers import Head, Modulation, mlp, modulate, sinusoid
+from baton_lightning.models.layers import Head, Modulation, mlp, modulate, rows_of_tokens, sinusoid
 from baton_lightning.models.patches import Patches
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
 
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
     def self_attention(self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions) -> Float[Tensor, "B L C"]:
         """Modulated, gated self-attention."""
-        shift, scale, gate, *_ = self.modulation(conditions.modulation)
+        shift, scale, gate = (rows_of_tokens(rows, conditions.known) for rows in self.modulation(conditions.modulation)[:3])
         return tokens + gate * self.self_attn(modulate(tokens, shift, scale, self.eps), conditions.phase, conditions.mask)
 
     def cross_attention(
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
     def feed_forward(self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions) -> Float[Tensor, "B L C"]:
         """Modulated, gated feed-forward network."""
-        *_, shift, scale, gate = self.modulation(conditions.modulation)
+        shift, scale, gate = (rows_of_tokens(rows, conditions.known) for rows in self.modulation(conditions.modulation)[3:])
         return tokens + gate * self.ffn(modulate(tokens, shift, scale, self.eps))
 
 

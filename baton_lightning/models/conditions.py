@@ -31,11 +31,12 @@ class BlockConditions:
     """Inputs of every block of a branch besides its tokens.
 
     Args:
-        time: Time embedding [B, N, C]; N is 1, or L if every token has its own time.
+        time: Time embedding [B, N, C]: a row of the clip's time and, if there are known tokens, a row of time 0.
         modulation: Projected time embedding [B, N, 6, C]: shift, scale and gate of self-attention and of the feed-forward network.
         context: Embedded text [B, M, C].
         phase: Rotary phases of the branch's tokens.
         mask: Which tokens exist [B, L], bool; ``None`` = all.
+        known: Which tokens are known and clean, so that their time is 0 [B, L], bool; ``None`` = none.
         plan: Planned tokens of the modality.
         plan_phase: Rotary phases of the branch's tokens for attention to the plan.
     """
@@ -45,6 +46,7 @@ class BlockConditions:
     context: Tensor
     phase: Tensor
     mask: Tensor | None = None
+    known: Tensor | None = None
     plan: KeyValueSource | None = None
     plan_phase: Tensor | None = None
 
@@ -65,9 +67,16 @@ def for_each_grid(grids: list[Grid], make: Callable[[Grid], Tensor]) -> Float[Te
     return make(grids[0]) if len(grids) == 1 else pad_sequence([make(grid) for grid in grids], batch_first=True)
 
 
-def token_times(t: Float[Tensor, "B 1"], tokens: Float[Tensor, "B L C"], grids: list[Grid]) -> Float[Tensor, "B L"]:
-    """Flow time of every token with a clean first latent frame: 0 in that frame, the clip's time elsewhere."""
-    return torch.where(token_indices(tokens) < count_per_clip(grids, lambda grid: math.prod(grid[1:]), tokens), torch.zeros_like(t), t)
+def known_tokens(patches: Patches, known: Latents) -> Bool[Tensor, "B L"]:
+    """Which tokens are known: those whose patch holds known latents only.
+
+    Args:
+        patches: The branch's patches.
+        known: Which latents are known, bool: [B, T, Y, X] or [B, L], or a list without B if clips differ in size.
+    """
+    if isinstance(known, Tensor):
+        return patches.known(known)
+    return pad_sequence([patches.known(mask[None])[0] for mask in known], batch_first=True)
 
 
 def token_indices(tokens: Float[Tensor, "B L C"]) -> Tensor:

@@ -27,10 +27,10 @@ from baton_lightning.models.conditions import (
     Grid,
     Latents,
     for_each_grid,
+    known_tokens,
     modality_plan,
     patchify,
     plan_rotary_phases,
-    token_times,
 )
 from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, token_positions
@@ -105,7 +105,8 @@ class FusedBranches(nn.Module):
         plan: Plan | None = None,
         *,
         has_plan: Bool[Tensor, "B"] | None = None,
-        first_frame_clean: bool = False,
+        known_video: Latents | None = None,
+        known_audio: Latents | None = None,
         skip_blocks: Collection[int] = (),
         on_block: Callable[[int, Tensor | None, Tensor | None], None] | None = None,
     ) -> tuple[Any, Any]:
@@ -121,7 +122,9 @@ class FusedBranches(nn.Module):
             audio_context: Text for the audio branch, likewise.
             plan: Planned tokens. A model without plan attention ignores them.
             has_plan: Which clips use their plan [B], bool; for the others plan attention adds zero. ``None`` = all.
-            first_frame_clean: Whether the first latent frame is known and clean: its tokens have t = 0 (image to video).
+            known_video: Which video latents are known and clean [B, T, Y, X], bool, or a list of [T, Y, X]. The time of their tokens is 0.
+                The first latent frame alone is image-to-video. ``None`` = none.
+            known_audio: Which audio latents are known and clean [B, L], bool, or a list of [L]; likewise.
             skip_blocks: Fused blocks to skip (skip-layer guidance).
             on_block: Called with the block's number and both branches' tokens after every block.
 
@@ -134,8 +137,11 @@ class FusedBranches(nn.Module):
         if video_latents is None and audio_latents is None:
             raise ValueError("the transformer needs video latents, audio latents or both; got neither")
         embedded = [
-            None if latents is None else self._embed(name, latents, t, context, plan, has_plan, first_frame_clean and name == "video")
-            for name, latents, context in (("video", video_latents, video_context), ("audio", audio_latents, audio_context))
+            None if latents is None else self._embed(name, latents, t, context, plan, has_plan, known)
+            for name, latents, context, known in (
+                ("video", video_latents, video_context, known_video),
+                ("audio", audio_latents, audio_context, known_audio),
+            )
         ]
         (video, video_conditions, video_grids), (audio, audio_conditions, audio_grids) = (e or (None, None, None) for e in embedded)
         for number, blocks in enumerate(zip(self.video_model.blocks, self.audio_model.blocks, strict=True)):
@@ -161,7 +167,7 @@ class FusedBranches(nn.Module):
         context: Latents | None,
         plan: Plan | None,
         has_plan: Tensor | None,
-        first_frame_clean: bool,
+        known: Latents | None,
     ) -> tuple[Tensor, BlockConditions, list[Grid]]:
         """Tokens of a branch, its blocks' other inputs, and the token grid of every clip (one entry if all grids are equal)."""
         branch: Branch = getattr(self, f"{name}_model")
@@ -174,7 +180,7 @@ class FusedBranches(nn.Module):
         if not isinstance(context, Tensor):
             context = pad_sequence(list(context), batch_first=True)
         context = context.to(dtype)
-        times = token_times(t[:, None], tokens, grids) if first_frame_clean else t[:, None]
+        times = t[:, None] if known is None else torch.stack((t, torch.zeros_like(t)), 1)
         time, modulation = branch.embed_time(times)
         text = branch.embed_text(context if self.text else torch.zeros_like(context))
         positions = for_each_grid(grids, lambda grid: token_positions(patches, grid, tokens.device))
@@ -187,7 +193,8 @@ class FusedBranches(nn.Module):
             plan_mask = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
             plan_source = KeyValueSource(self.latent_mlp[name](features.to(dtype)), key_phase, plan_mask)
         phase = rotary_phases(positions, branch.head_dim, dtype=tokens.dtype)
-        return tokens, BlockConditions(time, modulation, text, phase, mask, plan_source, plan_phase), grids
+        clean = None if known is None else known_tokens(patches, known)
+        return tokens, BlockConditions(time, modulation, text, phase, mask, clean, plan_source, plan_phase), grids
 
 
 class DualBranchDiT(FusedBranches):
@@ -260,7 +267,7 @@ def fused_block(
 
 def unpatchify(branch: Branch, tokens: Tensor, conditions: BlockConditions, grids: list[Grid], *, dense: bool) -> Latents:
     """Velocities of a branch's tokens, as one tensor (``dense``) or as a list with one tensor per clip."""
-    values, patches = upcast_half(branch.head(tokens, conditions.time)), branch.patch_embedding
+    values, patches = upcast_half(branch.head(tokens, conditions.time, conditions.known)), branch.patch_embedding
     if dense:
         return patches.unpatchify(values, grids[0])
     clip_grids = grids if len(grids) > 1 else grids * len(values)

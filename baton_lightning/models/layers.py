@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from baton_lightning.models.attention import EPS
@@ -28,10 +28,20 @@ def layer_norm(tokens: Float[Tensor, "*B C"], eps: float = EPS) -> Float[Tensor,
     return F.layer_norm(tokens, tokens.shape[-1:], eps=eps)
 
 
+def rows_of_tokens(rows: Float[Tensor, "B N C"], known: Bool[Tensor, "B L"] | None) -> Float[Tensor, "B M C"]:
+    """The row of each token's own flow time.
+
+    Args:
+        rows: A row of the clip's time and, if there are known tokens, a row of time 0.
+        known: Which tokens are known and clean; ``None`` = none, and the one row is for all.
+    """
+    return rows if known is None else torch.where(known[..., None], rows[:, 1:], rows[:, :1])
+
+
 def modulate(
     tokens: Float[Tensor, "B L C"], shift: Float[Tensor, "B N C"], scale: Float[Tensor, "B N C"], eps: float
 ) -> Float[Tensor, "B L C"]:
-    """LN(x) (1 + scale) + shift; N is 1 (one time per clip) or L (a time for every token)."""
+    """LN(x) (1 + scale) + shift; N is 1 (one row a clip) or L (a row a token)."""
     return layer_norm(tokens, eps) * (1 + scale) + shift
 
 
@@ -70,9 +80,11 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, tokens: Float[Tensor, "B L C"], time: Float[Tensor, "B N C"]) -> Float[Tensor, "B L O"]:
+    def forward(
+        self, tokens: Float[Tensor, "B L C"], time: Float[Tensor, "B N C"], known: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L O"]:
         """Velocities; ``time`` is the time embedding itself, not its projection to six rows."""
-        shift, scale = (self.modulation.unsqueeze(0) + time.unsqueeze(2)).unbind(2)
+        shift, scale = (rows_of_tokens(rows, known) for rows in (self.modulation.unsqueeze(0) + time.unsqueeze(2)).unbind(2))
         return self.head(modulate(tokens, shift, scale, self.eps))
 
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from baton_lightning.models.layers import ConvMLP
@@ -40,6 +40,11 @@ class VideoPatches(nn.Conv3d):
         t, y, x = (n // p for n, p in zip(latents.shape[2:], self.kernel_size, strict=True))
         return t, y, x
 
+    def known(self, latents: Bool[Tensor, "B T Y X"]) -> Bool[Tensor, "B L"]:
+        """Tokens whose latents are all known."""
+        p, q, r = self.kernel_size
+        return rearrange(latents, "b (t p) (y q) (x r) -> b (t y x) (p q r)", p=p, q=q, r=r).all(-1)
+
     def forward(self, latents: Float[Tensor, "B C T Y X"]) -> Float[Tensor, "B L W"]:
         return super().forward(latents).flatten(2).transpose(1, 2)
 
@@ -67,6 +72,10 @@ class AudioPatches(nn.Sequential):
         """Tokens along time."""
         return (latents.shape[1],)
 
+    def known(self, latents: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """Tokens whose latents are known: one token is one latent."""
+        return latents
+
     def forward(self, latents: Float[Tensor, "B L C"]) -> Float[Tensor, "B L W"]:
         return super().forward(latents.transpose(1, 2)).transpose(1, 2)
 
@@ -77,7 +86,7 @@ class AudioPatches(nn.Sequential):
 
 Patches = VideoPatches | AudioPatches
 """Common attributes: ``unit`` (RoPE positions per step of the first axis), ``rate`` (RoPE positions per second), ``values`` (velocity
-values per token), ``token_grid``, ``forward`` and ``unpatchify``."""
+values per token), ``token_grid``, ``known``, ``forward`` and ``unpatchify``."""
 
 
 def token_positions(patches: Patches, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "L A"]:

@@ -6,6 +6,7 @@ import torch
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.patches import VideoPatches
 from baton_lightning.models.plan_attention import PlanOptions
 
 CLIP = ClipSpec(
@@ -72,17 +73,17 @@ def test_weights_survive_storage(tmp_path):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("first_frame_clean", [False, True])
-def test_a_clip_gives_the_same_velocity_alone_batched_and_beside_a_longer_one(first_frame_clean):
+@pytest.mark.parametrize("has_known", [False, True])
+def test_a_clip_gives_the_same_velocity_alone_batched_and_beside_a_longer_one(has_known):
     model, plan = wake(tiny().double()), some_plan(dtype=torch.float64)
     video, audio, t, *context = clip_inputs(dtype=torch.float64)
     videos, audios = [video[0], video[1, :, :2, :2]], [audio[0], audio[1, :11]]
-    together = model(videos, audios, t, *context, plan, first_frame_clean=first_frame_clean)
+    known = {"known_video": [torch.rand(x.shape[1:]) < 0.5 for x in videos], "known_audio": [torch.rand(len(x)) < 0.5 for x in audios]}
+    together = model(videos, audios, t, *context, plan, **(known if has_known else {}))
     for i in range(2):
         own = Plan(plan.video[i : i + 1], plan.audio[i : i + 1], plan.video_grid)
-        alone = model(
-            videos[i][None], audios[i][None], t[i : i + 1], *(c[i : i + 1] for c in context), own, first_frame_clean=first_frame_clean
-        )
+        mine = {name: masks[i][None] for name, masks in known.items()} if has_known else {}
+        alone = model(videos[i][None], audios[i][None], t[i : i + 1], *(c[i : i + 1] for c in context), own, **mine)
         for ours, theirs in zip(together, alone, strict=True):
             torch.testing.assert_close(ours[i], theirs[0], rtol=1e-12, atol=1e-12)
 
@@ -148,16 +149,32 @@ def test_recomputing_blocks_changes_no_gradient():
         torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
 
 
-def test_a_clean_first_frame_is_told_to_video_alone():
+def test_known_latents_are_told_time_0_and_all_others_the_clip_s():
     model = tiny()
     video, audio, _, *context = clip_inputs()
     zero = torch.zeros(2).double()
-    for ours, theirs in zip(model(video, audio, zero, *context, first_frame_clean=True), model(video, audio, zero, *context), strict=True):
+    some = {"known_video": torch.rand(2, *video.shape[2:]) < 0.5, "known_audio": torch.rand(audio.shape[:2]) < 0.5}
+    none, every = ({name: torch.full_like(mask, value) for name, mask in some.items()} for value in (False, True))
+    for given in (some, none, every):  # at time 0 there is nothing to tell
+        for ours, theirs in zip(model(video, audio, zero, *context, **given), model(video, audio, zero, *context), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(model(video, audio, zero + 0.7, *context, **none), model(video, audio, zero + 0.7, *context), strict=True):
         torch.testing.assert_close(ours, theirs)
-    audio_alone = [model(None, audio, zero + 0.7, None, context[1], first_frame_clean=clean)[1] for clean in (False, True)]
-    assert torch.equal(*audio_alone)
-    video_alone = [model(video, None, zero + 0.7, context[0], first_frame_clean=clean)[0] for clean in (False, True)]
-    assert not torch.allclose(*video_alone)
+    for ours, theirs in zip(model(video, audio, zero + 0.7, *context, **every), model(video, audio, zero, *context), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for name, arguments in (
+        ("known_video", (video, None, zero + 0.7, context[0])),
+        ("known_audio", (None, audio, zero + 0.7, None, context[1])),
+    ):
+        told = [next(x for x in model(*arguments, **given) if x is not None) for given in ({name: some[name]}, {})]
+        assert not torch.allclose(*told)
+
+
+def test_a_patch_is_known_only_if_all_its_latents_are():
+    patches = VideoPatches(4, 8, (1, 2, 2))
+    known = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
+    known[0, 0, :2, :3] = True
+    assert patches.known(known)[0].tolist() == [True] + [False] * 7
 
 
 def test_the_model_is_built_without_memory_on_the_meta_device():

@@ -191,15 +191,15 @@ def convolutional_gate_on_the_wrong_arm(patch):
 
 
 def first_frame_as_noisy_as_the_rest(patch):
-    patch.setattr(dit, "token_times", lambda t, tokens, grids: t)
+    patch.setattr(dit, "known_tokens", lambda p, known: torch.zeros_like(conditions.known_tokens(p, known)))
 
 
 def one_token_too_many_in_the_first_frame(patch):
-    def off_by_one(t, tokens, grids):
-        counted = conditions.count_per_clip(grids, lambda grid: grid[1] * grid[2] + 1, tokens)
-        return torch.where(conditions.token_indices(tokens) < counted, torch.zeros_like(t), t)
+    def off_by_one(p, known):
+        tokens = conditions.known_tokens(p, known)
+        return tokens | tokens.roll(1, 1)
 
-    patch.setattr(dit, "token_times", off_by_one)
+    patch.setattr(dit, "known_tokens", off_by_one)
 
 
 def padding_read_by_attention(patch):

@@ -50,10 +50,12 @@ def test_video_branch_equals_the_wan_transformer_of_diffusers():
     theirs.load_state_dict(as_diffusers(ours.video_model.state_dict()))
     video, context, t = torch.randn(2, 4, *clip.latent_grid), torch.randn(2, 8, 16), torch.tensor([0.25, 0.75])
     frame = clip.num_video_tokens // clip.token_grid[0]
+    known = torch.zeros(2, *clip.latent_grid, dtype=torch.bool)
+    known[:, 0] = True
     for first_frame_clean in (False, True):
         timestep = (1000 * t)[:, None].repeat(1, clip.num_video_tokens)
         timestep[:, : frame * first_frame_clean] = 0
         with torch.no_grad():
             expected = theirs(video, timestep, context).sample
-            computed, _ = ours(video, None, t, context, first_frame_clean=first_frame_clean)
+            computed, _ = ours(video, None, t, context, known_video=known if first_frame_clean else None)
         assert (computed - expected).abs().max() < 1e-5 * expected.abs().max()
