@@ -29,11 +29,12 @@ from baton_lightning.config import expand
 from baton_lightning.construction import networks as construction
 from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
-from baton_lightning.runs import checkpoint_weights, checkpoints, manifest, parents, saving
+from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.sessions import compared, segments
 from baton_lightning.sessions.termination import INTERRUPTED, TERMINATED, Terminated, Termination
+from baton_lightning.sessions.verified import Verified
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")
@@ -189,7 +190,7 @@ class BatonCLI(LightningCLI):
         )
         if self.trainer.is_global_zero:
             self.session.say()
-        self.trainer.callbacks += self.session.callbacks()
+        self.trainer.callbacks += [Verified(self.session), *self.session.callbacks()]
         chosen = self.config_init.fit.ckpt_path = self.session.checkpoint and str(self.session.checkpoint)
         if chosen:
             sharding.require_resumable(Path(chosen).resolve(), self.trainer.strategy, self.trainer.world_size)
@@ -226,14 +227,12 @@ class BatonCLI(LightningCLI):
     before_test = before_predict = before_validate
 
     def read_safely(self, checkpoint: str | None) -> None:
-        """Checkpoints are read without running code in them, and held against their manifests, if they have one, before that."""
+        """Checkpoints are read without running code in them."""
         if isinstance(self.trainer.strategy.checkpoint_io, TorchCheckpointIO):
             self.trainer.strategy.checkpoint_io = saving.PlainFile()
         if checkpoint is None:
             return
-        path = self.model.goes_on_from = Path(checkpoint).resolve()
-        if checkpoints.manifest_of(path).exists():
-            self.trainer.callbacks.append(saving.Verified(path))
+        self.model.goes_on_from = Path(checkpoint).resolve()
 
     def after_fit(self) -> None:
         """Exports the weights and, last of all, writes the manifest."""

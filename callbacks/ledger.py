@@ -176,12 +176,22 @@ def digest(rows: Tensor) -> str:
 
 
 def cut(path: Path, step: int) -> None:
-    """Drops the lines after a step, and one that was not written to its end."""
+    """Drops the lines after a step, and one that was not written to its end.
+
+    Raises:
+        ValueError: If a line up to that step is damaged.
+    """
     kept = 0
     if path.exists():
-        for line in path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                break
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            try:
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path} must have a step in each line, but line {number} is damaged ({error}); restore it, or rename the file: the "
+                    f"run goes on from its checkpoint all the same, and a ledger begins after step {step}"
+                ) from error
             kept += len(line)
     with path.open("ab") as file:
         file.truncate(kept)

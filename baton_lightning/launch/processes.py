@@ -20,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from baton_lightning.launch.launcher import die_with_parent
-from baton_lightning.launch.status import last_line
+from baton_lightning.runs.ledgers import last_line
 
 PATIENCE, GRACE = 600.0, 30.0
 """Longest wait for a step, and for the other ranks once one has failed, in s."""

@@ -12,8 +12,10 @@ from typing import Any
 
 from baton_lightning import settings
 from baton_lightning.runs import manifest
+from baton_lightning.runs.ledgers import NAME as LEDGER
+from baton_lightning.runs.ledgers import last_line
 
-LEDGER, CACHE = "ledger.jsonl", "cache.json"
+CACHE = "cache.json"
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
 """Settings that only say how a session began."""
 WHERE = ("accelerator", "devices", "num_nodes")
@@ -168,19 +170,3 @@ def progress(folder: Path) -> tuple[int | None, float | None, str]:
     if line is not None:
         return int(line["step"]), float.fromhex(line["loss"]), newest
     return max(steps, default=None), None, newest
-
-
-def last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a ledger."""
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 65536))
-        whole = file.read().rpartition(b"\n")[0]
-    if not whole:
-        return None
-    try:
-        line = json.loads(whole.rpartition(b"\n")[2])
-        return line | {"step": int(line["step"]), "loss": str(line["loss"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: its last line is no step of a run ({error}); delete the run's folder, or mend it") from error

@@ -15,7 +15,7 @@ from typing import Any
 
 from baton_lightning.shards.format import file_digest
 
-EXTENSION, ASIDE = ".ckpt", ".part"
+EXTENSION, ASIDE, DAMAGED = ".ckpt", ".part", ".damaged"
 
 
 def manifest_of(checkpoint: Path) -> Path:
@@ -53,7 +53,9 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def commit(checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, ranks: int, frozen: bool = True) -> None:
+def commit(
+    checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, ranks: int, frozen: bool = True, run: float | None = None
+) -> None:
     """Makes what was written aside the checkpoint, in place of one of that name.
 
     Args:
@@ -62,9 +64,11 @@ def commit(checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, r
         step: Optimiser steps made.
         ranks: Ranks that wrote it.
         frozen: Whether it holds frozen parameters.
+        run: What tells its run from one that began before it in the same folder.
     """
     manifest, part = manifest_of(checkpoint), aside(manifest_of(checkpoint))
-    part.write_text(json.dumps({"step": step, "ranks": ranks, "saved": time.time(), "frozen": frozen, "files": entries}, indent=1))
+    described = {"step": step, "ranks": ranks, "saved": time.time(), "run": run, "frozen": frozen, "files": entries}
+    part.write_text(json.dumps(described, indent=1))
     sync(part)
     remove(checkpoint)
     part.replace(manifest)
@@ -92,6 +96,14 @@ def remove(checkpoint: Path) -> None:
     clear(gone)
 
 
+def set_aside(checkpoint: Path) -> Path:
+    """Takes a checkpoint that cannot be used out of the way, with its manifest."""
+    aside = checkpoint.with_name(checkpoint.name + DAMAGED)
+    clear(aside)
+    manifest_of(checkpoint).replace(manifest_of(aside))
+    return checkpoint.replace(aside)
+
+
 def clear(path: Path) -> None:
     """Removes a file or folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -116,8 +128,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
             raise KeyError("ranks, saved, bytes or sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} must be the manifest that was written with {checkpoint.name}, but it was changed afterwards ({error}); restore it, or "
-            "delete both to go on from the checkpoint before"
+            f"{path} must be the manifest that was written with {checkpoint.name}, but it was changed afterwards ({error}); restore it"
         ) from error
     return manifest
 
@@ -129,16 +140,15 @@ def leaves_frozen_out(checkpoint: Path) -> bool:
 
 
 def fault(checkpoint: Path) -> str:
-    """Why a checkpoint is not whole; empty if it is. Names and sizes are looked at, no file is opened.
-
-    Raises:
-        ValueError: If its manifest was changed.
-    """
+    """Why a checkpoint is not whole; empty if it is. Names and sizes are looked at, no file is opened."""
     if not checkpoint.exists():
         return "it is not there"
     if not manifest_of(checkpoint).exists():
         return f"it has no manifest {manifest_of(checkpoint).name}"
-    named = read(checkpoint)["files"]
+    try:
+        named = read(checkpoint)["files"]
+    except ValueError as error:
+        return str(error)
     if (there := set(files(checkpoint))) != named.keys():
         return f"its files are not those of its manifest: {', '.join(sorted(there ^ named.keys())[:3])}"
     for name, entry in named.items():
@@ -147,11 +157,13 @@ def fault(checkpoint: Path) -> str:
     return ""
 
 
-def newest(folder: Path) -> tuple[Path | None, dict[str, str]]:
-    """The whole checkpoint that was saved last, and those that are passed over with the reason.
+def ranked(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The whole checkpoints of a folder, the newest first, and those that are passed over with the reason.
+
+    The newest is that of the highest step, and of several of one step that which was saved last: a clock may have been set back.
 
     Raises:
-        ValueError: If there are checkpoints, but none is whole, or a manifest was changed.
+        ValueError: If there are checkpoints, but none is whole.
     """
     found = [path for path in sorted(folder.glob(f"*{EXTENSION}")) if not path.is_symlink()]
     faults = {path.name: reason for path in found if (reason := fault(path))}
@@ -161,7 +173,18 @@ def newest(folder: Path) -> tuple[Path | None, dict[str, str]]:
             f"{folder}/ has no whole checkpoint to go on from: {'; '.join(f'{name}: {why}' for name, why in faults.items())}; restore one, "
             "or start afresh with --resume never"
         )
-    return max(whole, key=lambda path: read(path)["saved"], default=None), faults
+    described = {path: read(path) for path in whole}
+    return sorted(whole, key=lambda path: (described[path].get("step", 0), described[path]["saved"]), reverse=True), faults
+
+
+def newest(folder: Path) -> tuple[Path | None, dict[str, str]]:
+    """The first of those that :func:`ranked` gives, and those that are passed over with the reason.
+
+    Raises:
+        ValueError: If there are checkpoints, but none is whole.
+    """
+    whole, faults = ranked(folder)
+    return next(iter(whole), None), faults
 
 
 def changed(checkpoint: Path, share: int = 0, shares: int = 1) -> list[str]:

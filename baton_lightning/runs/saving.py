@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy
 
@@ -48,32 +48,6 @@ class PlainFile(TorchCheckpointIO):
             ) from error
 
 
-class Verified(Callback):
-    """Holds a checkpoint against its manifest before it is opened; every rank digests its share of the files.
-
-    Args:
-        checkpoint: File or folder.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Runs on all ranks, once they have found each other.
-
-        Raises:
-            ValueError: If a file was changed.
-        """
-        shares = gathered(checkpoints.changed(self.checkpoint, trainer.global_rank, trainer.world_size))
-        changed = [name for share in shares for name in share]
-        if changed:
-            names = ", ".join("it" if name == "." else name for name in changed[:3])
-            raise ValueError(
-                f"{self.checkpoint} does not have the content that its manifest names ({names} changed after it was written) and was not "
-                f"opened; restore it, or delete it with {checkpoints.manifest_of(self.checkpoint).name} to go on from the one before"
-            )
-
-
 @dataclass
 class Written:
     """What a rank wrote of a checkpoint.
@@ -94,13 +68,20 @@ class AtomicCheckpoint(ModelCheckpoint):
     that ``save_top_k`` no longer keeps. Every checkpoint is written once: ``last.ckpt`` is a link to the newest, which is kept besides
     the best. If a write fails, on a full disk say, all ranks stop with one line; what was saved before is left as it was.
 
-    Arguments are those of :class:`~lightning.pytorch.callbacks.ModelCheckpoint`.
+    Args:
+        save_top_k: How many are kept: the best by ``monitor``, or without one the newest. -1 keeps all.
+        more: Other arguments of :class:`~lightning.pytorch.callbacks.ModelCheckpoint`.
 
     Note:
         Not with Lightning's AsyncCheckpointIO: it returns before anything is on disk, when older checkpoints are already being removed.
     """
 
     last_model_path: str
+
+    def __init__(self, *args: Any, save_top_k: int = 1, **more: Any) -> None:
+        by_time = more.get("monitor") is None and save_top_k > 1  # which Lightning refuses
+        super().__init__(*args, save_top_k=1 if by_time else save_top_k, **more)
+        self.save_top_k = save_top_k
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Clears away what a run that was cut off left.
@@ -148,7 +129,11 @@ class AtomicCheckpoint(ModelCheckpoint):
                 entries = {name: entry for entries in all_entries for name, entry in entries.items()}
                 entries |= checkpoints.described(part, [name for name in checkpoints.files(part) if name not in entries])
                 frozen = not getattr(trainer.strategy, "exclude_frozen_parameters", False)
-                checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size, frozen=frozen)
+                session = next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)  # type: ignore[attr-defined]
+                run = session and session.run
+                checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size, frozen=frozen, run=run)
+                if session is not None:
+                    session.note_saved(trainer.global_step)
         if reason := gathered(failure.failure)[0]:
             if trainer.is_global_zero:
                 checkpoints.clear(part)
@@ -157,6 +142,19 @@ class AtomicCheckpoint(ModelCheckpoint):
             raise ValueError(f"step {trainer.global_step} could not be saved as {checkpoint} ({reason}); {left}. Make room first")
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
+
+    def _save_none_monitor_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
+        """Saves, and only then drops the oldest of those that were kept."""
+        path = self._get_metric_interpolated_filepath_name(monitor_candidates, trainer, self.best_model_path)
+        kept = list(dict.fromkeys([*self.best_k_models, *filter(None, [self.best_model_path]), path]))
+        dropped = kept[: -self.save_top_k] if self.save_top_k > 0 else []
+        # set before saving, because it is part of the state
+        remembered = kept[-self.save_top_k :] if self.save_top_k > 0 else []
+        self.best_model_path, self.best_k_models = path, {name: monitor_candidates["step"] for name in remembered}
+        self._save_checkpoint(trainer, path)
+        for name in dropped:
+            if self._should_remove_checkpoint(trainer, name, path):
+                self._remove_checkpoint(trainer, name)
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
         """Saves the step unless it just was, lets ``last.ckpt`` name it, and drops the one before unless it is among the best."""

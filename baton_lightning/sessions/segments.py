@@ -1,5 +1,5 @@
-"""`segments.json`: the sessions that made a run, each with the step it began at, its settings and what had changed. A run goes on from a
-checkpoint only with the settings that made it, unless it is told to go on with changed ones."""
+"""`segments.json`: the sessions that made a run, each with the step it began at, its settings, what had changed and the last step it
+saved. A run goes on from a checkpoint only with the settings that made it, unless it is told to go on with changed ones."""
 
 from __future__ import annotations
 
@@ -14,67 +14,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from baton_lightning import atomic
-from baton_lightning.runs import checkpoints, manifest, parents
+from baton_lightning.runs import checkpoints, ledgers, manifest, parents
 from baton_lightning.sessions import compared
 from baton_lightning.sessions.asked_optimizer import SETTINGS, AskedOptimizer
-
-NAME = "segments.json"
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The sessions that a run folder knows of; none where there is no record.
-
-    Raises:
-        ValueError: If the record is damaged.
-    """
-    path = folder / NAME
-    if not path.exists():
-        return []
-    try:
-        known = json.loads(path.read_bytes())
-        if not known or not all({"step", "began", "changed"} <= segment.keys() for segment in known) or "config" not in known[0]:
-            raise ValueError("a session lacks its step, its time or its settings")
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path} must be the record of the sessions of this run, and is damaged ({error}); restore it") from error
-    return known
-
-
-def start(folder: Path, given: str | None, resume: str) -> tuple[Path | None, dict[str, str]]:
-    """The checkpoint that a session goes on from, and those that are passed over with the reason.
-
-    Args:
-        folder: Run folder.
-        given: Checkpoint that was asked for; a run that began from it goes on from its own.
-        resume: auto, changed or never.
-
-    Raises:
-        ValueError: If there are checkpoints, but none is whole.
-    """
-    known = read(folder) if resume != "never" else []
-    if resume == "never" or (given and not began_from(known, Path(given))):
-        return given and Path(given), {}  # type: ignore[return-value]
-    newest, passed_over = checkpoints.newest(folder / "checkpoints")
-    if newest is not None and known and checkpoints.read(newest)["saved"] < beginning(known)["began"]:
-        passed_over[newest.name] = "it was saved before this run began"
-        newest = None
-    return newest or (given and Path(given)), passed_over  # type: ignore[return-value]
-
-
-def beginning(known: list[dict[str, Any]]) -> dict[str, Any]:
-    """The session in which a run began, afresh or from a checkpoint that was given."""
-    return next((segment for segment in reversed(known) if segment.get("given")), known[0])
-
-
-def began_from(known: list[dict[str, Any]], given: Path) -> bool:
-    """Whether a run began from this checkpoint, as it is now; one that is no longer there is known by its path."""
-    was, now = (beginning(known).get("given") if known else None), identity(given)
-    return was is not None and was["path"] == now["path"] and (not given.exists() or was["saved"] == now["saved"])
-
-
-def identity(checkpoint: Path) -> dict[str, Any]:
-    """What tells a checkpoint that was given from another of its name."""
-    path = checkpoint.resolve()
-    return {"path": str(path), "saved": checkpoints.read(path)["saved"] if checkpoints.manifest_of(path).exists() else None}
+from baton_lightning.sessions.start import NAME, Start, beginning, identity, read, start
 
 
 def data_digest(datamodule: Any) -> str | None:
@@ -106,12 +49,11 @@ def begin(
     Raises:
         ValueError: If what makes the result changed and ``resume`` is not ``changed``, or it cannot change under a checkpoint.
     """
-    checkpoint, passed_over = start(folder, given, resume)
-    own = given is None or checkpoint != Path(given)
-    session = Segments(folder, checkpoint, own=own, config=config, data=data, parents=parents)
-    session.passed_over = passed_over
+    chosen = start(folder, given, resume)
+    own = given is None or chosen.checkpoint != Path(given)
+    session = Segments(folder, chosen, own=own, resume=resume, config=config, data=data, parents=parents)
     if own:
-        session.require_same(resume)
+        session.require_same()
     return session
 
 
@@ -120,34 +62,46 @@ class Segments(Callback):
 
     Args:
         folder: Run folder.
-        checkpoint: What the session goes on from; ``None`` starts afresh.
-        own: Whether it is the run's own, not one that was asked for.
+        chosen: Where the session begins.
+        own: Whether that is a checkpoint of the run's own, not one that was asked for.
+        resume: auto, changed or never.
         config: Resolved configuration.
         data: Digest of the data set.
         parents: Role -> run.
     """
 
     def __init__(
-        self, folder: Path, checkpoint: Path | None, *, own: bool, config: dict[str, Any], data: str | None, parents: dict[str, str]
+        self,
+        folder: Path,
+        chosen: Start,
+        *,
+        own: bool,
+        resume: str,
+        config: dict[str, Any],
+        data: str | None,
+        parents: dict[str, str],
     ) -> None:
-        self.folder, self.checkpoint, self.own = folder, checkpoint, own
+        self.folder, self.own, self.resume = folder, own, resume
+        self.before, self.passed_over = chosen.before, chosen.passed_over
         self.config, self.data, self.parents = json.loads(json.dumps(config, default=str)), data, dict(parents)
         self.began_with: dict[str, dict[str, str]] = {}
         """Role -> run and digest, as the run began from them."""
-        self.passed_over: dict[str, str] = {}
-        """Checkpoints that were not taken, with the reason."""
-        self.step = 0
+        self.segments: list[dict[str, Any]] = []
+        self.go_on_from(chosen.checkpoint)
+
+    def go_on_from(self, checkpoint: Path | None) -> None:
+        """Finds the sessions that made a checkpoint, and what differs from them."""
+        self.checkpoint, self.step = checkpoint, 0
         self.known: list[dict[str, Any]] = []
         """Sessions that made the checkpoint."""
         if checkpoint is not None:
             path = checkpoint.resolve()
-            known = read(folder if own else path.parent.parent)
+            known = read(self.folder if self.own else path.parent.parent)
             whole = checkpoints.manifest_of(path).exists()
             self.step = int(checkpoints.read(path).get("step", 0)) if whole else 0
             if whole:  # a session that left no step in it did not make it
                 self.known = [segment for i, segment in enumerate(known) if i == 0 or segment["step"] < self.step]
         self.found = self.changes()
-        self.segments: list[dict[str, Any]] = []
 
     # ---- comparison
     def last(self, key: str) -> Any:
@@ -184,11 +138,8 @@ class Segments(Callback):
             found |= {key: values for key, values in self.found.items() if key == compared.DATA_ROOT}
         return found
 
-    def require_same(self, resume: str) -> None:
-        """Refuses a run that would go on with settings that did not make its checkpoint.
-
-        Args:
-            resume: auto or changed; what cannot change under a checkpoint is refused with both.
+    def require_same(self) -> None:
+        """Refuses a run that would go on with settings that did not make its checkpoint; also what cannot change under a checkpoint.
 
         Raises:
             ValueError: Naming what changed, with both values.
@@ -200,7 +151,7 @@ class Segments(Callback):
                 f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "  # type: ignore[union-attr]
                 f"{compared.told(fixed)}; give what it was, or another run.experiment"
             )
-        if resume != "changed":
+        if self.resume != "changed":
             raise ValueError(
                 f"{self.folder}/ must go on with the settings that made {self.checkpoint.name}, but changed: "  # type: ignore[union-attr]
                 f"{compared.told(found)}; give what it was, `--resume changed` to go on with the new values and record it, or another "
@@ -211,19 +162,27 @@ class Segments(Callback):
         """Tells what the session goes on from, and with which changes."""
         for name, why in self.passed_over.items():
             print(f"passing over {self.folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
+        steps = ledgers.last_step(self.folder) if self.own and self.resume != "never" else 0
         if self.checkpoint is None:
+            if steps:
+                print(f"{self.folder}/ has no checkpoint yet: its {steps} steps are made again", flush=True)
             return
         if not self.known:
             print(f"{self.checkpoint}: the settings that made it are not recorded, nothing was compared", flush=True)
         if found := self.result_changes():
             print(f"changed since {self.checkpoint} was made: {compared.told(found)}", flush=True)
         if self.own:
-            print(f"resuming {self.folder}/ from {self.checkpoint}", flush=True)
+            again = f", {steps - self.step} steps before the last one in its ledger" if steps > self.step else ""
+            print(f"resuming {self.folder}/ from {self.checkpoint}{again}", flush=True)
+
+    @property
+    def has_another_optimizer(self) -> bool:
+        """Whether a setting of the optimiser changed, which the checkpoint would undo."""
+        return any(key.startswith(SETTINGS) for key in self.result_changes())
 
     def callbacks(self) -> list[Callback]:
         """What the trainer needs for this session."""
-        another_optimizer = any(key.startswith(SETTINGS) for key in self.result_changes())
-        return [self, AskedOptimizer()] if another_optimizer else [self]
+        return [self, AskedOptimizer()] if self.has_another_optimizer else [self]
 
     # ---- record
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -242,6 +201,21 @@ class Segments(Callback):
         segment |= {key: value for key, value in now.items() if not self.known or self.last(key) != value}
         self.segments = [*self.known, segment]
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.resume == "never" and (kept := ledgers.set_aside(self.folder)):
+            print(f"{self.folder}/ begins again; the ledger of the run before is kept as {kept.name}", flush=True)
+        self.write()
+
+    @property
+    def run(self) -> float | None:
+        """What tells this run from one that began before it in the same folder; ``None`` until the record is kept."""
+        return beginning(self.segments)["began"] if self.segments else None
+
+    def note_saved(self, step: int) -> None:
+        """Notes that a checkpoint of a step is whole: if it is gone at the next start, it was taken away."""
+        self.segments[-1]["saved"] = step
+        self.write()
+
+    def write(self) -> None:
         atomic.write_text(self.folder / NAME, json.dumps(self.segments, indent=1))
 
     @property

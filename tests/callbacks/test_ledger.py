@@ -178,6 +178,12 @@ def test_a_run_that_starts_afresh_drops_the_lines_of_the_one_before(tmp_path: Pa
     assert ledger.read_bytes() == b""
 
 
+def test_a_damaged_line_of_a_ledger_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"step": 1}\n{"stXp": 2}\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"ledger.jsonl must have a step in each line, but line 2 is damaged .*rename the file"):
+        cut(tmp_path / NAME, 2)
+
+
 @pytest.mark.parametrize("branch", ["video", "audio"])
 def test_a_trained_branch_that_sees_nothing_stops_the_run_and_is_named(tmp_path: Path, branch: str) -> None:
     nothing = {f"has_{branch}": torch.zeros(2, dtype=torch.bool)}

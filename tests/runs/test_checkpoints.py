@@ -123,17 +123,22 @@ def test_changed_content_of_the_same_size_is_found_by_its_digest(tmp_path: Path,
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {".": {}}}', '{"files": 3, "ranks": 1}'])
-def test_a_manifest_that_is_none_was_changed_and_is_refused(tmp_path: Path, text: str) -> None:
-    new = save(tmp_path / "step-1.ckpt")
+def test_a_manifest_that_is_none_was_changed_and_its_checkpoint_is_passed_over(tmp_path: Path, text: str) -> None:
+    new = save(tmp_path / "step-2.ckpt", step=2)
     checkpoints.manifest_of(new).write_text(text)
-    with pytest.raises(ValueError, match=r"step-1.ckpt.json must be the manifest.*changed afterwards"):
+    with pytest.raises(ValueError, match=r"no whole checkpoint.*step-2.ckpt.json must be the manifest.*changed afterwards"):
         checkpoints.newest(tmp_path)
+    before = save(tmp_path / "step-1.ckpt", step=1)
+    found, passed_over = checkpoints.newest(tmp_path)
+    assert found == before and "changed afterwards" in passed_over["step-2.ckpt"]
 
 
-def test_the_newest_is_the_one_that_was_saved_last_not_the_one_of_the_highest_step(tmp_path: Path) -> None:
-    save(tmp_path / "step-900.ckpt", step=900)
-    later = save(tmp_path / "step-4.ckpt", step=4)
-    assert checkpoints.newest(tmp_path)[0] == later
+def test_the_newest_is_of_the_highest_step_whatever_the_clock_said(tmp_path: Path) -> None:
+    newest = save(tmp_path / "step-15.ckpt", step=15)
+    save(tmp_path / "step-5.ckpt", step=5)
+    assert checkpoints.newest(tmp_path)[0] == newest
+    again = save(tmp_path / "step-15-v1.ckpt", step=15)
+    assert checkpoints.newest(tmp_path)[0] == again
 
 
 def test_shards_go_on_only_whole_vouched_for_and_on_as_many_ranks(tmp_path: Path) -> None:
@@ -230,8 +235,8 @@ def test_the_best_by_metric_and_the_newest_are_kept_also_by_a_run_that_stopped(t
     assert Path(saver.best_model_path).name == "step-5.ckpt" and Path(saver.last_model_path).name == "step-6.ckpt"
 
 
-@pytest.mark.parametrize(("top", "kept"), [(0, [6]), (1, [6]), (-1, [2, 4, 6])])
-def test_without_a_metric_the_newest_or_all_are_kept(tmp_path: Path, top: int, kept: list[int]) -> None:
+@pytest.mark.parametrize(("top", "kept"), [(0, [6]), (1, [6]), (2, [4, 6]), (-1, [2, 4, 6])])
+def test_without_a_metric_so_many_of_the_newest_are_kept_or_all(tmp_path: Path, top: int, kept: list[int]) -> None:
     fit(tmp_path, 4, save_top_k=top, every_n_train_steps=2)
     fit(tmp_path, 6, checkpoints.newest(tmp_path)[0], save_top_k=top, every_n_train_steps=2)
     assert steps_kept(tmp_path) == kept

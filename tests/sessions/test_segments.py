@@ -5,127 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from baton_lightning.__main__ import main
 from baton_lightning.runs import checkpoints, manifest
 from baton_lightning.sessions import compared, segments
-
-ROOT = Path(__file__).parents[2]
-MODULE = """
-import os
-import torch
-from lightning.pytorch import Callback, LightningModule
-from baton_lightning.optim import OptimizerFactory, SchedulerFactory, build_optimizer
-
-class Toy(LightningModule):
-    def __init__(self, clip, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None = None, dropout: float = 0.0,
-                 parents: dict[str, str] | None = None, seed: int = 0):
-        super().__init__()
-        self.optimizer, self.scheduler, self.parents = optimizer, scheduler, parents or {}
-        self.weight = torch.nn.Parameter(torch.zeros(3))
-    def configure_model(self):
-        assert not os.environ.get("NO_NETWORKS"), "networks were built"
-    def configure_optimizers(self):
-        return build_optimizer(self, self.optimizer, self.scheduler)
-    def training_step(self, batch, batch_idx):
-        return (self.weight - batch.context.mean((0, 1))).square().sum()
-
-class PowerCut(Callback):
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        with open(os.environ["RATES"], "a") as file:
-            file.write(f"{trainer.optimizers[0].param_groups[0]['lr']:g}\\n")
-        if str(trainer.global_step) == os.environ.get("POWER_CUT"):
-            raise ValueError("power cut")
-"""
-SCHEDULE = {"class_path": "baton_lightning.optim.WarmupCosine", "init_args": {"warmup_steps": 0, "total_steps": "${trainer.max_steps}"}}
-
-
-def setting(base: Path, root: Path) -> dict[str, Any]:
-    """A small experiment, of which `root` holds the runs."""
-    saver = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())["trainer"]["callbacks"][0]
-    saver["init_args"] |= {"every_n_train_steps": 2}
-    callbacks = [saver, {"class_path": "callbacks.ledger.Ledger"}, {"class_path": "segments_toy.PowerCut"}]
-    trainer = {"max_steps": 6, "val_check_interval": 6, "limit_val_batches": 0, "accelerator": "cpu", "callbacks": callbacks}
-    return {
-        "base": str(ROOT / "experiments/base.yaml"),
-        "clip": {"text_tokens": 2, "text_width": 3},
-        "model": {
-            "class_path": "segments_toy.Toy",
-            "init_args": {
-                "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
-                "parents": {"planner": str(base / "parents/one")},
-            },
-        },
-        "data": {"init_args": {"root": str(base / "set"), "batch_size": 4, "fields": ["text"]}},
-        "run": {"root": str(root), "experiment": "e", "stage": "s"},
-        "trainer": trainer | {"enable_progress_bar": False, "enable_model_summary": False, "logger": False},
-    }
-
-
-class Runs:
-    """Runs of one root, which are cut off or go on."""
-
-    def __init__(self, base: Path, root: Path, patch: pytest.MonkeyPatch) -> None:
-        self.base, self.root, self.patch = base, root, patch
-        self.folder = root / "e/s"
-
-    def fit(self, *more: str, cut: int | None = None, stage: str = "s", code: int = 0) -> None:
-        self.patch.setenv("POWER_CUT", str(cut))
-        self.patch.setenv("RATES", str(self.root.parent / "rates.txt"))
-        (self.root.parent / "rates.txt").unlink(missing_ok=True)
-        file = self.root.parent / "experiment.yaml"
-        file.write_text(yaml.safe_dump(setting(self.base, self.root)))
-        assert main(["fit", "-c", str(file), f"--run.stage={stage}", *more]) == (1 if cut else code)
-
-    @property
-    def rates(self) -> list[float]:
-        """Learning rates at the beginning of each batch of the last session."""
-        return [float(line) for line in (self.root.parent / "rates.txt").read_text().split()]
-
-    def recorded(self, stage: str = "s") -> list[tuple[int, list[str]]]:
-        made = manifest.read(self.root / "e" / stage)
-        return [(segment["step"], segment["changed"]) for segment in made["segments"]]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Two sets of as many clips, two parents, and a run that was cut off after step 3 and has saved step 2."""
-    folder = tmp_path_factory.mktemp("segments")
-    spec = importlib.util.spec_from_file_location("text_sets", ROOT / "tests/datamodules/conftest.py")
-    sets = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(sets)  # type: ignore[union-attr]
-    from baton_lightning.clip import ClipSpec
-
-    clip = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())["clip"] | {"text_tokens": 2, "text_width": 3}
-    clip = ClipSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in clip.items()})
-    sets.make_text_set(folder / "set", [5, 1, 7], clip=clip)
-    sets.make_text_set(folder / "other", [5, 7, 1], clip=clip)
-    for name in ("one", "two"):
-        (folder / "parents" / name).mkdir(parents=True)
-        (folder / "parents" / name / manifest.NAME).write_text(json.dumps({"weights_sha256": name * 8}))
-    shutil.copytree(folder / "parents/one", folder / "parents/moved")
-    (folder / "segments_toy.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.syspath_prepend(folder)
-        (folder / "cut").mkdir()
-        Runs(folder, folder / "cut/runs", patch).fit(cut=3)
-        yield folder
-
-
-@pytest.fixture
-def cut(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """The run that was cut off, for one test; its folder was moved."""
-    shutil.copytree(base / "cut/runs", tmp_path / "runs", symlinks=True)
-    return Runs(base, tmp_path / "runs", monkeypatch)
-
+from tests.sessions.cut_runs import SCHEDULE, Runs
 
 REFUSED = [
     {
