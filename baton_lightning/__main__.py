@@ -77,6 +77,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         if verb in LIGHTNING:
+            from baton_lightning.preflight import answered
+
+            if (code := answered(verb, rest)) is not None:
+                return code
             from baton_lightning.cli import run
 
             return run(verb, rest)

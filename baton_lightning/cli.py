@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import torch
 import yaml
@@ -23,7 +23,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from baton_lightning import atomic
+from baton_lightning import atomic, preflight
+from baton_lightning.asked import asked
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.construction import networks as construction
@@ -34,6 +35,7 @@ from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.sessions import compared, segments
 from baton_lightning.sessions.termination import INTERRUPTED, TERMINATED, Terminated, Termination
+from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -78,6 +80,8 @@ class BatonCLI(LightningCLI):
     """LightningCLI with sections ``clip`` and ``run``, both linked to wherever they are needed."""
 
     def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
+        self.asked = asked(args[1:]) if run else None
+        self.lock: IO[str] | None = None
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, writes a warning into --print_config
         super().__init__(
@@ -133,7 +137,7 @@ class BatonCLI(LightningCLI):
         folder = Path(self.chosen.run.root) / self.chosen.run.experiment / self.chosen.run.stage
         if self.chosen.resume != "never" and (folder / manifest.NAME).exists():
             self._require_same(folder)
-            raise Finished(f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)")
+            raise Finished(preflight.finished(folder))
 
     def _require_precision(self) -> None:
         """Refuses a precision that would round what has to stay float32."""
@@ -167,6 +171,16 @@ class BatonCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         values = yaml.safe_load(parser.dump(self.chosen, skip_none=False, skip_link_targets=True))
         return {k: v for k, v in values.items() if k not in VOLATILE}
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with taken_back(Path(self.config_init[subcommand].run.folder), self.unbegun):
+            super()._run_subcommand(subcommand)
+
+    def unbegun(self) -> bool:
+        """Whether this process owns its run folder and no batch was asked of it."""
+        owns = self.trainer.is_global_zero and (self.lock is not None or self.subcommand == "predict")
+        loops = self.trainer.fit_loop.epoch_loop, self.trainer.predict_loop
+        return owns and not any(loop.batch_progress.total.ready for loop in loops)
 
     # ---- fit
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -214,9 +228,7 @@ class BatonCLI(LightningCLI):
         if settings.ckpt_path is None:
             if self.subcommand == "predict":
                 return  # encoders and perceivers come with their own weights
-            weights = settings.run.folder / manifest.WEIGHTS
-            there = f"the run that is there: {weights}" if weights.exists() else f"{manifest.WEIGHTS} of a finished run, or a checkpoint"
-            raise ValueError(f"{self.subcommand} must be told which weights it scores, got no --ckpt_path; give {there}")
+            raise ValueError(preflight.no_weights(self.subcommand, settings.run.folder))
         self.model.configure_model()
         weights, what = checkpoint_weights.weights_of(Path(settings.ckpt_path), self.model)
         checkpoint_weights.fill(self.model, weights, settings.ckpt_path)
@@ -260,6 +272,7 @@ class BatonCLI(LightningCLI):
             seconds=time.monotonic() - self.started,
             weights=folder / manifest.WEIGHTS,
         )
+        described |= {"asked": self.asked}
         for part in (self.model, *self.trainer.callbacks):
             described |= getattr(part, "described", {})
         atomic.write_text(folder / manifest.NAME, manifest.json.dumps(described, indent=1))

@@ -21,12 +21,7 @@ def explain(message: str, keys: list[str]) -> str:
     flat = " ".join(message.split())
     found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
     if found is not None:
-        key = found["key"]
-        known = keys + parameters_of_named_classes(flat)
-        last = {name.rpartition(".")[2]: name for name in known}
-        near = difflib.get_close_matches(key, known, 1) or [last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
-        hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists the keys"
-        return f"the configuration has no key `{key}`{hint}"
+        return misspelt_key(found["key"], keys + parameters_of_named_classes(flat))
     if interpolation := re.search(r"Interpolation key '([^']+)' not found full_key: (\S+)", flat):
         return f"`{interpolation[2]}` refers to ${{{interpolation[1]}}}, which the configuration does not have; check the spelling"
     missing = re.search(r"[Nn]o module named '?([\w.]+)|has no attribute '?(\w+)", flat)
@@ -34,7 +29,7 @@ def explain(message: str, keys: list[str]) -> str:
         named = re.search(r"class_path'?\"?[:=]? ?'?\"?([\w.]+)|path '([\w.]+)'|value: ([\w.]+)", flat)
         name = next((g for g in (named.groups() if named else ()) if g), None)
         if name and not importable(name):
-            return f"class_path must name a class that can be imported, got `{name}`; {nearest_class(name)}"
+            return misspelt_class(name, *classes_of(name.rpartition(".")[0]))
     if value := explain_value(message):
         return value
     return flat if len(flat) < 600 else flat[:600] + " ..."
@@ -96,15 +91,38 @@ def importable(name: str) -> bool:
         return False
 
 
-def nearest_class(name: str) -> str:
-    """What a misspelt class path may have meant."""
-    module, _, attribute = name.rpartition(".")
+def classes_of(module: str) -> tuple[str, list[str]]:
+    """Why a module cannot be imported, or the classes that it has."""
     try:
-        names = [k for k, v in vars(importlib.import_module(module)).items() if inspect.isclass(v)]
+        return "", [name for name, value in vars(importlib.import_module(module)).items() if inspect.isclass(value)]
     except (ImportError, ValueError) as error:
-        return f"the module `{module}` cannot be imported ({error}); check the spelling"
-    near = difflib.get_close_matches(attribute, names, 1, 0.5)
-    return f"did you mean `{module}.{near[0]}`?" if near else f"`{module}` has {', '.join(sorted(names)[:8])}"
+        return str(error), []
+
+
+def misspelt_class(name: str, why: str, classes: list[str]) -> str:
+    """What a misspelt class path may have meant.
+
+    Args:
+        name: The class path.
+        why: Why its module cannot be imported; empty if it can.
+        classes: Classes of its module.
+    """
+    module, _, attribute = name.rpartition(".")
+    if why:
+        hint = f"the module `{module}` cannot be imported ({why}); check the spelling"
+    elif near := difflib.get_close_matches(attribute, classes, 1, 0.5):
+        hint = f"did you mean `{module}.{near[0]}`?"
+    else:
+        hint = f"`{module}` has {', '.join(sorted(classes)[:8])}"
+    return f"class_path must name a class that can be imported, got `{name}`; {hint}"
+
+
+def misspelt_key(key: str, known: list[str]) -> str:
+    """What a misspelt key may have meant, of those that are known."""
+    last = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(key, known, 1) or [last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
+    hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists the keys"
+    return f"the configuration has no key `{key}`{hint}"
 
 
 def parameters_of_named_classes(message: str) -> list[str]:

@@ -37,10 +37,19 @@ def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dic
         merged = merge(merged, nested(key.split("."), value))
     merged.pop("base", None)
     try:
-        return OmegaConf.to_container(OmegaConf.create(merged), resolve=True)  # type: ignore[return-value]
+        return interpolated(merged)
     except OmegaConfBaseException as error:
         names = " ".join(map(str, configs))
         raise ValueError(f"configuration: {names}: {' '.join(str(error).split())}; check the spelling") from error
+
+
+def interpolated(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with their interpolations resolved.
+
+    Raises:
+        OmegaConfBaseException: If one has no value.
+    """
+    return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # type: ignore[return-value]
 
 
 def parsed(text: str | bytes, where: str) -> Any:

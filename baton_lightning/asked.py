@@ -1,0 +1,185 @@
+"""What a command line of a Lightning verb asks for, read without the parser: files and words as layers, and the digest of all that the
+settings of a run follow from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
+
+from baton_lightning import settings
+
+SECTIONS = ("clip", "run", "trainer")
+"""Sections whose keys are the arguments of one class."""
+CLASSES = ("model", "data", "optimizer", "lr_scheduler")
+"""Sections that name a class."""
+ENTRY = ("class_path", "init_args", "dict_kwargs")
+BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
+"""Settings that only say how a session began."""
+OWN = ("baton_lightning", "datamodules", "callbacks")
+LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "deepspeed", "jsonargparse", "omegaconf")
+
+
+class Unclear(Exception):
+    """Only the full parser can tell."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A file's settings, or those of one word.
+
+    Args:
+        values: As mappings; a word's value is the text that was given.
+        word: Whether it is a word of the command line.
+    """
+
+    values: dict[str, Any]
+    word: bool
+
+
+def read(argv: list[str]) -> list[Layer]:
+    """Files and words of a command line, in order.
+
+    Args:
+        argv: Arguments, with every ``base:`` in its place.
+
+    Raises:
+        Unclear: If they ask for help, or have to be read by the parser.
+    """
+    layers: list[Layer] = []
+    below: dict[str, Any] = {}
+    rest = iter(argv)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not equals:
+            value = next(rest, "--")
+        if not key.startswith("--") or key.endswith(".help") or key in ("--help", "--print_config") or (not equals and value[:2] == "--"):
+            raise Unclear
+        if key == "--config":
+            layers.append(Layer(values_of(Path(value)), word=False))
+        else:
+            layers.append(Layer(settings.nested(placed(key[2:].split("."), below), value), word=True))
+        below = settings.merge(below, layers[-1].values)
+    return layers
+
+
+def values_of(file: Path) -> dict[str, Any]:
+    """A file's settings.
+
+    Raises:
+        Unclear: If it holds none.
+    """
+    try:
+        values = settings.parsed(file.read_bytes(), str(file))
+    except ValueError as error:
+        raise Unclear from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise Unclear
+    return values
+
+
+def placed(keys: list[str], below: dict[str, Any]) -> list[str]:
+    """A dotted key with the ``init_args`` that words may leave out."""
+    found: list[str] = []
+    node: Any = below
+    for key in keys:
+        if key not in ENTRY and (found in [[name] for name in CLASSES] or (isinstance(node, dict) and "class_path" in node)):
+            found.append("init_args")
+            node = node.get("init_args") if isinstance(node, dict) else None
+        found.append(key)
+        node = node.get(key) if isinstance(node, dict) else None
+    return found
+
+
+def merged(layers: list[Layer]) -> dict[str, Any]:
+    """All layers as one."""
+    below: dict[str, Any] = {}
+    for layer in layers:
+        below = settings.merge(below, layer.values)
+    return below
+
+
+def resolved(layers: list[Layer]) -> dict[str, Any]:
+    """All layers as one, interpolations resolved.
+
+    Raises:
+        Unclear: If an interpolation has no value, or a section is no mapping.
+    """
+    try:
+        chosen = settings.interpolated(merged(layers))
+    except OmegaConfBaseException as error:
+        raise Unclear from error
+    if not all(isinstance(chosen.get(section, {}), dict) for section in (*SECTIONS, "model", "data")):
+        raise Unclear  # a file with more settings
+    if not all(isinstance(chosen.get("run", {}).get(key, ""), str) for key in ("root", "experiment", "stage")):
+        raise Unclear  # the parser may write a number in another way
+    return chosen
+
+
+def asked(argv: list[str]) -> str | None:
+    """Digest of all that the settings of a run follow from, for its manifest; ``None`` where that is more than can be read.
+
+    Args:
+        argv: Arguments of ``fit``, with every ``base:`` in its place.
+    """
+    try:
+        layers = read(argv)
+        return digest(layers, resolved(layers))
+    except (Unclear, OSError):
+        return None
+
+
+def digest(layers: list[Layer], chosen: dict[str, Any]) -> str:
+    """Digest of settings as they were asked for, of the code that gives the others their defaults, and of the libraries.
+
+    Args:
+        layers: Files and words.
+        chosen: All of them, interpolations resolved.
+
+    Raises:
+        Unclear: If settings name a class of another package, or a file with more settings.
+    """
+    given = [
+        {key: value for key, value in values.items() if key not in BEGINNING} for values in (*(layer.values for layer in layers), chosen)
+    ]
+    if any(isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")) for value in leaves(given)):
+        raise Unclear
+    if any(name.partition(".")[0] not in (*OWN, *LIBRARIES) for name in class_paths(given)):
+        raise Unclear
+    try:
+        versions = {name: version(name) for name in LIBRARIES}
+    except PackageNotFoundError as error:
+        raise Unclear from error
+    found = hashlib.sha256(json.dumps([versions, *filter(None, given)], default=str).encode())
+    for package in OWN:
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for file in sorted(Path(folder).rglob("*.py")):
+                found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def leaves(values: Any) -> Iterator[Any]:
+    """Values without the mappings and lists around them."""
+    if isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from leaves(value)
+    else:
+        yield values
+
+
+def class_paths(values: Any) -> Iterator[str]:
+    """Every class that settings name."""
+    if isinstance(values, dict):
+        if "class_path" in values:
+            yield str(values["class_path"])
+        values = list(values.values())
+    for value in values if isinstance(values, list) else ():
+        yield from class_paths(value)

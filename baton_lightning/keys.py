@@ -1,0 +1,155 @@
+"""Keys and classes that are not there, found without the parser: what settings name is held against the source of the classes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from baton_lightning import asked, settings, signatures
+from baton_lightning.annotations import fits
+from baton_lightning.asked import Layer, Unclear
+from baton_lightning.explain import misspelt_class, misspelt_key
+
+TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
+SECTIONS = {"clip": "baton_lightning.clip.ClipSpec", "run": "baton_lightning.cli.RunSpec"}
+WORDS = {"config": "Any", "seed_everything": "bool | int", "base": "str | None", "resume": "Literal['auto', 'changed', 'never']"}
+OF_THE_PARSER = ("model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule")
+"""Arguments of the trainer's methods that come from elsewhere."""
+
+
+def known(verb: str) -> dict[str, signatures.Arguments]:
+    """Section -> its keys, of all that a verb takes; those outside of sections under the empty name.
+
+    Raises:
+        Unclear: If a library keeps them elsewhere.
+    """
+    try:
+        found = {section: signatures.arguments(name) for section, name in SECTIONS.items()}
+        found["trainer"] = signatures.parameters(TRAINER, "__init__")
+        own = signatures.parameters(TRAINER, verb)
+    except signatures.Missing as error:
+        raise Unclear from error
+    if own is None or None in found.values():
+        raise Unclear
+    words: signatures.Arguments = {name: ast.parse(text, mode="eval").body for name, text in WORDS.items()}
+    words |= {name: None for name in (*asked.CLASSES, *asked.SECTIONS)}
+    words |= {name: annotation for name, annotation in own.items() if name not in OF_THE_PARSER}
+    return {"": words} | {section: names for section, names in found.items() if names is not None}
+
+
+@dataclass
+class Walk:
+    """Goes through what was asked for. What a later layer takes back is not judged.
+
+    Args:
+        known: Section -> keys.
+        last: All layers as one.
+        sure: Whether the parser is certain to accept the words, and nothing in the files is certain to be refused.
+    """
+
+    known: dict[str, signatures.Arguments]
+    last: dict[str, Any]
+    sure: bool = True
+
+    def complaints(self, layers: list[Layer]) -> Iterator[str]:
+        """Keys and classes that are not there, each as one line.
+
+        Raises:
+            Unclear: If several keys at once would have to be named.
+        """
+        below: dict[str, Any] = {}
+        for layer in layers:
+            below = settings.merge(below, layer.values)
+            for key, value in layer.values.items():
+                section = key.removesuffix("+")
+                if section not in self.known[""]:
+                    yield misspelt_key(".".join([section, *only_path(value)]), self.names)
+                elif section in self.known and isinstance(value, dict):
+                    for inner, given in value.items():
+                        name = inner.removesuffix("+")
+                        if name not in self.known[section]:
+                            yield misspelt_key(".".join([section, inner, *only_path(given)]), self.names)
+                            continue
+                        now, last = below[section].get(name), in_mapping(self.last.get(section), name)
+                        yield from self.argument(given, now, last, self.known[section][name], layer.word)
+                else:
+                    yield from self.argument(value, below.get(section), self.last.get(section), self.known[""][section], layer.word)
+
+    @property
+    def names(self) -> list[str]:
+        """Every key outside of classes, which a misspelt one may have meant."""
+        return [*self.known[""], *(f"{section}.{key}" for section, keys in self.known.items() if section for key in keys)]
+
+    def argument(self, value: Any, now: Any, last: Any, annotation: ast.expr | None, word: bool) -> Iterator[str]:
+        """Complaints of an argument's value, which may be a class with arguments of its own, or a list of such.
+
+        Args:
+            value: What a layer gives.
+            now: The same with the layers below.
+            last: The same with all layers.
+            annotation: The argument's.
+            word: Whether the layer is a word of the command line.
+        """
+        if isinstance(value, list) and isinstance(last, list):
+            for entry in value:
+                if entry in last:
+                    yield from self.argument(entry, entry, entry, None, word)
+        elif isinstance(value, dict):
+            yield from self.mapping(value, now, last, word)
+        else:
+            self.weigh(value, annotation, word)
+
+    def weigh(self, value: Any, annotation: ast.expr | None, word: bool) -> None:
+        """Takes note of a plain value that the parser may refuse."""
+        if isinstance(value, str) and "${" in value:
+            return
+        verdict = fits(value, annotation)
+        if word and verdict is not True:
+            try:
+                verdict = fits(settings.parsed(f"value: {value}", "")["value"], annotation)
+            except ValueError:
+                verdict = None
+        self.sure &= verdict is True or (verdict is None and not word)
+
+    def mapping(self, values: dict[str, Any], now: Any, last: Any, word: bool) -> Iterator[str]:
+        """Complaints of a mapping, see :meth:`argument`."""
+        if not (isinstance(now, dict) and isinstance(last, dict)) or now.get("class_path") != last.get("class_path"):
+            return  # a later layer gives another class, whose arguments these are not
+        name = now.get("class_path")
+        if not isinstance(name, str) or "${" in name or "." not in name:
+            self.sure &= not word
+            return
+        try:
+            taken = signatures.arguments(name)
+        except signatures.Missing as missing:
+            yield misspelt_class(name, missing.why, missing.names)
+            return
+        self.sure &= not word or set(values) == {"init_args"}
+        given = values.get("init_args")
+        for key, value in given.items() if isinstance(given, dict) else ():
+            argument = key.removesuffix("+")
+            if taken is not None and argument not in taken:
+                yield misspelt_key(argument, [*self.names, *taken])
+            parts = (in_mapping(part.get("init_args"), argument) for part in (now, last))
+            yield from self.argument(value, *parts, None if taken is None else taken.get(argument), word)
+
+
+def only_path(values: Any) -> list[str]:
+    """The keys within a key that was given as one word, ``--a.b.c=1``.
+
+    Raises:
+        Unclear: If there are several.
+    """
+    if not isinstance(values, dict):
+        return []
+    if len(values) != 1:
+        raise Unclear
+    key, value = next(iter(values.items()))
+    return [str(key), *only_path(value)]
+
+
+def in_mapping(values: Any, key: str) -> Any:
+    """A value of what may be no mapping."""
+    return values.get(key) if isinstance(values, dict) else None

@@ -1,0 +1,153 @@
+"""What can be said of a Lightning verb before torch is loaded: files, keys and classes that are not there, parents and data that are
+missing, a run that is finished.
+
+An answer is given only where it is certain, in the words of the full parser, which stays the judge of everything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from baton_lightning import asked, settings
+from baton_lightning.asked import Layer, Unclear
+from baton_lightning.clip import ClipSpec
+from baton_lightning.config import expand
+from baton_lightning.keys import Walk, in_mapping, known
+from baton_lightning.runs import manifest
+
+SHARDS = "datamodules.webshards.WebShards"
+REFUSED_BY_NOBODY = (
+    "run.*",
+    "clip.*",
+    "resume",
+    "seed_everything",
+    "data.init_args.root",
+    "data.init_args.batch_size",
+    "model.init_args.parents.*",
+    "model.init_args.*scheduler.init_args.*",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.val_check_interval",
+    "trainer.log_every_n_steps",
+    "trainer.enable_*",
+)
+"""Words that no constructor refuses where they have the right type and numbers are positive; any other mistake is said first."""
+
+
+def answered(verb: str, argv: list[str]) -> int | None:
+    """Answers a Lightning verb, if its answer is known already.
+
+    Args:
+        verb: fit, validate, test or predict.
+        argv: Its arguments.
+
+    Returns:
+        Exit code; ``None`` if the verb has to be run.
+
+    Raises:
+        ValueError: If a configuration file, weights to score, a parent's run or the data set is not there.
+    """
+    try:
+        layers = asked.read(expand(argv))
+        walk = Walk(known(verb), asked.merged(layers))
+        if complaint := next(walk.complaints(layers), None):
+            print(f"baton_lightning: error: {complaint}", file=sys.stderr)
+            return 2
+        chosen = asked.resolved(layers)
+        folder = settings.folder(chosen)
+        if verb == "fit" and chosen.get("resume") != "never" and (folder / manifest.NAME).exists():
+            if manifest.read(folder).get("asked") != asked.digest(layers, chosen):
+                return None
+            print(finished(folder))
+            return 0
+    except Unclear:
+        return None
+    if walk.sure and accepted(layers, chosen):
+        require_weights(verb, chosen, folder)
+        require_parents(verb, layers, chosen, folder)
+        require_data(chosen)
+    return None
+
+
+def finished(folder: Path) -> str:
+    """What is said of a run that is there already."""
+    return f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)"
+
+
+def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
+    """Whether nothing that a constructor or this machine refuses has to be said before what a verb needs."""
+    for word in (layer.values for layer in layers if layer.word):
+        (key, value), *_ = flat(word).items()
+        if value.startswith(("-", "0")) or not any(fnmatchcase(key, free) for free in REFUSED_BY_NOBODY):
+            return False
+    trainer, clip = chosen.get("trainer", {}), chosen.get("clip", {})
+    if "deepspeed" in str(trainer.get("strategy")).lower() or str(trainer.get("precision")) in ("bf16-true", "16-true"):
+        return False
+    try:
+        read = {key: settings.parsed(f"value: {value}", key)["value"] for key, value in clip.items()}
+        ClipSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in read.items()})
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def flat(word: dict[str, Any]) -> dict[str, str]:
+    """The dotted key of a word, and its value."""
+    key, value = next(iter(word.items()))
+    return {f"{key}.{inner}": text for inner, text in flat(value).items()} if isinstance(value, dict) else {key: str(value)}
+
+
+def require_weights(verb: str, chosen: dict[str, Any], folder: Path) -> None:
+    """Refuses to score a run without weights.
+
+    Raises:
+        ValueError: Naming those that there are.
+    """
+    if verb in ("validate", "test") and chosen.get("ckpt_path") is None:
+        raise ValueError(no_weights(verb, folder))
+
+
+def no_weights(verb: str, folder: Path) -> str:
+    """What is said where a verb is not told which weights it scores."""
+    weights = folder / manifest.WEIGHTS
+    there = f"the run that is there: {weights}" if weights.exists() else f"{manifest.WEIGHTS} of a finished run, or a checkpoint"
+    return f"{verb} must be told which weights it scores, got no --ckpt_path; give {there}"
+
+
+def require_parents(verb: str, layers: list[Layer], chosen: dict[str, Any], folder: Path) -> None:
+    """Refuses a run whose parents are not finished, before its folder is made. One that goes on from a checkpoint may have lost them.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    afresh = chosen.get("resume") == "never" or not any((folder / "checkpoints").glob("*.ckpt"))
+    if verb not in ("fit", "predict") or (verb == "fit" and (chosen.get("ckpt_path") or not afresh)):
+        return
+    parents = init_args(chosen, "model").get("parents")
+    given = [found for layer in layers if isinstance(found := init_args(layer.values, "model").get("parents"), dict)]
+    for role in given[-1] if given and isinstance(parents, dict) else ():  # later ones may replace those below
+        if isinstance(run := parents.get(role), str):
+            manifest.read(Path(run))
+
+
+def require_data(chosen: dict[str, Any]) -> None:
+    """Refuses a data set that is not there.
+
+    Raises:
+        ValueError: Saying how to make one.
+    """
+    from baton_lightning.shards.format import read_root
+
+    root = init_args(chosen, "data").get("root")
+    if isinstance(root, str) and chosen["data"].get("class_path") == SHARDS:
+        read_root(Path(root))
+
+
+def init_args(values: dict[str, Any], section: str) -> dict[str, Any]:
+    """Arguments of the class that a section names, as far as they are given."""
+    given = in_mapping(values.get(section), "init_args")
+    return given if isinstance(given, dict) else {}

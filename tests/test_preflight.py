@@ -1,0 +1,185 @@
+"""What is said before torch is loaded: certain mistakes and finished runs, in the parser's words, and nothing where it is not certain."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import resource
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from baton_lightning import asked, keys, preflight, settings, signatures
+from baton_lightning.__main__ import LIGHTNING, main
+from baton_lightning.annotations import fits
+from baton_lightning.cli import BatonCLI
+from baton_lightning.config import expand
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml") if "base:" in p.read_text() and p.name != "base.yaml")
+CHILD = """
+import sys
+from baton_lightning.__main__ import main
+try: code = main(sys.argv[1:])
+except SystemExit as end: code = end.code
+print('torch' if {'torch', 'lightning'} & sys.modules.keys() else 'light', code)
+"""
+STAGE2 = ["fit", "-c", "experiments/stage2.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def child(*argv: str) -> tuple[str, str, float]:
+    """What a command prints, ended by whether it loaded torch and its exit code; what it complains of; its user time in s."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", CHILD, *argv], capture_output=True, text=True, cwd=ROOT, env=environment)
+    return done.stdout.strip(), done.stderr.strip(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["fti"], 2, "there is no verb 'fti'; did you mean `fit`?"),
+        ([*STAGE2, "--trainer.max_stepz", "3"], 2, "the configuration has no key `trainer.max_stepz`; did you mean `trainer.max_steps`?"),
+        ([*STAGE2, "--model.planner.llm.widt=3"], 2, "the configuration has no key `widt`; did you mean `width`?"),
+        (["fit", "-c", "{tmp}/misspelt.yaml"], 2, "the configuration has no key `clip.second`; did you mean `clip.seconds`?"),
+        (["fit", "-c", "{tmp}/none.yaml"], 1, "configuration: there is no file {tmp}/none.yaml; check the path"),
+        (
+            ["predict", "-c", "{tmp}/baseless.yaml"],
+            1,
+            "configuration: there is no file {tmp}/none.yaml, which baseless.yaml names as its base; check the path",
+        ),
+        (
+            [*STAGE2, "--model.class_path=baton_lightning.stages.alignment.TowersAlignment"],
+            2,
+            "class_path must name a class that can be imported, got `baton_lightning.stages.alignment.TowersAlignment`; did you mean "
+            "`baton_lightning.stages.alignment.TowerAlignment`?",
+        ),
+        (
+            [*STAGE2, "--run.root={tmp}/runs"],
+            1,
+            "there is no run {tmp}/runs/demo/stage1/; train it first, e.g. `python -m baton_lightning fit -c experiments/stage1.yaml`",
+        ),
+        (
+            ["fit", "-c", "experiments/stage1.yaml", "--run.root={tmp}/runs", "--data.root={tmp}/data"],
+            1,
+            "data: the data set {tmp}/data/ does not exist; make it with `python -m baton_lightning shards world {tmp}/data` or "
+            "`shards build`",
+        ),
+    ],
+    ids=["verb", "key", "argument", "key in a file", "file", "base", "class", "parent", "data"],
+)
+def test_a_certain_mistake_is_named_before_torch_is_loaded_and_leaves_no_folder(tmp_path, argv, code, said):
+    (tmp_path / "misspelt.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\nclip:\n  second: 3\n")
+    (tmp_path / "baseless.yaml").write_text("base: none.yaml\nrun: {stage: x}\n")
+    out, err, seconds = child(*(word.format(tmp=tmp_path) for word in argv))
+    assert out == f"light {code}" and err == f"baton_lightning: error: {said.format(tmp=tmp_path)}"
+    assert seconds < 2
+    assert {path.name for path in tmp_path.iterdir()} == {"misspelt.yaml", "baseless.yaml"}
+
+
+def test_a_finished_run_says_so_before_torch_is_loaded(tmp_path):
+    words = ["-c", "experiments/stage1.yaml", f"--run.root={tmp_path}", "--trainer.max_steps", "2"]
+    run = tmp_path / "demo" / "stage1"
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text(json.dumps({"weights_sha256": "", "asked": asked.asked(expand(words))}))
+    out, err, seconds = child("fit", *words)
+    assert out == f"{preflight.finished(run)}\nlight 0" and not err
+    assert seconds < 2
+
+
+@pytest.mark.parametrize("change", ["--trainer.max_steps=3", "--clip.height=64", "--model.init_args.rates={a: 1}"])
+def test_a_finished_run_of_other_settings_is_left_to_the_parser(tmp_path, change):
+    words = ["-c", "experiments/stage1.yaml", f"--run.root={tmp_path}"]
+    run = tmp_path / "demo" / "stage1"
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text(json.dumps({"weights_sha256": "", "asked": asked.asked(expand(words))}))
+    assert preflight.answered("fit", words) == 0
+    assert preflight.answered("fit", [*words, change]) is None
+    assert preflight.answered("fit", [*words, "--resume=never", "--data.root=x", change.replace("=", "=${x}")]) is None
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--trainer.max_steps=x",
+        "--trainer.max_steps=-2",
+        "--trainer.devices=0",
+        "--clip.height=33",
+        "--data.init_args.buckets=[]",
+        "--trainer.precision=mixed",
+        "--resume=nope",
+        "--optimizer.lr=3",
+        "--trainer.callbacks.0.init_args.dirpat=3",
+        "--trainer.logger.init_args.save_dirr=3",
+        "--model.class_path=torch.nn.Linear",
+        "--model.init_args.planner=3",
+        "--run.root=${nowhere.at_all}",
+        "--print_config",
+        "extra",
+    ],
+)
+def test_what_the_source_does_not_tell_is_left_to_the_parser(tmp_path, word):
+    """Although parents and data are missing too, which would be said otherwise."""
+    assert preflight.answered("fit", ["-c", "experiments/stage2.yaml", f"--run.experiment={tmp_path.name}", word]) is None
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
+def test_no_experiment_is_complained_of(path):
+    verb = "predict" if "return_predictions" in path.read_text() else "fit"
+    layers = asked.read(expand(["-c", str(path)]))
+    assert list(keys.Walk(keys.known(verb), asked.merged(layers)).complaints(layers)) == []
+
+
+def test_the_keys_are_those_of_the_parser(monkeypatch):
+    parsers = {}
+
+    def keep(cli, parser, args):
+        parsers.update({verb: [action.dest for action in cli._parser(verb)._actions] for verb in LIGHTNING})
+        raise InterruptedError
+
+    monkeypatch.setattr(BatonCLI, "parse_arguments", keep)
+    with pytest.raises(InterruptedError):
+        BatonCLI(["fit"])
+    for verb, dests in parsers.items():
+        taken = {dest for dest in dests if dest not in ("help", "print_config") and not dest.endswith(".help")}
+        assert set(keys.Walk(keys.known(verb), {}).names) == taken, verb
+
+
+def test_arguments_read_from_the_source_are_those_of_the_class():
+    names = {name for path in EXPERIMENTS for name in asked.class_paths(settings.parsed(path.read_bytes(), ""))}
+    found = {name: signatures.arguments(name) for name in names if "." in name}
+    told = {name: taken for name, taken in found.items() if taken is not None}
+    for name, taken in told.items():
+        module, _, attribute = name.rpartition(".")
+        assert list(taken) == list(inspect.signature(getattr(import_module(module), attribute)).parameters), name
+    own = [name for name in found if name.startswith(("baton_lightning", "datamodules", "callbacks"))]
+    assert len(told) > 0.9 * len(found) and len([name for name in own if name in told]) > 0.9 * len(own), found.keys() - told.keys()
+
+
+def test_a_value_fits_an_annotation_only_where_the_text_tells():
+    def verdict(value, text):
+        return fits(value, ast.parse(text, mode="eval").body)
+
+    assert verdict(3, "float") and verdict(None, "int | None") and verdict("a", "Literal['a', 'b']") and verdict([4, 8], "tuple[int, int]")
+    assert verdict(True, "int") is False and verdict("x", "Optional[int]") is False and verdict([1], "tuple[int, int]") is False
+    assert verdict("x", "Sampler") is None and verdict("x", "Union[int, Sampler]") is None and verdict({}, "int") is False
+
+
+def test_a_start_that_fails_before_its_first_batch_leaves_no_folder(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "index.json").write_text('{"splits": {}}')
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    words = [f"--run.root={tmp_path}/runs", f"--data.init_args.root={tmp_path}/data"]
+    assert main(["fit", "-c", "experiments/stage1.yaml", *words]) == 1
+    assert "no finished cache" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
