@@ -8,8 +8,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -23,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from baton_lightning import atomic, preflight
+from baton_lightning import preflight
 from baton_lightning.asked import asked
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
@@ -32,8 +30,9 @@ from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
 from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
 from baton_lightning.runs.lock import hold_lock
+from baton_lightning.runs.run_spec import RunSpec
 from baton_lightning.runs.saved_config import SavedConfig
-from baton_lightning.sessions import compared, segments
+from baton_lightning.sessions import compared, finish, segments
 from baton_lightning.sessions.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
@@ -51,29 +50,6 @@ class WrongArguments(Exception):
 
 class Finished(Exception):
     """The run that was asked for is there already."""
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """Where a run lives: ``<root>/<experiment>/<stage>/``.
-
-    Args:
-        root: Folder of all runs.
-        experiment: Name shared by the stages of one chain.
-        stage: Name of this run within the experiment.
-        checkpoint_every: Optimiser steps between checkpoints; 0 counts no steps.
-        checkpoint_interval: Time between checkpoints, "hours:minutes:seconds", where no steps are counted.
-    """
-
-    root: str = "runs"
-    experiment: str = "demo"
-    stage: str = "stage"
-    checkpoint_every: int = 100
-    checkpoint_interval: timedelta | None = None
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.root) / self.experiment / self.stage
 
 
 class BatonCLI(LightningCLI):
@@ -251,31 +227,17 @@ class BatonCLI(LightningCLI):
         if not self.trainer.state.finished or not self.trainer.is_global_zero:
             return
         folder = self.config_init.fit.run.folder
-        left_out = tuple(getattr(self.model, "not_exported", ()))
-        if self.whole_weights is not None:
-            weights = self.whole_weights.weights
-            if hasattr(self.model, "untrained"):
-                weights |= self.model.untrained()
-        else:
-            with sharding.final_weights(self.trainer):
-                weights = sharding.whole_weights(self.model, left_out)
-        atomic.write_tensors(folder / manifest.WEIGHTS, weights)
-        data = self.datamodule
-        described = manifest.describe(
-            stage=type(self.model).__name__,
+        finish.write_weights(folder, self.trainer, self.whole_weights)
+        finish.write_manifest(
+            folder,
+            self.trainer,
             clip=self.config_init.fit.clip,
             parents=self.parents,
             config=self.plain_config(),
-            data=data.manifest_digest() if hasattr(data, "manifest_digest") else None,
             seed=self.chosen.seed_everything,
-            metrics={k: float(v) for k, v in sorted(self.trainer.callback_metrics.items()) if v == v},  # NaN: over no clip
             seconds=time.monotonic() - self.started,
-            weights=folder / manifest.WEIGHTS,
+            asked=self.asked,
         )
-        described |= {"asked": self.asked}
-        for part in (self.model, *self.trainer.callbacks):
-            described |= getattr(part, "described", {})
-        atomic.write_text(folder / manifest.NAME, manifest.json.dumps(described, indent=1))
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
 
 

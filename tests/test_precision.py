@@ -23,6 +23,7 @@ from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.models.towers import DualTowers
 from baton_lightning.optim import build_optimizer
+from baton_lightning.stages.flow_matching import noise
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
 
@@ -112,7 +113,7 @@ def test_the_flow_is_float32_and_its_time_is_the_one_the_network_is_told(monkeyp
     )
     monkeypatch.setattr(path, "interpolate", lambda clean, noise, t: used.append((clean, noise, t)) or interpolate(clean, noise, t))
     stored = replace(batch, video_latents=batch.video_latents.to(LOW), audio_latents=batch.audio_latents.to(LOW))
-    losses = module.flow_loss(stored, module.plan.truth(batch), t, module.noise(stored, purpose="x", epoch=0))
+    losses = module.flow_loss(stored, module.plan.truth(batch), t, noise(stored, seed=5, epoch=0, purpose="x"))
     assert torch.equal(told[0], t) and all(torch.equal(time, t) for *_, time in used)
     assert {x.dtype for clean, noise, _ in used for x in (clean, noise)} == {torch.float32}
     assert {loss.dtype for loss in losses.values()} == {torch.float32}

@@ -19,20 +19,20 @@ from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.handover import hand_over
 from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, restored
-from baton_lightning.flow import draws, path
+from baton_lightning.flow import draws
 from baton_lightning.flow.guidance import Guidance
 from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
-from baton_lightning.models.precision import upcast_half
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
-from baton_lightning.stages import plan_space
+from baton_lightning.stages import flow_matching, plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, where_present
+from baton_lightning.stages.shuffled_plans import ShuffledPlans
 
 PROBE_TIMES = 8
 
@@ -103,8 +103,7 @@ class JointTraining(Resumable):
         self.guidance, self.negatives = guidance or Guidance(), (video_negative, audio_negative)
         self.component_factories = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
         self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
-        self.plan_before: Plan | None = None
-        """Plan of the last clip of the validation batch before [1, ...]."""
+        self.shuffled = ShuffledPlans()
         self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
 
     # ---- networks
@@ -180,20 +179,6 @@ class JointTraining(Resumable):
         return {f"dit.{name}": tensor for name, tensor in given.items() if f"dit.{name}" in still}
 
     # ---- loss
-    def noise(self, batch: Batch, *, purpose: str, epoch: int) -> dict[str, Tensor]:
-        """Noise for the latents of each modality, float32, by counter: a clip's is the same in any batch.
-
-        Args:
-            batch: Clips with latents.
-            purpose: Name of the stream.
-            epoch: Epoch of the stream.
-        """
-        assert batch.video_latents is not None and batch.audio_latents is not None
-        return {
-            name: draws.draw_normal(x.shape[1:], seed=self.seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{name}").to(x.device)
-            for name, x in (("video", batch.video_latents), ("audio", batch.audio_latents))
-        }
-
     def flow_loss(
         self,
         batch: Batch,
@@ -204,39 +189,23 @@ class JointTraining(Resumable):
         has_plan: Tensor | None = None,
         split: str | None = None,
     ) -> dict[str, Tensor]:
-        """Flow-matching loss of each branch: || v(x_t, t) - (noise - x_0) ||^2, mean over latents.
+        """Flow-matching loss of each branch, see :mod:`~baton_lightning.stages.flow_matching`.
 
         Args:
             batch: Clips with latents and context.
             plan: Plan, or ``None``.
             t: Flow time [B], 0 = clean, 1 = noise.
-            noise: See :meth:`noise`.
+            noise: Noise of each modality, see :func:`~baton_lightning.stages.flow_matching.noise`.
             has_plan: Which clips see the plan [B], bool.
             split: Whose losses by flow time these count for; ``None`` counts them nowhere.
 
         Returns:
             ``loss_video`` and ``loss_audio``, each a mean over the clips that have the modality.
-
-        Note:
-            What a clip lacks is pure noise at any time: nothing can be learnt from it, and it weighs nothing in the loss. Both branches run
-            nevertheless, so that ranks stay in step. Everything but the network itself is computed in float32, under any precision.
         """
-        assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
-        latents = {"video": upcast_half(batch.video_latents), "audio": upcast_half(batch.audio_latents)}
-        present = {"video": batch.has_video, "audio": batch.has_audio}
-        clean = {k: where_present(x, present[k], noise[k]) for k, x in latents.items()}
-        noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
-        predicted = dict(
-            zip(clean, self.dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True)
-        )
-        losses, errors = {}, {}
-        for name in clean:
-            errors[name] = error = (predicted[name] - path.velocity(clean[name], noise[name])).square().flatten(1).mean(1)
-            weight = torch.ones_like(error) if present[name] is None else present[name].to(error)
-            losses[f"loss_{name}"] = (error * weight).sum() / weight.sum().clamp(min=1.0)
+        errors = flow_matching.errors(self.dit, batch, plan, t, noise, has_plan)
         if split is not None:
-            self.by_time[f"{split}_losses"].update(t, errors, present)
-        return losses
+            self.by_time[f"{split}_losses"].update(t, errors, flow_matching.presence(batch))
+        return flow_matching.losses(errors, batch)
 
     def log_by_time(self, split: str) -> None:
         """Logs the losses by flow time since the last call. All ranks call it."""
@@ -261,7 +230,7 @@ class JointTraining(Resumable):
             batch = replace(batch, context=where_present(batch.context, self.kept(batch, "caption.dropout", self.caption_dropout)))
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
-        noise = self.noise(batch, purpose="noise", epoch=batch.epoch)
+        noise = flow_matching.noise(batch, seed=self.seed, epoch=batch.epoch, purpose="noise")
         losses = self.flow_loss(batch, plan, t, noise, has_plan=has_plan, split="train")
         loss = losses["loss_video"] + losses["loss_audio"]
         self.log("train/loss", loss, batch_size=len(batch))
@@ -280,16 +249,12 @@ class JointTraining(Resumable):
 
     # ---- the four curves
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same loss, at fixed times and noise, along the true plan, the planner's, another clip's and none.
-
-        The other clip is one of the same batch. Where a batch has one clip, it is the last one of the batch before; if there is none
-        either, the batch does not count.
-        """
+        """The same loss, at fixed times and noise, along the true plan, the planner's, another clip's and none."""
         truth = self.plan.truth(batch)
         planned = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else None
-        shuffled, has_other = self.plan_of_another(planned or truth)
+        shuffled, has_other = self.shuffled(planned or truth)
         plans = {"truth": truth, "shuffled": shuffled, "none": None} | ({"planned": planned} if planned else {})
-        noise = self.noise(batch, purpose="probe", epoch=0)
+        noise = flow_matching.noise(batch, seed=self.seed, epoch=0, purpose="probe")
         t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
         for name, plan in plans.items():
             own = name == ("planned" if "planned" in plans else "truth")
@@ -302,18 +267,8 @@ class JointTraining(Resumable):
 
     test_step = validation_step
 
-    def plan_of_another(self, plan: Plan) -> tuple[Plan, bool]:
-        """For each clip of a validation batch the plan of another clip, and whether there is one.
-
-        Where there is none, a clip keeps its own plan, so that all ranks evaluate the transformer equally often.
-        """
-        before, self.plan_before = self.plan_before, plan.rows(-1, None)
-        if len(plan.video) > 1:
-            return plan.roll(), True
-        return (plan, False) if before is None else (before, True)
-
     def on_validation_epoch_end(self) -> None:
-        self.plan_before = None
+        self.shuffled.forget()
         self.log_by_time("val")
 
     on_test_epoch_end = on_validation_epoch_end

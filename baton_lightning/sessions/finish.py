@@ -1,0 +1,77 @@
+"""What a run leaves when it has finished: whole weights and, last of all, the manifest. Rank 0 writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from baton_lightning import atomic
+from baton_lightning.clip import ClipSpec
+from baton_lightning.construction import sharding
+from baton_lightning.runs import manifest
+
+
+def write_weights(folder: Path, trainer: Trainer, collected: sharding.WholeWeights | None) -> None:
+    """Writes the weights that the run ends with, whole and in full precision.
+
+    Args:
+        folder: Run folder.
+        trainer: Whose module was trained.
+        collected: The callback that put shards together; ``None`` where the run was not sharded.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    model = trainer.lightning_module
+    if collected is not None:
+        weights = collected.weights
+        if hasattr(model, "untrained"):
+            weights |= model.untrained()  # type: ignore[operator]
+    else:
+        with sharding.final_weights(trainer):
+            weights = sharding.whole_weights(model, tuple(getattr(model, "not_exported", ())))
+    atomic.write_tensors(folder / manifest.WEIGHTS, weights)
+
+
+def write_manifest(
+    folder: Path,
+    trainer: Trainer,
+    *,
+    clip: ClipSpec,
+    parents: dict[str, dict[str, str]],
+    config: dict[str, Any],
+    seed: int | None,
+    seconds: float,
+    asked: str | None,
+) -> None:
+    """Writes the manifest, with what module and callbacks say besides; the run is finished with it.
+
+    Args:
+        folder: Run folder, with the weights.
+        trainer: Whose module was trained.
+        clip: Geometry of its clips.
+        parents: Role -> run folder and digest of every parent, as the run began from them.
+        config: Resolved configuration.
+        seed: Seed of the run.
+        seconds: Wall time of this session, in s.
+        asked: Digest of the settings as the command asked for them, if known.
+    """
+    model, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+    described = manifest.describe(
+        stage=type(model).__name__,
+        clip=clip,
+        parents=parents,
+        config=config,
+        data=data.manifest_digest() if hasattr(data, "manifest_digest") else None,
+        seed=seed,
+        metrics={k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v == v},  # NaN: over no clip
+        seconds=seconds,
+        weights=folder / manifest.WEIGHTS,
+    )
+    described |= {"asked": asked}
+    for part in (model, *trainer.callbacks):  # type: ignore[attr-defined]
+        described |= getattr(part, "described", {})
+    atomic.write_text(folder / manifest.NAME, json.dumps(described, indent=1))
