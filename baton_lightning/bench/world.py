@@ -143,7 +143,7 @@ def work(job: Job) -> tuple[Job, list, dict]:
 
     from baton_lightning.media import mp4_bytes, read_mp4
     from baton_lightning.world.clips import make_clip
-    from baton_lightning.world.confusion import PICTURE, SOUND, heard_confusion, seen_confusion
+    from baton_lightning.world.confusion import PICTURE, SOUND, audio_confusion, video_confusion
     from baton_lightning.world.controls import controls
     from baton_lightning.world.scores import score
 
@@ -158,9 +158,9 @@ def work(job: Job) -> tuple[Job, list, dict]:
     if job.damaged:
         rng = np.random.default_rng(job.index)
         for damage, change in PICTURE.items():
-            confusions["seen", damage] = seen_confusion(made.scene, change(made.frames, rng), clip.fps)
+            confusions["seen", damage] = video_confusion(made.scene, change(made.frames, rng), clip.fps)
         for damage, change in SOUND.items():
-            confusions["heard", damage] = heard_confusion(made.scene, change(made.waveform, rng), clip.sample_rate)
+            confusions["heard", damage] = audio_confusion(made.scene, change(made.waveform, rng), clip.sample_rate)
     return job, rows, confusions
 
 

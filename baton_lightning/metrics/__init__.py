@@ -1,1 +1,1 @@
-"""Metrics of real clips: each a ``torchmetrics.Metric`` over a set, each behind a backend that says what it needs."""
+"""Published metrics of real clips. Each is a ``torchmetrics.Metric`` over a set of clips, with a backend that measures one clip."""

@@ -1,4 +1,4 @@
-"""Backends: other people's networks that measure one clip. What is measured is kept, one JSON a clip, and measured once."""
+"""Backends: published networks that measure one clip. Measurements are cached, one JSON file per clip."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from baton_lightning import atomic
-from baton_lightning.metrics.clips import Clip, LeftOut
+from baton_lightning.metrics.clips import Clip, ClipExcluded
 
 if TYPE_CHECKING:
     import torch
 
 Measured = dict[str, Any]
-"""What a backend says about one clip: plain JSON values."""
+"""A backend's measurement of one clip: plain JSON values."""
 
 
 class Backend(Protocol):
-    """What measures a clip. Weights are read when the first clip is measured, so that kept values need none."""
+    """Measures one clip. Weights are loaded when the first clip is measured, so cached measurements need no weights."""
 
     @property
     def protocol(self) -> str:
-        """Networks, checkpoints and settings in one line; values that are kept count only under the same protocol."""
+        """Networks, checkpoints and settings in one line. Cached measurements are used only if the protocol is the same."""
 
     def measure(self, clip: Clip) -> Measured:
-        """Values of one clip, plain JSON.
+        """Measurement of one clip, plain JSON.
 
         Raises:
-            LeftOut: If this clip cannot be measured, whatever is installed.
-            ValueError: If a package or weights are missing; says which and how to get them.
+            ClipExcluded: If this clip cannot be measured.
+            ValueError: If a package or weights are missing; the message names them and how to install them.
         """
 
 
 class Recorded:
-    """Values that somebody else measured: ``k.<kind>.json`` beside ``k.mp4``, holding what a backend would say.
+    """Measurements from elsewhere: ``k.<kind>.json`` beside ``k.mp4``, in the format of a backend's measurement.
 
     Args:
         kind: ``transcript`` (``{"segments": [{"speaker": ..., "text": ...}], "named": false}``), ``answers``
             (``{"answers": ["yes", ...]}``), or any other name.
-        source: Who measured, for the record.
+        source: Origin of the measurements; part of the protocol.
     """
 
     def __init__(self, kind: str, source: str = "") -> None:
@@ -53,40 +53,40 @@ class Recorded:
     def measure(self, clip: Clip) -> Measured:
         file = clip.file.with_suffix(f".{self.kind}.json")
         if not file.exists():
-            raise LeftOut(f"no {self.kind}: k.{self.kind}.json is not beside k.mp4")
+            raise ClipExcluded(f"no {self.kind}: k.{self.kind}.json is not beside k.mp4")
         return json.loads(file.read_text())
 
 
-def required(module: str, install: str) -> ModuleType:
-    """A package that is nobody's dependency here.
+def import_optional(module: str, install: str) -> ModuleType:
+    """Imports a module of an optional package.
 
     Args:
-        module: What is imported.
-        install: How to get it.
+        module: Name of the module.
+        install: Instruction to install the package, for the error message.
 
     Raises:
-        ValueError: If it is not installed, or does not import.
+        ValueError: If it is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a binary of another torch
-        raise ValueError(f"needs the package {module.partition('.')[0]}, which does not import ({error}): {install}") from error
+    except (ImportError, OSError) as error:  # OSError: a binary built for another torch
+        raise ValueError(f"needs the package {module.partition('.')[0]}, which cannot be imported ({error}): {install}") from error
 
 
-def best_device() -> torch.device:
-    """The GPU, if there is one."""
+def default_device() -> torch.device:
+    """The GPU if there is one, otherwise the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def kept(backend: Backend, clip: Clip, folder: Path) -> Measured:
-    """What the backend says about the clip, from ``<folder>/<backend>/<key>.json`` if clip and protocol are the same.
+def cached_measurement(backend: Backend, clip: Clip, folder: Path) -> Measured:
+    """Measurement of a clip, read from ``<folder>/<backend>/<key>.json`` if clip and protocol are unchanged, otherwise measured and saved.
 
     Args:
-        backend: Measures if nothing is kept.
-        clip: Which clip.
-        folder: Where values are kept.
+        backend: Measures the clip.
+        clip: The clip.
+        folder: Folder of cached measurements.
     """
     if isinstance(backend, Recorded):
         return backend.measure(clip)

@@ -1,7 +1,7 @@
-"""P-Acc: questions about a clip, put to a judge; the answers that its prompt demands stand in ``k.checklist.json``.
+"""P-Acc: accuracy of a judge's answers to questions about a clip. Questions and expected answers are in ``k.checklist.json``.
 
-A checklist is ``[{"question": "Does the dog bark before the door opens?", "answer": "yes"}, ...]``. A judge is any backend that
-answers ``{"answers": ["yes", ...]}`` in the order of the questions: a multimodal model, or people through
+A checklist is ``[{"question": "Does the dog bark before the door opens?", "answer": "yes"}, ...]``. A judge is any backend that returns
+``{"answers": ["yes", ...]}`` in the order of the questions: a multimodal model, or people's answers through
 :class:`~baton_lightning.metrics.backend.Recorded`.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from baton_lightning.metrics.clips import LeftOut
+from baton_lightning.metrics.clips import ClipExcluded
 from baton_lightning.metrics.result import ClipMetric
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PromptAccuracy(ClipMetric):
-    """Mean over prompts of the share of right answers; beside it the share of prompts with every answer right.
+    """Mean over prompts of the share of right answers; ``strict`` is the share of prompts with only right answers.
 
     Args:
         measured_by: Protocol of the judge.
@@ -39,14 +39,14 @@ class PromptAccuracy(ClipMetric):
         self.add_state("questions", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     @classmethod
-    def require(cls, clip: Clip) -> None:
+    def check_clip(cls, clip: Clip) -> None:
         checklist(clip)
 
     def update(self, right: Sequence[Sequence[bool]]) -> None:
-        """Counts prompts.
+        """Adds prompts.
 
         Args:
-            right: Whether each answer is right, one list a prompt.
+            right: Whether each answer is right, one list per prompt.
         """
         for answers in right:
             self.right += sum(answers) / len(answers)
@@ -57,7 +57,7 @@ class PromptAccuracy(ClipMetric):
     def add(self, clip: Clip, measured: Mapping[str, Any]) -> None:
         checks, answers = checklist(clip), measured["answers"]
         if len(answers) != len(checks) or not all(isinstance(answer, str) for answer in answers):
-            raise ValueError(f"P-Acc: {clip.key} has {len(checks)} questions, so a judge gives as many texts, in order; got {answers!r}")
+            raise ValueError(f"P-Acc: a judge must give {len(checks)} texts for the {len(checks)} questions of {clip.key}, got {answers!r}")
         same = [given.strip().rstrip(".").lower() == check["answer"].strip().lower() for given, check in zip(answers, checks, strict=True)]
         self.update([same])
 
@@ -66,15 +66,15 @@ class PromptAccuracy(ClipMetric):
 
 
 def checklist(clip: Clip) -> list[dict[str, str]]:
-    """Questions and the answers that are right.
+    """Questions with the expected answers.
 
     Raises:
-        LeftOut: If the clip has none.
-        ValueError: If the file holds something else.
+        ClipExcluded: If the clip has no checklist.
+        ValueError: If the file is not a checklist.
     """
     file = clip.file.with_suffix(".checklist.json")
     if not file.exists():
-        raise LeftOut("no checklist: k.checklist.json is not beside k.mp4")
+        raise ClipExcluded("no checklist: k.checklist.json is not beside k.mp4")
     checks = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(checks, list) or not checks or not all(isinstance(c, dict) and {"question", "answer"} <= c.keys() for c in checks):
         raise ValueError(f'{file} must hold [{{"question": ..., "answer": "yes"}}, ...], got {json.dumps(checks)[:80]}')

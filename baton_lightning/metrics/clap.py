@@ -1,4 +1,4 @@
-"""CLAP: does the sound fit the words? Cosine of sound and audio prompt in the space of a contrastive model."""
+"""CLAP: cosine similarity of the sound and the audio prompt in the embedding space of a contrastive model."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from baton_lightning.frozen.downloads import explain_weight_errors
-from baton_lightning.metrics.backend import Measured, best_device
-from baton_lightning.metrics.clips import LeftOut
+from baton_lightning.metrics.backend import Measured, default_device
+from baton_lightning.metrics.clips import ClipExcluded
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
 
 
 class Clap:
-    """A CLAP model. Scores of different checkpoints do not compare, so the protocol names it.
+    """A CLAP model. Scores of different checkpoints are not comparable, so the protocol names the checkpoint.
 
-    Longer clips than the model hears (10 s) are cut into windows of that length and the cosines averaged: its own feature
-    extractor would draw a random window.
+    Clips longer than the model's input (10 s) are cut into windows of that length, and the similarities are averaged. The model's feature
+    extractor would take a random window instead.
 
     Args:
         name_or_path: Hub name or a local directory.
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     def __init__(self, name_or_path: str = "laion/larger_clap_music_and_speech", device: str | None = None) -> None:
@@ -39,28 +39,29 @@ class Clap:
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
         with explain_weight_errors(self.name, licence="Apache-2.0 (LAION)"):
-            model = ClapModel.from_pretrained(self.name).eval().to(self.device or best_device())
+            model = ClapModel.from_pretrained(self.name).eval().to(self.device or default_device())
             return model, ClapFeatureExtractor.from_pretrained(self.name), AutoTokenizer.from_pretrained(self.name)
 
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
         """``{"similarity": ...}``, in [-1, 1]."""
         if not clip.prompt.audio_prompt.strip():
-            raise LeftOut("no audio prompt")
+            raise ClipExcluded("no audio prompt")
         model, extractor, tokenizer = self.network
         rate, longest = extractor.sampling_rate, extractor.nb_max_samples
-        text = tokenizer([clip.prompt.audio_prompt], return_tensors="pt", truncation=True, max_length=tokens_of(model))
-        words = model.get_text_features(**{name: text[name].to(model.device) for name in ("input_ids", "attention_mask")}).pooler_output
+        text = tokenizer([clip.prompt.audio_prompt], return_tensors="pt", truncation=True, max_length=max_text_tokens(model))
+        inputs = {name: text[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        text_embedding = model.get_text_features(**inputs).pooler_output
         cosines = []
         for window in clip.sound(rate).split(longest):
             features = extractor(window.numpy(), sampling_rate=rate, return_tensors="pt")
-            heard = model.get_audio_features(
+            sound_embedding = model.get_audio_features(
                 input_features=features["input_features"].to(model.device, model.dtype), is_longer=features["is_longer"].to(model.device)
             ).pooler_output
-            cosines.append(torch.cosine_similarity(words, heard).item())
+            cosines.append(torch.cosine_similarity(text_embedding, sound_embedding).item())
         return {"similarity": sum(cosines) / len(cosines)}
 
 
-def tokens_of(model: Any) -> int:
-    """Longest text; two of RoBERTa's positions are never used."""
+def max_text_tokens(model: Any) -> int:
+    """Longest text, in tokens; RoBERTa does not use its first two positions."""
     return model.config.text_config.max_position_embeddings - 2

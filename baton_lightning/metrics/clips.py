@@ -1,4 +1,4 @@
-"""A folder of generated clips (anybody's model) as metrics see it: ``k.mp4``, what was asked for, what it is held against."""
+"""A folder of generated clips of any model: ``k.mp4`` with its prompt and its reference clip."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
-class LeftOut(Exception):
-    """This clip says nothing about the metric; the text is the reason, the same for all such clips."""
+class ClipExcluded(Exception):
+    """The clip is excluded from a metric. The message is the reason; clips with the same reason are counted together."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Clip:
 
     Args:
         file: ``k.mp4``.
-        prompt: What was asked for.
-        reference: The true clip of the same name in another folder, ``k.mp4`` or of another kind, if there is one.
+        prompt: Prompt of the clip.
+        reference: Reference clip of the same name in another folder, of any file type; ``None`` = none.
     """
 
     file: Path
@@ -45,7 +45,7 @@ class Clip:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that a measurement may depend on: the clip, the files beside it, its prompt, its reference."""
+        """SHA-256 of everything that a measurement depends on: the clip, its prompt, its reference, other files of the same name."""
         made = hashlib.sha256(json.dumps(self.prompt.to_dict(), sort_keys=True).encode())
         beside = sorted(self.file.parent.glob(f"{glob.escape(self.key)}.*"))
         for file in [*beside, *([self.reference] if self.reference else [])]:
@@ -53,69 +53,69 @@ class Clip:
         return made.hexdigest()
 
     def frames(self) -> Media:
-        """The picture, decoded.
+        """The decoded picture.
 
         Raises:
-            LeftOut: If the file has none that can be read.
+            ClipExcluded: If the file has no readable picture.
         """
-        return decoded(self.file, has_audio=False)
+        return decode_clip(self.file, has_audio=False)
 
     def sound(self, sample_rate: int) -> torch.Tensor:
-        """The sound [S] at a rate, mono.
+        """The sound [S] at a sample rate, mono.
 
         Raises:
-            LeftOut: If the file has none that can be read.
+            ClipExcluded: If the file has no readable sound.
         """
-        return sound_of(self.file, sample_rate)
+        return read_sound(self.file, sample_rate)
 
-    def true_sound(self, sample_rate: int) -> torch.Tensor:
-        """The sound [S] of the true clip.
+    def reference_sound(self, sample_rate: int) -> torch.Tensor:
+        """The sound [S] of the reference clip at a sample rate, mono.
 
         Raises:
-            LeftOut: If there is no true clip, or it has no sound.
+            ClipExcluded: If there is no reference clip, or it has no sound.
         """
         if self.reference is None:
-            raise LeftOut("no true clip: give --references FOLDER with a k.mp4 of the same name")
-        return sound_of(self.reference, sample_rate)
+            raise ClipExcluded("no true clip: give --references FOLDER with a k.mp4 of the same name")
+        return read_sound(self.reference, sample_rate)
 
     @property
     def picture(self) -> Path:
         """The reference image.
 
         Raises:
-            LeftOut: If there is none.
+            ClipExcluded: If there is none.
         """
         for suffix in PICTURES:
             if (file := self.file.with_suffix(suffix)).exists():
                 return file
-        raise LeftOut("no reference image: k.png or k.jpg is not beside k.mp4")
+        raise ClipExcluded("no reference image: k.png or k.jpg is not beside k.mp4")
 
 
-def decoded(file: Path, *, has_video: bool = True, has_audio: bool = True) -> Media:
-    """Reads a clip; what cannot be read is left out by name, not skipped."""
+def decode_clip(file: Path, *, has_video: bool = True, has_audio: bool = True) -> Media:
+    """Reads a clip; an unreadable one is excluded with its reason."""
     try:
         return read_clip(file, has_video=has_video, has_audio=has_audio)
     except MediaError as error:
-        raise LeftOut(f"unreadable ({error.reason})") from error
+        raise ClipExcluded(f"unreadable ({error.reason})") from error
 
 
-def sound_of(file: Path, sample_rate: int) -> torch.Tensor:
-    """Mono sound of a file at a rate."""
+def read_sound(file: Path, sample_rate: int) -> torch.Tensor:
+    """Mono sound of a file at a sample rate."""
     import torch
 
     from baton_lightning.frozen.resample import resample
 
-    media = decoded(file, has_video=False)
+    media = decode_clip(file, has_video=False)
     return resample(torch.from_numpy(media.waveform)[None], media.sample_rate, sample_rate)[0]
 
 
 def read_folder(folder: Path, prompts: dict[str, Prompt] | None = None, references: Path | None = None) -> list[Clip]:
-    """All clips of a folder, by name.
+    """All clips of a folder, sorted by name.
 
     Args:
-        folder: Holds ``k.mp4``, and ``k.json`` with its prompts where ``prompts`` has none for it.
+        folder: Folder with ``k.mp4``, and with ``k.json`` for every clip without an entry in ``prompts``.
         prompts: Prompts by key.
-        references: Folder with the true clips under the same names.
+        references: Folder with the reference clips under the same names.
 
     Raises:
         ValueError: If there are no clips, or a clip has no prompt.
@@ -126,19 +126,21 @@ def read_folder(folder: Path, prompts: dict[str, Prompt] | None = None, referenc
         if prompt is None:
             side = file.with_suffix(".json")
             if not side.exists():
-                raise ValueError(f"metrics: {file} must have its prompts in {side.name} beside it or in --prompts FILE under {file.stem!r}")
+                raise ValueError(
+                    f"metrics: {file} has no prompt; put it in {side.name} beside it, or in --prompts FILE under {file.stem!r}"
+                )
             prompt = Prompt.from_dict(json.loads(side.read_text(encoding="utf-8")), str(side))
         clips.append(Clip(file, prompt, reference_of(file.stem, references) if references else None))
     return clips
 
 
 def reference_of(key: str, references: Path) -> Path | None:
-    """The true clip of a key: a recording of any kind.
+    """The reference clip of a key, of any file type.
 
     Raises:
-        ValueError: If there are two.
+        ValueError: If there are several.
     """
     found = sorted(file for file in references.glob(f"{glob.escape(key)}.*") if file.suffix.lower() in VIDEO_SUFFIXES)
     if found[1:]:
-        raise ValueError(f"metrics: {references}/ must hold one true clip of {key!r}, got {', '.join(file.name for file in found)}")
+        raise ValueError(f"metrics: {references}/ must hold one clip named {key!r}, got {', '.join(file.name for file in found)}")
     return found[0] if found else None

@@ -1,8 +1,8 @@
-"""M-WER: word error rate of several speakers, as cpWER and as the attributed variant.
+"""M-WER: word error rate of several speakers, as cpWER and as the attributed word error rate.
 
-cpWER (Watanabe et al. 2020) concatenates each speaker's words, scores every reference speaker against every recognised one,
-and takes the assignment with the fewest errors. Edits never cross speakers: [the cat sat | on] against [the cat | sat on] is
-0.5. It forgives any consistent renaming, so it is blind to the right words from the wrong body; the attributed rate is not.
+cpWER (Watanabe et al. 2020) concatenates each speaker's words, compares every reference speaker with every recognised speaker, and takes
+the assignment with the fewest errors. Errors are counted per speaker: [the cat sat | on] against [the cat | sat on] is 0.5. cpWER does not
+depend on speakers' names, so it does not detect right words spoken by the wrong person. The attributed rate does.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baton_lightning.metrics.clips import LeftOut
-from baton_lightning.metrics.wer import WordErrors, spoken
-from baton_lightning.metrics.words import edits
+from baton_lightning.metrics.clips import ClipExcluded
+from baton_lightning.metrics.wer import WordErrors, reference_speech
+from baton_lightning.metrics.words import edit_distance
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
 
 Speakers = Mapping[str, str]
-"""Speaker -> everything that speaker says, in order."""
+"""Speaker -> the speaker's words, in order."""
 
 
 class SpeakerErrors(WordErrors):
-    """Errors a speaker, summed. See :class:`~baton_lightning.metrics.wer.WordErrors`."""
+    """Sum of the errors of all speakers. See :class:`~baton_lightning.metrics.wer.WordErrors`."""
 
     def update(self, references: Sequence[Speakers], hypotheses: Sequence[Speakers]) -> None:
-        """Counts clips.
+        """Adds clips.
 
         Args:
-            references: Who should say what, one mapping a clip.
-            hypotheses: Who was recognised to say what; any number of speakers, none included.
+            references: The prompt's speech, one mapping per clip.
+            hypotheses: Recognised speech, one mapping per clip, with any number of speakers (also none).
         """
         for reference, hypothesis in zip(references, hypotheses, strict=True):
-            asked = {speaker: self.words_of(text) for speaker, text in reference.items()}
-            heard = {speaker: self.words_of(text) for speaker, text in hypothesis.items()}
-            self.errors += self.fewest(asked, heard)
-            self.words += sum(map(len, asked.values()))
+            reference_words = {speaker: self.words_of(text) for speaker, text in reference.items()}
+            hypothesis_words = {speaker: self.words_of(text) for speaker, text in hypothesis.items()}
+            self.errors += self.count_errors(reference_words, hypothesis_words)
+            self.words += sum(map(len, reference_words.values()))
             self.n += 1
 
-    def fewest(self, asked: Mapping[str, list[str]], heard: Mapping[str, list[str]]) -> int:
-        """Errors of one clip under the rule of the metric."""
+    def count_errors(self, reference_words: Mapping[str, list[str]], hypothesis_words: Mapping[str, list[str]]) -> int:
+        """Number of errors of one clip."""
         raise NotImplementedError
 
     def add(self, clip: Clip, measured: Mapping[str, Any]) -> None:
-        self.update([together(spoken(clip))], [together(heard_lines(measured))])
+        self.update([join_by_speaker(reference_speech(clip))], [join_by_speaker(recognised_lines(measured))])
 
 
 class CpWordErrorRate(SpeakerErrors):
@@ -54,45 +54,46 @@ class CpWordErrorRate(SpeakerErrors):
     name = "M-WER"
     counted = "cpWER: per speaker, best assignment"
 
-    def fewest(self, asked: Mapping[str, list[str]], heard: Mapping[str, list[str]]) -> int:
+    def count_errors(self, reference_words: Mapping[str, list[str]], hypothesis_words: Mapping[str, list[str]]) -> int:
         from scipy.optimize import linear_sum_assignment
 
-        pairs = max(len(asked), len(heard))
-        rows = [*asked.values(), *([[]] * (pairs - len(asked)))]  # a speaker too few or too many is one who says nothing
-        columns = [*heard.values(), *([[]] * (pairs - len(heard)))]
-        costs = np.array([[edits(row, column) for column in columns] for row in rows], dtype=np.int64).reshape(pairs, pairs)
+        pairs = max(len(reference_words), len(hypothesis_words))
+        rows = [*reference_words.values(), *([[]] * (pairs - len(reference_words)))]  # missing speakers have no words
+        columns = [*hypothesis_words.values(), *([[]] * (pairs - len(hypothesis_words)))]
+        costs = np.array([[edit_distance(row, column) for column in columns] for row in rows], dtype=np.int64).reshape(pairs, pairs)
         return int(costs[linear_sum_assignment(costs)].sum())
 
 
 class AttributedWordErrorRate(SpeakerErrors):
-    """Errors where the speaker counts: right words from the wrong body are deletions there and insertions here."""
+    """Errors per named speaker: words spoken by the wrong speaker are deletions for one and insertions for the other."""
 
     name = "M-WER-attributed"
     counted = "per named speaker"
 
-    def fewest(self, asked: Mapping[str, list[str]], heard: Mapping[str, list[str]]) -> int:
-        return sum(edits(asked.get(speaker, []), heard.get(speaker, [])) for speaker in {*asked, *heard})
+    def count_errors(self, reference_words: Mapping[str, list[str]], hypothesis_words: Mapping[str, list[str]]) -> int:
+        speakers = {*reference_words, *hypothesis_words}
+        return sum(edit_distance(reference_words.get(speaker, []), hypothesis_words.get(speaker, [])) for speaker in speakers)
 
     def add(self, clip: Clip, measured: Mapping[str, Any]) -> None:
         if not measured.get("named", False):
-            raise LeftOut("the recogniser's speakers are anonymous; it must name them as the prompt does (`named: true`)")
+            raise ClipExcluded("the recogniser's speakers are anonymous; they must have the prompt's names (`named: true`)")
         super().add(clip, measured)
 
 
-def heard_lines(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a diarising recogniser heard, as (speaker, text).
+def recognised_lines(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines of a transcript with speakers, as (speaker, text).
 
     Raises:
-        LeftOut: If it does not tell speakers apart.
+        ClipExcluded: If the transcript has no speakers.
     """
     if any("speaker" not in segment for segment in measured["segments"]):
-        raise LeftOut("the recogniser does not tell speakers apart")
+        raise ClipExcluded("the recogniser does not tell speakers apart")
     return [(segment["speaker"], segment["text"]) for segment in measured["segments"]]
 
 
-def together(lines: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Each speaker's words in order, as one text."""
-    said: dict[str, str] = {}
+def join_by_speaker(lines: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Each speaker's lines, joined to one text."""
+    texts: dict[str, str] = {}
     for speaker, text in lines:
-        said[speaker] = f"{said[speaker]} {text}" if speaker in said else text
-    return said
+        texts[speaker] = f"{texts[speaker]} {text}" if speaker in texts else text
+    return texts

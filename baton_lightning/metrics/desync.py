@@ -1,4 +1,4 @@
-"""DeSync: how far sound and picture are apart, in seconds; signed errors must not cancel."""
+"""DeSync: mean absolute offset of sound and picture, in seconds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class MeanOffset(ClipMetric):
-    """Mean over clips of a clip's mean absolute offset; the signed mean stands beside it and says whether errors have a side.
+    """Mean over clips of a clip's mean absolute offset; ``signed`` is the mean of signed offsets, which shows a bias.
 
     Args:
-        measured_by: Protocol of what finds the offsets.
+        measured_by: Protocol of the backend.
     """
 
     name = "DeSync"
@@ -31,10 +31,10 @@ class MeanOffset(ClipMetric):
             self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, offsets: Tensor) -> None:
-        """Counts clips.
+        """Adds clips.
 
         Args:
-            offsets: [B, W], in s, for each of the W windows of a clip, signed as the backend defines it.
+            offsets: [B, W], in s, one for each of the W windows of a clip; the backend defines the sign.
         """
         offsets = offsets.double()
         self.absolute += offsets.abs().mean(-1).sum()

@@ -1,4 +1,4 @@
-"""DD: how much moves. Mean length of optical flow; more is livelier, not better, beyond what the prompt asks."""
+"""DD: amount of motion, as the mean magnitude of optical flow. More motion than the prompt describes is not better."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from baton_lightning.metrics.backend import Measured, best_device, required
-from baton_lightning.metrics.clips import LeftOut
-from baton_lightning.metrics.pictures import chosen, resized
+from baton_lightning.metrics.backend import Measured, default_device, import_optional
+from baton_lightning.metrics.clips import ClipExcluded
+from baton_lightning.metrics.pictures import resize, sample_frames
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
@@ -21,9 +21,9 @@ INSTALL = "pip install the torchvision that was built for this torch"
 
 
 class FlowMagnitude:
-    """Mean over pixels and steps of the flow's length, at fixed rate and size, so that clips of any rate and size compare.
+    """Mean magnitude of the flow over pixels and steps, at a fixed rate and size, so that clips of any rate and size are comparable.
 
-    Subclasses give ``flow``, ``flow_by`` and ``install``.
+    Subclasses define ``flow`` and ``flow_by``.
     """
 
     flow_by: str
@@ -39,21 +39,21 @@ class FlowMagnitude:
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
         """``{"magnitude": ...}``, in pixels."""
-        frames = chosen(clip.frames(), RATE)
+        frames = sample_frames(clip.frames(), RATE)
         if len(frames) < 2:
-            raise LeftOut(f"shorter than 1/{RATE} s: nothing can move")
+            raise ClipExcluded(f"shorter than 1/{RATE} s: nothing can move")
         height, width = frames.shape[-2:]
         scale = SIDE / min(height, width)
-        frames = resized(frames, *(round(side * scale / 8) * 8 for side in (height, width)))  # networks of flow shrink by 8
+        frames = resize(frames, *(round(side * scale / 8) * 8 for side in (height, width)))  # flow networks downsample by 8
         lengths = [self.flow(a, b).norm(dim=1).mean().item() for a, b in zip(frames[:-1].split(1), frames[1:].split(1), strict=True)]
         return {"magnitude": sum(lengths) / len(lengths)}
 
 
 class Raft(FlowMagnitude):
-    """RAFT (large) of torchvision, which is nobody's dependency here: its builds must match torch's.
+    """RAFT (large) of torchvision, an optional package whose build must match torch's.
 
     Args:
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     flow_by = "RAFT large, torchvision C_T_SKHT_V2"
@@ -64,8 +64,8 @@ class Raft(FlowMagnitude):
     @cached_property
     def network(self) -> Any:
         """The flow network."""
-        flows = required("torchvision.models.optical_flow", INSTALL)
-        return flows.raft_large(weights=flows.Raft_Large_Weights.C_T_SKHT_V2).eval().to(self.device or best_device())
+        flows = import_optional("torchvision.models.optical_flow", INSTALL)
+        return flows.raft_large(weights=flows.Raft_Large_Weights.C_T_SKHT_V2).eval().to(self.device or default_device())
 
     def flow(self, first: Tensor, second: Tensor) -> Tensor:
         device = next(self.network.parameters()).device

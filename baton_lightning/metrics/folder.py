@@ -1,11 +1,11 @@
-"""`metrics`: published metrics over a folder of clips, anybody's model.
+"""`metrics`: published metrics over a folder of clips of any model.
 
-Every ``k.mp4`` has its prompts in ``k.json`` beside it, as ``generate`` leaves them, or in ``--prompts FILE`` (Verse-Bench's own
-JSON, or ``{"k": {"video_prompt": ..., "audio_prompt": ..., "speech": [{"speaker": ..., "text": ...}]}}``). Each metric stands on a
-network that is found by name on the hub or in a local directory; one that cannot run is listed with what it lacks. What was
-measured is kept in ``FOLDER/metrics/``, one JSON a clip and network, and measured again only if clip, prompts or network changed.
+The prompts of every ``k.mp4`` are in ``k.json`` beside it, as ``generate`` writes them, or in ``--prompts FILE`` (Verse-Bench's JSON, or
+``{"k": {"video_prompt": ..., "audio_prompt": ..., "speech": [{"speaker": ..., "text": ...}]}}``). Each metric uses a network from the hub
+or a local directory. A metric that cannot be computed is listed with the reason. Measurements are cached in ``FOLDER/metrics/``, one JSON
+file per clip and network; a clip is measured again if it, its prompts or the network changed.
 
-``--backends FILE`` says what measures instead, e.g. transcripts and answers that lie beside the clips:
+``--backends FILE`` selects other backends, e.g. transcripts and answers in files beside the clips:
 
     wer: {class_path: baton_lightning.metrics.transcripts.Whisper, init_args: {name_or_path: weights/whisper-base.en}}
     cpwer: {class_path: baton_lightning.metrics.backend.Recorded, init_args: {kind: transcript}}
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from baton_lightning.metrics.result import ClipMetric, Result
 
 
-class Choice(NamedTuple):
-    """A metric by name.
+class MetricSpec(NamedTuple):
+    """Default configuration of a metric.
 
     Args:
-        text: What it says.
-        metric: Module and class, or name, field and direction of a mean over clips.
-        backend: Module and class of what measures, unless a file says otherwise.
-        settings: Of the backend.
+        text: Description for ``--help``.
+        metric: Module and class; or name, field and direction of a mean over clips.
+        backend: Module and class of the default backend.
+        settings: Arguments of the backend.
     """
 
     text: str
@@ -46,23 +46,23 @@ class Choice(NamedTuple):
     settings: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
-CHOICES = {
-    "wer": Choice("words said wrong", "wer.WordErrorRate", "transcripts.Whisper"),
-    "cpwer": Choice("M-WER: the same, a speaker at a time, best assignment", "cpwer.CpWordErrorRate", "transcripts.MossDiariser"),
-    "attributed": Choice("M-WER where the speaker counts", "cpwer.AttributedWordErrorRate", "backend.Recorded", {"kind": "transcript"}),
-    "clap": Choice("sound fits the audio prompt", ("CLAP", "similarity", "up"), "clap.Clap"),
-    "fd": Choice("Frechet distance of sounds from --references", "frechet.FrechetDistance", "audio_tags.AudioTags"),
-    "kl": Choice("what a tagger hears, against --references", "kl.PairedKL", "audio_tags.AudioTags"),
-    "id": Choice("frames show the reference image k.png", ("ID", "similarity", "up"), "identity.Dinov3Identity"),
-    "dd": Choice("how much moves", ("DD", "magnitude", "up"), "dynamics.Raft"),
-    "desync": Choice("seconds between picture and sound", "desync.MeanOffset", "synchformer.Synchformer"),
-    "sync-c": Choice("lips fit the voice: confidence", ("Sync-C", "confidence", "up"), "syncnet.SyncNet"),
-    "sync-d": Choice("lips fit the voice: distance", ("Sync-D", "distance", "down"), "syncnet.SyncNet"),
-    "aq": Choice("beauty of frames", ("AQ", "aesthetic", "up"), "picture_quality.AestheticPredictor"),
-    "iq": Choice("cleanness of frames", ("IQ", "quality", "up"), "picture_quality.Musiq"),
-    "pq": Choice("production quality of the sound", ("PQ", "PQ", "up"), "audiobox.AudioBox"),
-    "cu": Choice("usefulness of the sound", ("CU", "CU", "up"), "audiobox.AudioBox"),
-    "p-acc": Choice("answers to k.checklist.json", "checklist.PromptAccuracy", "backend.Recorded", {"kind": "answers"}),
+METRICS = {
+    "wer": MetricSpec("word error rate", "wer.WordErrorRate", "transcripts.Whisper"),
+    "cpwer": MetricSpec("M-WER: per speaker, best assignment (cpWER)", "cpwer.CpWordErrorRate", "transcripts.MossDiariser"),
+    "attributed": MetricSpec("M-WER per named speaker", "cpwer.AttributedWordErrorRate", "backend.Recorded", {"kind": "transcript"}),
+    "clap": MetricSpec("similarity of sound and audio prompt", ("CLAP", "similarity", "up"), "clap.Clap"),
+    "fd": MetricSpec("Frechet distance of sounds, needs --references", "frechet.FrechetDistance", "audio_tags.AudioTags"),
+    "kl": MetricSpec("KL divergence of audio tags, needs --references", "kl.PairedKL", "audio_tags.AudioTags"),
+    "id": MetricSpec("similarity of frames and reference image k.png", ("ID", "similarity", "up"), "identity.Dinov3Identity"),
+    "dd": MetricSpec("amount of motion", ("DD", "magnitude", "up"), "dynamics.Raft"),
+    "desync": MetricSpec("offset of picture and sound, in s", "desync.MeanOffset", "synchformer.Synchformer"),
+    "sync-c": MetricSpec("lip synchronisation: confidence", ("Sync-C", "confidence", "up"), "syncnet.SyncNet"),
+    "sync-d": MetricSpec("lip synchronisation: distance", ("Sync-D", "distance", "down"), "syncnet.SyncNet"),
+    "aq": MetricSpec("aesthetic quality of frames", ("AQ", "aesthetic", "up"), "picture_quality.AestheticPredictor"),
+    "iq": MetricSpec("technical quality of frames", ("IQ", "quality", "up"), "picture_quality.Musiq"),
+    "pq": MetricSpec("production quality of the sound", ("PQ", "PQ", "up"), "audiobox.AudioBox"),
+    "cu": MetricSpec("content usefulness of the sound", ("CU", "CU", "up"), "audiobox.AudioBox"),
+    "p-acc": MetricSpec("accuracy of answers to k.checklist.json", "checklist.PromptAccuracy", "backend.Recorded", {"kind": "answers"}),
 }
 
 
@@ -70,22 +70,24 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m baton_lightning metrics", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = "\n".join(f"  {name:<11} {choice.text}" for name, choice in CHOICES.items())
+    names = "\n".join(f"  {name:<11} {spec.text}" for name, spec in METRICS.items())
     made.epilog = f"metrics:\n{names}"
     made.add_argument("folder", type=Path, help="folder with k.mp4")
-    made.add_argument("--metrics", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="NAME", help="which (default: all)")
-    made.add_argument("--prompts", type=Path, help="JSON with the prompts, for clips without k.json")
-    made.add_argument("--references", type=Path, help="folder with the true clips under the same names, for fd and kl")
-    made.add_argument("--backends", type=Path, help="YAML: metric -> class_path and init_args of what measures it")
-    made.add_argument("--json", type=Path, help="where the result goes (default: FOLDER/metrics.json)")
+    made.add_argument(
+        "--metrics", nargs="+", choices=METRICS, default=list(METRICS), metavar="NAME", help="metrics to compute (default: all)"
+    )
+    made.add_argument("--prompts", type=Path, help="JSON with prompts, for clips without k.json")
+    made.add_argument("--references", type=Path, help="folder with reference clips of the same names, for fd and kl")
+    made.add_argument("--backends", type=Path, help="YAML: metric -> class_path and init_args of its backend")
+    made.add_argument("--json", type=Path, help="output file (default: FOLDER/metrics.json)")
     return made
 
 
-def imported(path: str, where: str) -> Any:
-    """A class by its path.
+def import_class(path: str, where: str) -> Any:
+    """Imports a class by its path.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it does not exist.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -94,61 +96,63 @@ def imported(path: str, where: str) -> Any:
         raise ValueError(f"{where}: class_path must name a class that can be imported, got {path!r} ({error})") from error
 
 
-def backend_of(name: str, settings: Mapping[str, Any], made: dict[str, Backend]) -> Backend:
-    """What measures a metric; metrics with the same one share it.
+def create_backend(name: str, settings: Mapping[str, Any], made: dict[str, Backend]) -> Backend:
+    """The backend of a metric; metrics with equal backends share one object.
 
     Args:
-        name: The metric.
-        settings: ``class_path`` and ``init_args`` by metric, where they are not the default.
-        made: Backends that were made before; gains this one.
+        name: Name of the metric.
+        settings: ``class_path`` and ``init_args`` by metric; metrics without an entry have their default backend.
+        made: Backends created so far; a new one is added.
 
     Raises:
-        ValueError: If there is no such class, or it takes other settings.
+        ValueError: If the class does not exist, or does not accept the settings.
     """
-    choice = CHOICES[name]
-    chosen = settings.get(name, {"class_path": f"baton_lightning.metrics.{choice.backend}", "init_args": choice.settings})
-    if not isinstance(chosen, dict) or "class_path" not in chosen:
-        raise ValueError(f"backends: {name} must be {{class_path: ..., init_args: ...}}, got {chosen!r}")
-    key = json.dumps(chosen, sort_keys=True)
+    spec = METRICS[name]
+    chosen_backend = settings.get(name, {"class_path": f"baton_lightning.metrics.{spec.backend}", "init_args": spec.settings})
+    if not isinstance(chosen_backend, dict) or "class_path" not in chosen_backend:
+        raise ValueError(f"backends: {name} must be {{class_path: ..., init_args: ...}}, got {chosen_backend!r}")
+    key = json.dumps(chosen_backend, sort_keys=True)
     if key not in made:
         try:
-            made[key] = imported(chosen["class_path"], f"backends: {name}")(**chosen.get("init_args", {}))
+            made[key] = import_class(chosen_backend["class_path"], f"backends: {name}")(**chosen_backend.get("init_args", {}))
         except TypeError as error:
             raise ValueError(f"backends: {name} does not take these init_args: {error}") from error
     return made[key]
 
 
-def score(name: str, clips: Sequence[Clip], backend: Backend, keep: Path, num_absent: int = 0) -> Result:
+def score(name: str, clips: Sequence[Clip], backend: Backend, cache_folder: Path, num_absent: int = 0) -> Result:
     """One metric over all clips.
 
     Args:
-        name: The metric.
-        clips: Of one folder.
-        backend: What measures them.
-        keep: Where values are kept.
-        num_absent: Prompts without a clip; they are left out by name.
+        name: Name of the metric.
+        clips: Clips of one folder.
+        backend: Measures the clips.
+        cache_folder: Folder of cached measurements.
+        num_absent: Number of prompts without a clip, which is reported with the excluded clips.
 
     Raises:
-        ValueError: If something is missing, or no clip could be measured.
+        ValueError: If a package or weights are missing, or no clip could be measured.
     """
     from rich.progress import track
 
-    from baton_lightning.metrics.backend import kept
-    from baton_lightning.metrics.clips import LeftOut
+    from baton_lightning.metrics.backend import cached_measurement
+    from baton_lightning.metrics.clips import ClipExcluded
     from baton_lightning.metrics.result import ClipMean
 
-    what = CHOICES[name].metric
-    kind = ClipMean if isinstance(what, tuple) else imported(f"baton_lightning.metrics.{what}", name)
+    what = METRICS[name].metric
+    metric_class = ClipMean if isinstance(what, tuple) else import_class(f"baton_lightning.metrics.{what}", name)
     metric: ClipMetric | None = None
     left_out: Counter[str] = Counter({"prompts have no clip": num_absent} if num_absent else {})
     for clip in track(clips, description=name):
         try:
-            kind.require(clip)
-            measured = kept(backend, clip, keep)
-            if metric is None:
-                metric = ClipMean(*what, measured_by=backend.protocol) if isinstance(what, tuple) else kind.over(measured, backend.protocol)
+            metric_class.check_clip(clip)
+            measured = cached_measurement(backend, clip, cache_folder)
+            if metric is None and isinstance(what, tuple):
+                metric = ClipMean(*what, measured_by=backend.protocol)
+            elif metric is None:
+                metric = metric_class.from_measured(measured, backend.protocol)
             metric.add(clip, measured)
-        except LeftOut as reason:
+        except ClipExcluded as reason:
             left_out[str(reason)] += 1
     if metric is None or not metric.n:
         raise ValueError("no clip could be measured: " + "; ".join(f"{reason} ({n})" for reason, n in left_out.items()))
@@ -168,7 +172,7 @@ def main(argv: list[str]) -> int:
     made: dict[str, Backend] = {}
     results, missing = {}, {}
     for name in dict.fromkeys(options.metrics):
-        backend = backend_of(name, settings, made)
+        backend = create_backend(name, settings, made)
         try:
             results[name] = score(name, clips, backend, options.folder / "metrics", len(absent))
         except ValueError as error:
@@ -181,16 +185,16 @@ def main(argv: list[str]) -> int:
     show(results, missing, len(clips))
     if absent:
         few = ", ".join(absent[:4]) + (", ..." if absent[4:] else "")
-        print(f"{len(absent)} of {len(prompts or {})} prompts have no clip ({few}); what is measured stands for the others alone")
+        print(f"{len(absent)} of {len(prompts or {})} prompts have no clip ({few}); the metrics cover only the others")
     print(f"wrote {file}")
     return 0 if results else 1
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Backends by metric.
+    """Reads backends by metric.
 
     Raises:
-        ValueError: If the file is something else.
+        ValueError: If the file cannot be read, or has another content.
     """
     import yaml
 
@@ -198,14 +202,14 @@ def read_settings(file: Path) -> dict[str, Any]:
         settings = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"backends must be a YAML file, got {file}, which cannot be read ({error})") from error
-    if not isinstance(settings, dict) or (strange := settings.keys() - CHOICES.keys()):
-        got = sorted(map(str, strange)) if isinstance(settings, dict) else settings
-        raise ValueError(f"{file} must map metrics ({', '.join(CHOICES)}) to class_path and init_args, got {got}")
+    if not isinstance(settings, dict) or (unknown := settings.keys() - METRICS.keys()):
+        got = sorted(map(str, unknown)) if isinstance(settings, dict) else settings
+        raise ValueError(f"{file} must map metrics ({', '.join(METRICS)}) to class_path and init_args, got {got}")
     return settings
 
 
 def show(results: Mapping[str, Result], missing: Mapping[str, str], num_clips: int) -> None:
-    """Prints a table of what was measured and a list of what was not."""
+    """Prints a table of the results and a list of the metrics that could not be computed."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,8 +1,8 @@
 """FD: Frechet distance between two *sets* of clips, in the feature space of an audio network.
 
-``|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2))`` of means and covariances, from moments that are summed over batches and ranks. It is
-no mean of clips: one vector a side has no covariance, so fewer clips than two are refused, and few clips against many features
-give a number that mostly says how few they were; ``result`` names both.
+``|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2))`` of means and covariances, from moments that are summed over batches and ranks. It is not a mean
+over clips: a covariance needs at least two clips. With few clips and many features, the distance depends mostly on the number of clips, so
+the result states both numbers.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 
 class FrechetDistance(ClipMetric):
-    """Frechet distance of generated features from true ones.
+    """Frechet distance between the features of generated clips and of reference clips.
 
     Args:
         num_features: Length of a clip's feature vector.
         measured_by: Protocol of the backend.
-        fewest: Clips that each side must have; below, the distance is refused.
+        min_clips: Smallest number of clips of each side, at least 2; with fewer, :meth:`compute` raises an error.
     """
 
     name = "FD"
     better = "down"
 
-    def __init__(self, num_features: int, measured_by: str = "", fewest: int = 2) -> None:
+    def __init__(self, num_features: int, measured_by: str = "", min_clips: int = 2) -> None:
         super().__init__(measured_by)
-        if fewest < 2:
-            raise ValueError(f"FD: a covariance needs 2 clips a side, so fewest must be at least 2, got {fewest}")
-        self.num_features, self.fewest = num_features, fewest
+        if min_clips < 2:
+            raise ValueError(f"FD: min_clips must be at least 2, because a covariance needs 2 clips, got {min_clips}")
+        self.num_features, self.min_clips = num_features, min_clips
         for side in ("true", "made"):
             self.add_state(f"{side}_n", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
             self.add_state(f"{side}_sum", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"{side}_outer", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
 
     @classmethod
-    def over(cls, measured: Mapping[str, Any], measured_by: str) -> FrechetDistance:
+    def from_measured(cls, measured: Mapping[str, Any], measured_by: str) -> FrechetDistance:
         return cls(len(measured["made"]["features"]), measured_by)
 
     @property
@@ -50,10 +50,10 @@ class FrechetDistance(ClipMetric):
         return f"once over the whole set, {self.num_features} features a clip, covariances over n - 1"
 
     def update(self, true: Tensor, made: Tensor) -> None:
-        """Counts clips; the two sides need not be paired or equally many.
+        """Adds clips; the two sides need not be paired.
 
         Args:
-            true: Features of true clips, [B, C].
+            true: Features of reference clips, [B, C].
             made: Features of generated clips, [B', C].
         """
         for side, features in (("true", true), ("made", made)):
@@ -75,7 +75,7 @@ class FrechetDistance(ClipMetric):
             ValueError: If a side has too few clips.
         """
         (n, mean, covariance), (other_n, other_mean, other_covariance) = self._moments("true"), self._moments("made")
-        # tr (S S')^(1/2) = sum of the square roots of the eigenvalues of R S' R, R = S^(1/2): symmetric, so nothing turns complex
+        # tr (S S')^(1/2) = sum of the square roots of the eigenvalues of R S' R, R = S^(1/2), which is symmetric: no complex numbers
         values, vectors = torch.linalg.eigh(covariance)
         root = vectors * values.clamp(min=0).sqrt() @ vectors.T
         shared = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp(min=0).sqrt().sum()
@@ -84,7 +84,7 @@ class FrechetDistance(ClipMetric):
 
     def _moments(self, side: str) -> tuple[Tensor, Tensor, Tensor]:
         n, total, outer = (getattr(self, f"{side}_{name}") for name in ("n", "sum", "outer"))
-        if n < self.fewest:
-            raise ValueError(f"FD: needs at least {self.fewest} {side} clips, got {int(n)}; one vector a side has no covariance")
+        if n < self.min_clips:
+            raise ValueError(f"FD: needs at least {self.min_clips} {side} clips for a covariance, got {int(n)}")
         mean = total / n
         return n, mean, (outer - n * torch.outer(mean, mean)) / (n - 1)

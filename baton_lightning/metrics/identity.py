@@ -1,4 +1,4 @@
-"""ID: does the clip keep showing what the reference image shows? Mean cosine of every frame to it in DINOv3's space."""
+"""ID: similarity of the clip and its reference image, as the mean cosine similarity of DINOv3 embeddings over all frames."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from baton_lightning.frozen.dinov3 import MEAN, STD
 from baton_lightning.frozen.downloads import explain_weight_errors
-from baton_lightning.metrics.backend import Measured, best_device
-from baton_lightning.metrics.pictures import chosen, resized
+from baton_lightning.metrics.backend import Measured, default_device
+from baton_lightning.metrics.pictures import resize, sample_frames
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
 
 
 class Dinov3Identity:
-    """DINOv3's class token, which sees the whole picture; a patch's state would compare one corner with itself.
+    """DINOv3's class token, an embedding of the whole picture.
 
     Args:
         name_or_path: Hub name or a local directory.
         side: Side that pictures are resized to, in pixels.
         frames_at_once: Pictures in one forward.
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Dinov3Identity:
         from transformers import DINOv3ViTModel
 
         with explain_weight_errors(self.name, licence="DINOv3 License (accept it on the hub)"):
-            return DINOv3ViTModel.from_pretrained(self.name).eval().to(self.device or best_device())
+            return DINOv3ViTModel.from_pretrained(self.name).eval().to(self.device or default_device())
 
     @torch.inference_mode()
     def embed(self, pictures: Tensor) -> Tensor:
-        """Pictures [T, 3, Y, X] in [0, 1] -> [T, C]."""
+        """Embeddings [T, C] of pictures [T, 3, Y, X] in [0, 1]."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
         parts = []
         for part in pictures.split(self.frames_at_once):
-            pixels = (resized(part, self.side, self.side) - mean) / std
+            pixels = (resize(part, self.side, self.side) - mean) / std
             parts.append(self.network(pixels.to(self.network.device)).pooler_output.float().cpu())
         return torch.cat(parts)
 
@@ -65,5 +65,5 @@ class Dinov3Identity:
 
         with Image.open(clip.picture) as image:
             reference = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255
-        frames = self.embed(chosen(clip.frames()))
+        frames = self.embed(sample_frames(clip.frames()))
         return {"similarity": torch.cosine_similarity(frames, self.embed(reference)).mean().item()}

@@ -1,4 +1,4 @@
-"""KL: how differently an audio tagger hears a generated clip and the true clip of the same prompt."""
+"""KL: divergence of an audio tagger's class distributions between a generated clip and the reference clip of the same prompt."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class PairedKL(ClipMean):
         super().__init__("KL", "", "down", measured_by)
 
     def update(self, true: Tensor, made: Tensor) -> None:
-        """Counts pairs.
+        """Adds pairs.
 
         Args:
-            true: Logits of true clips, [B, N].
+            true: Logits of reference clips, [B, N].
             made: Logits of the generated clips of the same prompts, [B, N].
         """
         if true.shape != made.shape:
-            raise ValueError(f"KL: clips come in pairs, so both logits must be of one shape, got {list(true.shape)} and {list(made.shape)}")
+            raise ValueError(f"KL: logits of paired clips must have the same shape, got {list(true.shape)} and {list(made.shape)}")
         true, made = true.double().log_softmax(-1), made.double().log_softmax(-1)
         super().update((true.exp() * (true - made)).sum(-1))
 

@@ -1,4 +1,4 @@
-"""AQ and IQ: how beautiful and how clean single pictures are, by two published predictors that are nobody's dependency here."""
+"""AQ and IQ: aesthetic and technical quality of single pictures, by two published predictors (optional packages)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from baton_lightning.metrics.backend import Measured, best_device, required
-from baton_lightning.metrics.pictures import chosen, resized
+from baton_lightning.metrics.backend import Measured, default_device, import_optional
+from baton_lightning.metrics.pictures import resize, sample_frames
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
 
 RATE = 2
-"""Frames/s that are looked at: neighbours look alike."""
+"""Frames/s that are measured; neighbouring frames have similar scores."""
 
 
 class AestheticPredictor:
     """Aesthetic Predictor V2.5 on SigLIP, 1 to 10.
 
     Args:
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     protocol = f"aesthetic-predictor-v2-5, mean of {RATE} frames/s"
@@ -32,13 +32,13 @@ class AestheticPredictor:
     @cached_property
     def network(self) -> Any:
         """The predictor."""
-        package = required("aesthetic_predictor_v2_5", "pip install aesthetic-predictor-v2-5")
-        return package.convert_v2_5_from_siglip(low_cpu_mem_usage=True)[0].eval().to(self.device or best_device())
+        package = import_optional("aesthetic_predictor_v2_5", "pip install aesthetic-predictor-v2-5")
+        return package.convert_v2_5_from_siglip(low_cpu_mem_usage=True)[0].eval().to(self.device or default_device())
 
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
         """``{"aesthetic": ...}``."""
-        pixels = resized(chosen(clip.frames(), RATE), 384, 384) * 2 - 1
+        pixels = resize(sample_frames(clip.frames(), RATE), 384, 384) * 2 - 1
         scores = [self.network(picture.to(self.network.device)).logits.item() for picture in pixels.split(1)]
         return {"aesthetic": sum(scores) / len(scores)}
 
@@ -47,7 +47,7 @@ class Musiq:
     """MUSIQ (KonIQ) through pyiqa, 0 to 100.
 
     Args:
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     protocol = f"pyiqa musiq, mean of {RATE} frames/s"
@@ -58,10 +58,10 @@ class Musiq:
     @cached_property
     def network(self) -> Any:
         """The metric."""
-        return required("pyiqa", "pip install pyiqa").create_metric("musiq", device=torch.device(self.device or best_device()))
+        return import_optional("pyiqa", "pip install pyiqa").create_metric("musiq", device=torch.device(self.device or default_device()))
 
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
         """``{"quality": ...}``."""
-        scores = [self.network(picture).item() for picture in chosen(clip.frames(), RATE).split(1)]
+        scores = [self.network(picture).item() for picture in sample_frames(clip.frames(), RATE).split(1)]
         return {"quality": sum(scores) / len(scores)}

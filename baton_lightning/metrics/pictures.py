@@ -1,4 +1,4 @@
-"""Pictures of a clip as networks take them: chosen by time, resized, in [0, 1]."""
+"""Frames of a clip as inputs of networks: sampled by time, resized, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from baton_lightning.media import Media
 
 
-def chosen(media: Media, rate: float | None = None) -> Tensor:
+def sample_frames(media: Media, rate: float | None = None) -> Tensor:
     """Frames of a clip, [T, 3, Y, X] in [0, 1].
 
     Args:
         media: The clip.
-        rate: Frames/s that are looked at, the nearest in time; ``None`` = all.
+        rate: Frames per second to sample, the nearest in time; ``None`` = all frames.
     """
     frames = media.frames
     if rate is not None and rate < media.fps:
@@ -27,6 +27,6 @@ def chosen(media: Media, rate: float | None = None) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
 
 
-def resized(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, with a low-pass filter where it shrinks."""
+def resize(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Pictures resized bilinearly, with antialiasing when they become smaller."""
     return F.interpolate(pictures, (height, width), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)

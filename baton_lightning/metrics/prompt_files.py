@@ -10,10 +10,10 @@ from baton_lightning.metrics.prompts import Prompt
 
 
 def read_prompts(file: Path) -> dict[str, Prompt]:
-    """Prompts by the key of their clips: ``{"key": {"video_prompt": ..., ...}}``, or Verse-Bench's own JSON.
+    """Reads prompts by the key of their clips: ``{"key": {"video_prompt": ..., ...}}``, or Verse-Bench's JSON.
 
     Raises:
-        ValueError: If the file is neither.
+        ValueError: If the file has neither format.
     """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a clip was asked to be: the prompts that `generate` takes, and who should say what."""
+"""Prompts of clips: the video and audio prompts of `generate`, and the speech with its speakers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 LETTERS = {"ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7af\u1100-\u11ff]", "th": r"[\u0e00-\u0e7f]", "zh": r"[\u3400-\u4dbf\u4e00-\u9fff]"}
-"""Languages whose letters show that a text is not English, and that are not written in words between blanks."""
+"""Languages that are recognised by their script. They are written without blanks between words."""
 
 
 def language_of(text: str) -> str:
-    """Language that the letters of a text show, ISO 639-1; ``en`` if none of :data:`LETTERS` are there."""
+    """Language of a text by its script, ISO 639-1; ``en`` if it has no letters of :data:`LETTERS`."""
     return next((language for language, letters in LETTERS.items() if re.search(letters, text)), "en")
 
 
 @dataclass(frozen=True)
 class Line:
-    """Something that should be said.
+    """A line of speech in a prompt.
 
     Args:
-        speaker: Who says it; empty if nobody is named.
+        speaker: Name of the speaker; empty if the prompt names none.
         text: The words.
     """
 
@@ -31,14 +31,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a clip was asked to be.
+    """Prompt of a clip.
 
     Args:
-        video_prompt: What is seen.
-        audio_prompt: What is heard.
-        speech: What is said, in order; empty if nobody speaks.
-        language: Of the speech, ISO 639-1; what its letters show where nobody says, or where they say otherwise.
-        tier: Which part of a benchmark it is from.
+        video_prompt: Description of the picture.
+        audio_prompt: Description of the sound.
+        speech: Lines of speech, in order; empty if nobody speaks.
+        language: Language of the speech, ISO 639-1. Instead of ``en``, :meth:`from_dict` takes the language of the script.
+        tier: Part of the benchmark to which the prompt belongs.
     """
 
     video_prompt: str
@@ -49,14 +49,14 @@ class Prompt:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> Prompt:
-        """From JSON values; what else they hold is left alone.
+        """A prompt from JSON values; other fields are ignored.
 
         Args:
             values: ``video_prompt``, ``audio_prompt``; ``speech`` is one text, or a list of ``{"speaker": ..., "text": ...}``.
-            where: Named in errors.
+            where: Source of the values, for error messages.
 
         Raises:
-            ValueError: If something is missing or of another type.
+            ValueError: If a field is missing or has another type.
         """
         for name in ("video_prompt", "audio_prompt"):
             if not isinstance(values.get(name), str):
@@ -68,15 +68,15 @@ class Prompt:
         try:
             lines = tuple(Line(str(line.get("speaker", "")), line["text"]) for line in speech)
         except (AttributeError, KeyError, TypeError) as error:
-            wanted = 'a text or a list of {"speaker": ..., "text": ...}'
-            raise ValueError(f"{where}: speech must be {wanted}, got {values['speech']!r}") from error
+            expected = 'a text or a list of {"speaker": ..., "text": ...}'
+            raise ValueError(f"{where}: speech must be {expected}, got {values['speech']!r}") from error
         language = values.get("language", "en")
         if language == "en":
             language = language_of(" ".join(line.text for line in lines))
         return cls(values["video_prompt"], values["audio_prompt"], lines, language, values.get("tier", "all"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without a tier where there is but one; ``from_dict`` gives the prompt back."""
+        """Plain JSON values, the inverse of ``from_dict``; the default tier ``all`` is omitted."""
         values = {
             "video_prompt": self.video_prompt,
             "audio_prompt": self.audio_prompt,

@@ -1,4 +1,4 @@
-"""A number about a set of clips that never stands alone: how many clips it is over, and by which protocol it came about."""
+"""Metrics over a set of clips, and their results: a value with the number of clips and the protocol."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Better = Literal["up", "down"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a metric says about a set.
+    """Result of a metric over a set of clips.
 
     Args:
-        metric: Name, as tables head their columns.
-        value: The number; ``None`` if there was nothing to measure.
-        n: Clips it stands on. Numbers over different clips do not compare.
-        better: Whether good clips make it go up or down.
-        protocol: How it was measured, in one line: networks, checkpoints, aggregation.
-        also: Companions that keep the number honest, e.g. a signed mean beside a mean of absolute values.
-        left_out: Reason -> clips that were not measured for it.
+        metric: Name of the metric, as in published tables.
+        value: The value; ``None`` if it is not a number.
+        n: Number of clips. Values over different clips are not comparable.
+        better: Whether higher (``up``) or lower (``down``) values are better.
+        protocol: Networks, checkpoints and aggregation, in one line.
+        also: Additional values, e.g. a signed mean for a mean of absolute values.
+        left_out: Reason -> number of clips that were excluded for it.
     """
 
     metric: str
@@ -45,20 +45,20 @@ class Result:
 
 
 class ClipMetric(Metric):
-    """A metric over a set of clips; accumulates over batches and ranks.
+    """A metric over a set of clips; it accumulates over batches and ranks.
 
-    ``compute`` gives tensors: the value under the metric's name, the clips under ``n``, companions under names of their own.
-    ``result`` gives the same as numbers, with the protocol.
+    ``compute`` returns tensors: the value under the metric's name, the number of clips under ``n``, and additional values.
+    ``result`` returns the same as a :class:`Result`.
 
     Args:
-        measured_by: Protocol of the backend, for the record.
+        measured_by: Protocol of the backend.
     """
 
     full_state_update = False
     name: str
     better: Better
     protocol: str
-    """How clips are aggregated, in one line."""
+    """Aggregation over clips, in one line."""
 
     def __init__(self, measured_by: str = "") -> None:
         super().__init__()
@@ -66,40 +66,40 @@ class ClipMetric(Metric):
         self.add_state("n", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     @classmethod
-    def over(cls, measured: Mapping[str, Any], measured_by: str) -> ClipMetric:
-        """An empty metric that takes what a backend measured.
+    def from_measured(cls, measured: Mapping[str, Any], measured_by: str) -> ClipMetric:
+        """A new metric for the measurements of a backend.
 
         Args:
-            measured: One clip's values, for sizes that the metric has to know.
+            measured: Measurement of one clip, from which the metric takes sizes.
             measured_by: Protocol of the backend.
         """
         return cls(measured_by)
 
     @classmethod
-    def require(cls, clip: Clip) -> None:
+    def check_clip(cls, clip: Clip) -> None:
         """Called before a clip is measured.
 
         Raises:
-            LeftOut: If what it was asked to be has nothing that the metric looks at.
+            ClipExcluded: If the metric does not apply to the clip's prompt.
         """
 
     def add(self, clip: Clip, measured: Mapping[str, Any]) -> None:
-        """Counts one clip.
+        """Adds one clip.
 
         Args:
-            clip: The clip, with what it was asked to be.
-            measured: What the backend said about it.
+            clip: The clip with its prompt.
+            measured: The backend's measurement.
 
         Raises:
-            LeftOut: If this clip says nothing about the metric.
+            ClipExcluded: If the metric does not apply to the measurement.
         """
         raise NotImplementedError
 
     def result(self, left_out: Mapping[str, int] | None = None) -> Result:
-        """The number with its n and its protocol; waits for all ranks.
+        """The value with n and protocol; synchronises all ranks.
 
         Args:
-            left_out: Reason -> clips that were not counted.
+            left_out: Reason -> number of clips that were excluded for it.
         """
         numbers = {key: float(value) for key, value in self.compute().items()}
         finite = {key: None if math.isnan(value) else value for key, value in numbers.items()}
@@ -110,12 +110,12 @@ class ClipMetric(Metric):
 
 
 class ClipMean(ClipMetric):
-    """Mean of one number a clip, with the standard deviation over clips beside it.
+    """Mean over clips of one number per clip; ``std`` is the standard deviation over clips.
 
     Args:
-        name: Of the metric.
-        field: Under which name the backend gives the number.
-        better: Whether good clips make it go up or down.
+        name: Name of the metric.
+        field: Field of the backend's measurement that holds the number.
+        better: Whether higher (``up``) or lower (``down``) values are better.
         measured_by: Protocol of the backend.
     """
 
@@ -128,13 +128,13 @@ class ClipMean(ClipMetric):
             self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, values: Tensor) -> None:
-        """Counts clips.
+        """Adds clips.
 
         Args:
-            values: One number a clip, [B].
+            values: One number per clip, [B].
 
         Raises:
-            ValueError: If a number is not finite: it would spoil the mean, and leaving it out would change n in silence.
+            ValueError: If a number is not finite.
         """
         if not torch.isfinite(values).all():
             raise ValueError(f"{self.name}: every clip's number must be finite, got {values.tolist()}")

@@ -1,4 +1,4 @@
-"""Sync-C and Sync-D: SyncNet's confidence and distance of lips and voice, through a checkout of its published scripts."""
+"""Sync-C and Sync-D: SyncNet's confidence and distance of lips and voice, computed by a checkout of its published scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baton_lightning.metrics.backend import Measured
-from baton_lightning.metrics.clips import LeftOut
+from baton_lightning.metrics.clips import ClipExcluded
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
@@ -19,11 +19,11 @@ REPOSITORY = "https://github.com/joonson/syncnet_python"
 
 
 class SyncNet:
-    """The published pipeline: faces are found, cropped and tracked, then each track is scored; the surest track is the clip's.
+    """The published pipeline: faces are detected, cropped and tracked, and each track is scored. The most confident track counts.
 
     Args:
         checkout: Folder with ``run_pipeline.py``, ``run_syncnet.py`` and the weights.
-        python: Interpreter that has their dependencies; ``None`` = this one.
+        python: Python interpreter with their dependencies; ``None`` = this one.
     """
 
     def __init__(self, checkout: str = "syncnet_python", python: str | None = None) -> None:
@@ -37,12 +37,12 @@ class SyncNet:
         """``{"confidence": ..., "distance": ...}``."""
         scripts = [Path(self.checkout) / name for name in ("run_pipeline.py", "run_syncnet.py")]
         if missing := [script for script in scripts if not script.is_file()]:
-            raise ValueError(f"needs a checkout of SyncNet with its weights, and {missing[0]} is not a file: git clone {REPOSITORY}")
+            raise ValueError(f"needs a checkout of SyncNet with its weights, but {missing[0]} is not a file: git clone {REPOSITORY}")
         with tempfile.TemporaryDirectory() as work:
-            said = [self._run(script, clip, work) for script in scripts][-1]
-        tracks = list(zip(numbers("Confidence", said), numbers("Min dist", said), strict=True))
+            output = [self._run(script, clip, work) for script in scripts][-1]
+        tracks = list(zip(numbers("Confidence", output), numbers("Min dist", output), strict=True))
         if not tracks:
-            raise LeftOut("SyncNet found no face")
+            raise ClipExcluded("SyncNet found no face")
         confidence, distance = max(tracks)
         return {"confidence": confidence, "distance": distance}
 
@@ -56,5 +56,5 @@ class SyncNet:
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """All numbers that a log gives under a name."""
+    """All numbers after a name in a log."""
     return [float(found) for found in re.findall(rf"{name}:\s+(-?\d+(?:\.\d+)?)", text)]

@@ -1,6 +1,6 @@
-"""Recognisers: what is said in a clip, by Whisper without speakers and by MOSS-Transcribe-Diarize with them.
+"""Speech recognisers: Whisper, without speakers, and MOSS-Transcribe-Diarize, with speakers.
 
-Transcripts of any other recogniser, or of people, come through :class:`~baton_lightning.metrics.backend.Recorded`.
+Transcripts of other recognisers or of people are read by :class:`~baton_lightning.metrics.backend.Recorded`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from baton_lightning.frozen.downloads import explain_weight_errors
-from baton_lightning.metrics.backend import Measured, best_device
-from baton_lightning.metrics.clips import LeftOut
+from baton_lightning.metrics.backend import Measured, default_device
+from baton_lightning.metrics.clips import ClipExcluded
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
 
 RATE = 16000
 LONGEST = 30
-"""Seconds that Whisper hears at once; beyond, its pieces would have to be put together."""
+"""Whisper's longest input, in s."""
 
 
 class Whisper:
-    """Whisper, greedy.
+    """Whisper with greedy decoding.
 
     Args:
         name_or_path: Hub name or a local directory.
-        language: That is spoken, ISO 639-1; ignored by checkpoints that know English only.
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        language: Language of the speech, ISO 639-1; ignored by English-only checkpoints.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     def __init__(self, name_or_path: str = "openai/whisper-large-v3", language: str = "en", device: str | None = None) -> None:
@@ -44,7 +44,7 @@ class Whisper:
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 
         with explain_weight_errors(self.name, licence="Apache-2.0 (OpenAI's Whisper)"):
-            model = WhisperForConditionalGeneration.from_pretrained(self.name).eval().to(self.device or best_device())
+            model = WhisperForConditionalGeneration.from_pretrained(self.name).eval().to(self.device or default_device())
             return model, WhisperFeatureExtractor.from_pretrained(self.name), WhisperTokenizerFast.from_pretrained(self.name)
 
     @torch.inference_mode()
@@ -52,22 +52,22 @@ class Whisper:
         """``{"segments": [{"text": ...}]}``."""
         sound = clip.sound(RATE)
         if len(sound) > LONGEST * RATE:
-            raise LeftOut(f"longer than the {LONGEST} s that Whisper hears at once")
+            raise ClipExcluded(f"longer than the {LONGEST} s of Whisper's input")
         model, extractor, tokenizer = self.network
         features = extractor(sound.numpy(), sampling_rate=RATE, return_tensors="pt").input_features
         multilingual = getattr(model.generation_config, "is_multilingual", False)
-        spoken = {"language": self.language, "task": "transcribe"} if multilingual else {}
-        ids = model.generate(features.to(model.device, model.dtype), num_beams=1, do_sample=False, **spoken)
+        language_options = {"language": self.language, "task": "transcribe"} if multilingual else {}
+        ids = model.generate(features.to(model.device, model.dtype), num_beams=1, do_sample=False, **language_options)
         return {"segments": [{"text": tokenizer.decode(ids[0], skip_special_tokens=True).strip()}]}
 
 
 class MossDiariser:
-    """MOSS-Transcribe-Diarize, greedy: words with anonymous speakers, so the attributed error rate needs another recogniser.
+    """MOSS-Transcribe-Diarize with greedy decoding. Its speakers are anonymous, so the attributed error rate needs another recogniser.
 
     Args:
         name_or_path: Hub name or a local directory.
-        max_new_tokens: Bound on a transcript.
-        device: Where it runs; ``None`` = the GPU, if there is one.
+        max_new_tokens: Longest transcript, in tokens.
+        device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class MossDiariser:
 
         with explain_weight_errors(self.name, licence="Apache-2.0 (OpenMOSS)"):
             model = MossTranscribeDiarizeForConditionalGeneration.from_pretrained(self.name)
-            return model.eval().to(self.device or best_device()), MossTranscribeDiarizeProcessor.from_pretrained(self.name)
+            return model.eval().to(self.device or default_device()), MossTranscribeDiarizeProcessor.from_pretrained(self.name)
 
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
@@ -99,7 +99,7 @@ class MossDiariser:
 
 
 def segments(parsed: list[dict[str, Any]] | str) -> list[dict[str, str]]:
-    """Speaker and text; a transcript without marks is one speaker's, an empty one nobody's."""
+    """Speaker and text of every segment. A transcript without speaker marks is one segment; an empty one has none."""
     if isinstance(parsed, str):
         return [{"speaker": "unmarked", "text": parsed.strip()}] if parsed.strip() else []
     return [{"speaker": f"S{part['Speaker']:02d}", "text": part["Content"]} for part in parsed]

@@ -1,4 +1,4 @@
-"""Words as recognisers are scored by: normalised first, then compared by the fewest edits."""
+"""Text normalisation and edit distance for word error rates."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import numpy as np
 Normaliser = Callable[[str], str]
 
 
-def english(spellings: str | None = None) -> Normaliser:
-    """Whisper's normaliser of English: case, punctuation, contractions, numbers, fillers and, given a list, British spellings.
+def english_normaliser(spellings: str | None = None) -> Normaliser:
+    """Whisper's normaliser of English: case, punctuation, contractions, numbers, fillers and, with a list, British spellings.
 
     Args:
-        spellings: The ``normalizer.json`` that comes with a Whisper checkpoint; ``None`` leaves spellings alone.
+        spellings: Path of the ``normalizer.json`` of a Whisper checkpoint; ``None`` does not normalise spellings.
 
     Raises:
-        ValueError: If the list is not there.
+        ValueError: If the file does not exist.
     """
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
     if spellings is None:
         return EnglishTextNormalizer({})
     if not Path(spellings).is_file():
-        raise ValueError(f"spellings must be the normalizer.json of a Whisper checkpoint, got {spellings}, which is not a file")
+        raise ValueError(f"spellings must be the normalizer.json of a Whisper checkpoint, but {spellings} is not a file")
     return EnglishTextNormalizer(json.loads(Path(spellings).read_text()))
 
 
-def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Fewest substitutions, deletions and insertions of words that turn one text into the other (Levenshtein)."""
+def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """Levenshtein distance in words: the smallest number of substitutions, deletions and insertions."""
     ids = {word: i for i, word in enumerate({*reference, *hypothesis})}
-    said = np.array([ids[word] for word in hypothesis], dtype=np.int64)
-    steps = np.arange(len(said) + 1)
+    hypothesis_ids = np.array([ids[word] for word in hypothesis], dtype=np.int64)
+    steps = np.arange(len(hypothesis_ids) + 1)
     row = steps.copy()
     for deleted, word in enumerate(reference, 1):
-        best = np.minimum(row[1:] + 1, row[:-1] + (said != ids[word]))
+        best = np.minimum(row[1:] + 1, row[:-1] + (hypothesis_ids != ids[word]))
         row = np.minimum.accumulate(np.concatenate([[deleted], best]) - steps) + steps  # insertions run along the row
     return int(row[-1])

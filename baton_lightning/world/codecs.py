@@ -149,8 +149,8 @@ class ToneBank(nn.Module):
         """Latents of a waveform, L = ceil(S / hop)."""
         num_latents = math.ceil(waveform.shape[1] / self.hop)
         hann = torch.hann_window(self.window, periodic=False, dtype=torch.float64, device=waveform.device)
-        turns = self.carriers[:, None] * torch.arange(self.window, device=waveform.device) / self.sample_rate
-        filters = torch.cat([(2 * math.pi * turns).sin(), (2 * math.pi * turns).cos()]) * (2 * hann / hann.sum())  # 2C W
+        cycles = self.carriers[:, None] * torch.arange(self.window, device=waveform.device) / self.sample_rate
+        filters = torch.cat([(2 * math.pi * cycles).sin(), (2 * math.pi * cycles).cos()]) * (2 * hann / hann.sum())  # 2C W
         padded = pad(waveform.float(), (self.window // 2, self.window // 2 + self.hop))
         sine, cosine = conv1d(padded[:, None], filters.float()[:, None], stride=self.hop)[..., :num_latents].chunk(2, 1)
         loudness = torch.asinh(torch.hypot(sine, cosine).transpose(1, 2) / self.knee)

@@ -49,14 +49,14 @@ SOUND: dict[str, Callable] = {"none": lambda waveform, rng: waveform, **{f"noise
 """Decibels of the tones, where there are any, over the noise."""
 
 
-def seen_confusion(scene: Scene, frames: NDArray[np.uint8], fps: float) -> Confusion:
+def video_confusion(scene: Scene, frames: NDArray[np.uint8], fps: float) -> Confusion:
     """Kinds of events, true against seen: each true event with what the same object is seen to do nearest to it."""
     truth = [(e.kind, e.actor, t) for e in scene.events for t in e.anchors]
     found = [(e.kind, e.actor, t) for e in detect_video(frames, fps).events for t in e.anchors]
     return _confusion(truth, found)
 
 
-def heard_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confusion:
+def audio_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confusion:
     """Words and effects, true against heard; a word in another voice, or another word, is `another word`."""
     truth = [("word", "", t, (e.actor, w)) for e in scene.events if e.kind == "says" for w, t in zip(e.words, e.anchors, strict=True)]
     truth += [(v.EFFECTS[e.kind], "", e.anchors[0], None) for e in scene.events if e.kind in v.EFFECTS]
@@ -67,17 +67,17 @@ def heard_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confus
 
 def _confusion(truth: Iterable[tuple], found: Iterable[tuple]) -> Confusion:
     """Pairs true things with found ones of the same actor, nearest first; what is left is paired with nothing."""
-    truth, left = list(truth), list(found)
+    truth, found = list(truth), list(found)
     counts: Confusion = Counter()
-    pairs = sorted((abs(a[2] - b[2]), a[0] != b[0], i, j) for i, a in enumerate(truth) for j, b in enumerate(left) if a[1] == b[1])
-    taken: set[int] = set()
-    given: set[int] = set()
+    pairs = sorted((abs(a[2] - b[2]), a[0] != b[0], i, j) for i, a in enumerate(truth) for j, b in enumerate(found) if a[1] == b[1])
+    matched_truth: set[int] = set()
+    matched_found: set[int] = set()
     for apart, _, i, j in pairs:
-        if apart < NEAR_SECONDS and i not in taken and j not in given:
-            taken.add(i)
-            given.add(j)
-            same = truth[i][3:] == left[j][3:]
-            counts[truth[i][0], left[j][0] if same or truth[i][0] != left[j][0] else f"another {left[j][0]}"] += 1
-    counts.update((thing[0], NOTHING) for i, thing in enumerate(truth) if i not in taken)
-    counts.update((NOTHING, thing[0]) for j, thing in enumerate(left) if j not in given)
+        if apart < NEAR_SECONDS and i not in matched_truth and j not in matched_found:
+            matched_truth.add(i)
+            matched_found.add(j)
+            same = truth[i][3:] == found[j][3:]
+            counts[truth[i][0], found[j][0] if same or truth[i][0] != found[j][0] else f"another {found[j][0]}"] += 1
+    counts.update((thing[0], NOTHING) for i, thing in enumerate(truth) if i not in matched_truth)
+    counts.update((NOTHING, thing[0]) for j, thing in enumerate(found) if j not in matched_found)
     return counts

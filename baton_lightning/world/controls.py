@@ -27,7 +27,7 @@ def first_event_only(scene: Scene) -> Scene | None:
     return replace(scene, events=scene.events[:1]) if len(scene.events) > 1 else None
 
 
-def in_reverse(scene: Scene) -> Scene | None:
+def reversed_events(scene: Scene) -> Scene | None:
     """The events in reverse order, on the schedule of that order; ``None`` for a single event.
 
     An object may then slide to where it is, or dash past a column.
@@ -51,7 +51,7 @@ def wrong_speakers(scene: Scene) -> Scene | None:
     return replace(scene, events=tuple(replace(e, actor=other[e.actor]) if e.kind == "says" else e for e in scene.events))
 
 
-def shifted(waveform: NDArray[np.float32], seconds: float, sample_rate: int) -> NDArray[np.float32]:
+def delayed_sound(waveform: NDArray[np.float32], seconds: float, sample_rate: int) -> NDArray[np.float32]:
     """The sound so much later, the clip so much longer at both ends that none is lost."""
     samples = round(seconds * sample_rate)
     return np.pad(waveform[max(0, -samples) :], (max(0, samples), 0))
@@ -71,14 +71,14 @@ def controls(made: WorldClip, other: WorldClip, clip: ClipSpec, seed: int) -> It
     yield "truth", (frames, waveform)
     yield "another prompt's clip", (other.frames, other.waveform)
     yield "another prompt's sound", (frames, other.waveform)
-    changed: dict[str, Callable[[Scene], Scene | None]] = {"first event only": first_event_only, "reversed": in_reverse}
+    changed: dict[str, Callable[[Scene], Scene | None]] = {"first event only": first_event_only, "reversed": reversed_events}
     for name, change in changed.items():
-        if (shown := change(scene)) is not None:
-            yield name, (render(shown, clip), synthesise(shown, clip))
-    if (heard := wrong_speakers(scene)) is not None:
-        yield "wrong speaker", (frames, synthesise(heard, clip))
+        if (changed_scene := change(scene)) is not None:
+            yield name, (render(changed_scene, clip), synthesise(changed_scene, clip))
+    if (changed_scene := wrong_speakers(scene)) is not None:
+        yield "wrong speaker", (frames, synthesise(changed_scene, clip))
     for seconds in SHIFTS:
-        yield f"sound {1000 * seconds:+.0f} ms", (frames, shifted(waveform, seconds, clip.sample_rate))
+        yield f"sound {1000 * seconds:+.0f} ms", (frames, delayed_sound(waveform, seconds, clip.sample_rate))
     yield "static", (np.repeat(frames[:1], len(frames), 0), np.zeros_like(waveform))
     noise = rng.integers(0, 256, frames.shape, dtype=np.uint8)
     yield "noise", (noise, rng.normal(0, 0.1, waveform.shape).astype(np.float32))

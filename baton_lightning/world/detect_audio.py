@@ -36,7 +36,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioDetections:
     """Everything heard, in order of time.
 
     Args:
@@ -50,7 +50,7 @@ class Heard:
     in_bank: float | None
 
 
-def detect_audio(waveform: NDArray, sample_rate: int = 16000) -> Heard:
+def detect_audio(waveform: NDArray, sample_rate: int = 16000) -> AudioDetections:
     """What a waveform [S] in [-1, 1] says, without knowing what it should say."""
     waveform = np.nan_to_num(np.asarray(waveform, np.float32)).reshape(-1)
     loudness, times, in_bank = carrier_loudness(waveform, sample_rate)
@@ -67,7 +67,7 @@ def detect_audio(waveform: NDArray, sample_rate: int = 16000) -> Heard:
             effects.append(Effect(thump, "thump"))
     effects += [Effect(ding, "ding") for ding in dings]
     words = [word for k, colour in enumerate(v.COLOURS) for word in _words(colour, [(t, c - 3 * k) for t, c in tones if c // 3 == k])]
-    return Heard(tuple(sorted(words, key=lambda w: w.time)), tuple(sorted(effects, key=lambda e: e.time)), in_bank)
+    return AudioDetections(tuple(sorted(words, key=lambda w: w.time)), tuple(sorted(effects, key=lambda e: e.time)), in_bank)
 
 
 def carrier_loudness(waveform: NDArray, sample_rate: int) -> tuple[NDArray, NDArray, float | None]:

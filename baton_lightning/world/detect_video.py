@@ -17,7 +17,7 @@ REACH = v.COLUMN_X[1] - v.COLUMN_X[0] - 2 * v.RADIUS
 
 
 @dataclass(frozen=True)
-class Sighting:
+class VideoEvent:
     """An event that was seen, with the fields of :class:`~baton_lightning.world.scene.Event`; anchors in s, one a word for speech."""
 
     kind: str
@@ -28,7 +28,7 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VideoDetections:
     """Everything seen.
 
     Args:
@@ -38,26 +38,26 @@ class Seen:
     """
 
     tracks: dict[str, Track]
-    passing: tuple[str, ...]
-    events: tuple[Sighting, ...]
+    transient: tuple[str, ...]
+    events: tuple[VideoEvent, ...]
 
 
-def detect_video(frames: NDArray[np.uint8], fps: float) -> Seen:
+def detect_video(frames: NDArray[np.uint8], fps: float) -> VideoDetections:
     """What a clip shows, without knowing what it should show.
 
     Args:
         frames: uint8 [T, Y, X, 3].
         fps: Frames/s.
     """
-    tracks, passing = find_tracks(frames)
-    events: list[Sighting] = []
+    tracks, transient = find_tracks(frames)
+    events: list[VideoEvent] = []
     for colour, track in tracks.items():
         jumps, in_air = _jumps(colour, track, fps)
         events += jumps + _utterances(colour, track, fps, in_air) + _flashes(colour, track, fps) + _moves(colour, tracks, fps)
-    return Seen(tracks, passing, tuple(sorted(events, key=lambda e: e.anchors[0])))
+    return VideoDetections(tracks, transient, tuple(sorted(events, key=lambda e: e.anchors[0])))
 
 
-def _jumps(colour: str, track: Track, fps: float) -> tuple[list[Sighting], NDArray]:
+def _jumps(colour: str, track: Track, fps: float) -> tuple[list[VideoEvent], NDArray]:
     """Jumps, anchored where the fitted parabola comes down, and the frames in the air."""
     up = np.median(track.y) - track.y
     in_air = np.zeros(len(up), bool)
@@ -71,11 +71,11 @@ def _jumps(colour: str, track: Track, fps: float) -> tuple[list[Sighting], NDArr
             curve = np.polyfit(np.arange(first, last + 1) / fps, up[first : last + 1], 2)
             if curve[0] < 0:
                 landing = float(np.roots(curve).real.max())
-        found.append(Sighting("jumps", colour, (landing,)))
+        found.append(VideoEvent("jumps", colour, (landing,)))
     return found, in_air
 
 
-def _utterances(colour: str, track: Track, fps: float, in_air: NDArray) -> list[Sighting]:
+def _utterances(colour: str, track: Track, fps: float, in_air: NDArray) -> list[VideoEvent]:
     """Pulses of size; those that follow each other closely are one utterance."""
     growth = np.sqrt(np.maximum(track.area, 1e-6) / np.median(track.area)) - 1
     growth[in_air] = 0
@@ -87,15 +87,15 @@ def _utterances(colour: str, track: Track, fps: float, in_air: NDArray) -> list[
             found[-1].append(time)
         else:
             found.append([time])
-    return [Sighting("says", colour, tuple(times)) for times in found]
+    return [VideoEvent("says", colour, tuple(times)) for times in found]
 
 
-def _flashes(colour: str, track: Track, fps: float) -> list[Sighting]:
+def _flashes(colour: str, track: Track, fps: float) -> list[VideoEvent]:
     reach = max(2, round(v.FLASH_SECONDS / 2 * fps))
-    return [Sighting("flashes", colour, (centre(track.white, peak, 0.03, reach) / fps,)) for peak in peaks(track.white, 0.3, 0.35)]
+    return [VideoEvent("flashes", colour, (centre(track.white, peak, 0.03, reach) / fps,)) for peak in peaks(track.white, 0.3, 0.35)]
 
 
-def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[Sighting]:
+def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[VideoEvent]:
     """Slides (from one column to another) and hits (out of a column and back)."""
     x = tracks[colour].x
     places = np.array(v.COLUMN_X)
@@ -105,7 +105,7 @@ def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[Sighting]:
     for i, j in itertools.pairwise(resting):
         if column[i] != column[j]:
             crossing = _crossing(x, i, j, places[[column[i], column[j]]].mean()) / fps
-            found.append(Sighting("slides", colour, (crossing,), column=int(column[j])))
+            found.append(VideoEvent("slides", colour, (crossing,), column=int(column[j])))
             continue
         way = x[i : j + 1] - places[column[i]]
         far = int(np.abs(way).argmax())
@@ -117,7 +117,7 @@ def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[Sighting]:
         gaps = {other: side * (track.x[frame] - x[frame]) for other, track in tracks.items() if other != colour}
         near = {other: gap for other, gap in gaps.items() if 0 < gap < 3 * v.RADIUS}
         if near:
-            found.append(Sighting("hits", colour, (contact,), target=min(near, key=near.get)))
+            found.append(VideoEvent("hits", colour, (contact,), target=min(near, key=near.get)))
     return found
 
 
@@ -136,11 +136,11 @@ def _contact(way: NDArray, far: int, fps: float) -> float:
         ((way > 0.4) & (index <= far), index + (REACH - way) * v.DASH_SECONDS * fps / REACH),
         ((way > 0.3) & (index >= far), index - (REACH - way) * v.RETURN_SECONDS * fps / REACH),
     )
-    told = []
+    moments = []
     for on_leg, moment in legs:
         on_leg &= way < REACH + 0.2
         others = on_leg & (index != far)  # the farthest sample may lie on either leg
         on_leg = others if others.any() else on_leg
         if on_leg.any():
-            told.append(float(moment[on_leg].mean()))
-    return float(np.mean(told)) if told else float(far)
+            moments.append(float(moment[on_leg].mean()))
+    return float(np.mean(moments)) if moments else float(far)

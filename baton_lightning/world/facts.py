@@ -7,7 +7,7 @@ from typing import Any
 
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.detect_audio import Effect, Word
-from baton_lightning.world.detect_video import Seen, Sighting
+from baton_lightning.world.detect_video import VideoDetections, VideoEvent
 from baton_lightning.world.events import Event
 from baton_lightning.world.matching import Match, Matching
 from baton_lightning.world.scene import Scene
@@ -16,37 +16,37 @@ LATE_SECONDS = 0.2
 """Distance of sound and picture that a reader is told of; it decides no score."""
 
 
-def objects_right(scene: Scene, seen: Seen) -> dict[str, bool]:
+def objects_right(scene: Scene, seen: VideoDetections) -> dict[str, bool]:
     """Which objects are there, in the right shape and column."""
     looks = {colour: (track.shape, track.column) for colour, track in seen.tracks.items()}
     return {o.colour: looks.get(o.colour) == (o.shape, o.column) for o in scene.objects}
 
 
-def surplus_objects(scene: Scene, seen: Seen) -> list[str]:
+def surplus_objects(scene: Scene, seen: VideoDetections) -> list[str]:
     """Colours that nothing expected, there for all of the clip or for a part."""
-    return sorted({*seen.tracks, *seen.passing} - {o.colour for o in scene.objects})
+    return sorted({*seen.tracks, *seen.transient} - {o.colour for o in scene.objects})
 
 
-def chain(scene: Scene, seen: Seen, found: Matching) -> tuple[int, ...]:
+def longest_chain(scene: Scene, seen: VideoDetections, found: Matching) -> tuple[int, ...]:
     """The longest chain of right events (picture, sound, actor and target), rising in picture and sound time, by their numbers."""
     right = objects_right(scene, seen)
     best: dict[int, tuple[int, ...]] = {}
     times: dict[int, tuple[float, float]] = {}
     for k, (event, m) in enumerate(zip(scene.events, found.matches, strict=True)):
-        if m.seen and m.said_right and right[event.actor] and (event.target is None or right[event.target]):
+        if m.seen and m.sound_correct and right[event.actor] and (event.target is None or right[event.target]):
             times[k] = m.seen[0], m.heard[0] if m.heard else m.seen[0]
             before = [best[j] for j in best if times[j][0] < times[k][0] and times[j][1] < times[k][1]]
             best[k] = (*max(before, key=len, default=()), k)
     return max(best.values(), key=len, default=())
 
 
-def p_acc(scene: Scene, seen: Seen, found: Matching) -> float:
+def p_acc(scene: Scene, seen: VideoDetections, found: Matching) -> float:
     """Length of the chain over expected events, spurious events and spurious objects."""
     spurious = max(len(found.extra_seen), len(found.extra_heard)) + len(surplus_objects(scene, seen))
-    return len(chain(scene, seen, found)) / (len(scene.events) + spurious)
+    return len(longest_chain(scene, seen, found)) / (len(scene.events) + spurious)
 
 
-def checklist(scene: Scene, seen: Seen, found: Matching) -> list[tuple[str, bool]]:
+def checklist(scene: Scene, seen: VideoDetections, found: Matching) -> list[tuple[str, bool]]:
     """Every single claim of the prompt, and whether it holds."""
     checks = []
     for o in scene.objects:
@@ -56,13 +56,13 @@ def checklist(scene: Scene, seen: Seen, found: Matching) -> list[tuple[str, bool
     checks.append(("nothing else", not surplus_objects(scene, seen)))
     checks += [("seen", m.seen is not None) for m in found.matches] + [("nothing else seen", not found.extra_seen)]
     sounding = [m for e, m in zip(scene.events, found.matches, strict=True) if e.kind != "slides"]
-    checks += [("heard", m.said_right) for m in sounding] + [("nothing else heard", not found.extra_heard)]
+    checks += [("heard", m.sound_correct) for m in sounding] + [("nothing else heard", not found.extra_heard)]
     for times in ([m.seen for m in found.matches], [m.heard for m in sounding]):
         checks += [("order", bool(a and b and a[0] < b[0])) for a, b in itertools.pairwise(times)]
     return checks
 
 
-def facts(scene: Scene, seen: Seen, found: Matching) -> dict[str, Any]:
+def facts(scene: Scene, seen: VideoDetections, found: Matching) -> dict[str, Any]:
     """What a reader needs to see why a clip has its score, as plain JSON values.
 
     Returns:
@@ -70,7 +70,7 @@ def facts(scene: Scene, seen: Seen, found: Matching) -> dict[str, Any]:
         anchors, when it was seen and heard, and its faults in words (none: it is right and in order); ``surplus``: what nothing
         expected.
     """
-    linked = set(chain(scene, seen, found))
+    linked = set(longest_chain(scene, seen, found))
     right = objects_right(scene, seen)
     objects = []
     for o in scene.objects:
@@ -102,7 +102,7 @@ def facts(scene: Scene, seen: Seen, found: Matching) -> dict[str, Any]:
     return {"objects": objects, "events": events, "surplus": surplus}
 
 
-def describe(found: Sighting | Word | Effect) -> str:
+def describe(found: VideoEvent | Word | Effect) -> str:
     """What was seen or heard, in a few words."""
     if isinstance(found, Word):
         return f"[{found.voice}] '{found.word}'"
@@ -123,17 +123,17 @@ def _seen_faults(event: Event, m: Match, found: Matching) -> list[str]:
 
 
 def _heard_faults(event: Event, m: Match, found: Matching) -> list[str]:
-    if m.said_right:
+    if m.sound_correct:
         return []
     if event.kind != "says":
         return [f"no {v.EFFECTS[event.kind]} heard"]
     others = [w for w in found.extra_heard if isinstance(w, Word) and w.voice != event.actor]
     for k in range(len(others) - len(event.words) + 1):
-        turn = others[k : k + len(event.words)]
-        if tuple(w.word for w in turn) == event.words and len({w.voice for w in turn}) == 1:
-            return [f"said by the voice of {turn[0].voice}"]
-    if any(m.said):
-        return [f"heard '{' '.join(word or '-' for word in m.said)}' instead of '{' '.join(event.words)}'"]
+        run = others[k : k + len(event.words)]
+        if tuple(w.word for w in run) == event.words and len({w.voice for w in run}) == 1:
+            return [f"said by the voice of {run[0].voice}"]
+    if any(m.words_heard):
+        return [f"heard '{' '.join(word or '-' for word in m.words_heard)}' instead of '{' '.join(event.words)}'"]
     return ["not heard"]
 
 

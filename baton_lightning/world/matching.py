@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.align import align
-from baton_lightning.world.detect_audio import Effect, Heard, Word
-from baton_lightning.world.detect_video import Seen, Sighting
+from baton_lightning.world.detect_audio import AudioDetections, Effect, Word
+from baton_lightning.world.detect_video import VideoDetections, VideoEvent
 from baton_lightning.world.events import Event
 from baton_lightning.world.scene import Scene
 
@@ -27,8 +27,8 @@ class Match:
 
     seen: tuple[float, ...] | None
     heard: tuple[float, ...] | None
-    said_right: bool
-    said: tuple[str | None, ...] = ()
+    sound_correct: bool
+    words_heard: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Matching:
     """
 
     matches: tuple[Match, ...]
-    extra_seen: tuple[Sighting, ...]
+    extra_seen: tuple[VideoEvent, ...]
     extra_heard: tuple[Word | Effect, ...]
     word_errors: int
 
 
-def match(scene: Scene, seen: Seen, heard: Heard) -> Matching:
+def match(scene: Scene, seen: VideoDetections, heard: AudioDetections) -> Matching:
     """Aligns a scene with what the detectors found. Each kind of event is aligned by itself; order is judged elsewhere."""
     sightings, extra_seen = _pair(scene.events, seen.events, lambda e: (e.kind, e.actor, e.target, e.column, len(_pulses(e))), _start)
     sounds = [e for e in scene.events if e.kind in v.EFFECTS]
@@ -57,20 +57,20 @@ def match(scene: Scene, seen: Seen, heard: Heard) -> Matching:
     words, extra_words, errors = _words(scene, heard)
     matches = []
     for k, (event, sighting) in enumerate(zip(scene.events, sightings, strict=True)):
-        times, right, said = None, event.kind == "slides", ()
+        times, right, words_heard = None, event.kind == "slides", ()
         if event.kind == "says":
-            times, right, said = words[k]
+            times, right, words_heard = words[k]
         elif event.kind in v.EFFECTS and heard_of[id(event)] is not None:
             times, right = (heard_of[id(event)].time,), True
-        matches.append(Match(sighting.anchors if sighting else None, times, right, said))
+        matches.append(Match(sighting.anchors if sighting else None, times, right, words_heard))
     return Matching(tuple(matches), tuple(extra_seen), tuple(sorted(extra_effects + extra_words, key=_start)), errors)
 
 
-def _start(event: Event | Sighting | Word | Effect) -> float:
+def _start(event: Event | VideoEvent | Word | Effect) -> float:
     return event.anchors[0] if hasattr(event, "anchors") else event.time
 
 
-def _pulses(event: Event | Sighting) -> tuple[float, ...]:
+def _pulses(event: Event | VideoEvent) -> tuple[float, ...]:
     return event.anchors if event.kind == "says" else ()
 
 
@@ -90,22 +90,22 @@ def _pair(expected: Sequence, found: Sequence, key: Callable[..., Hashable], tim
     return partner, left
 
 
-def _words(scene: Scene, heard: Heard) -> tuple[dict[int, tuple], list[Word | Effect], int]:
+def _words(scene: Scene, heard: AudioDetections) -> tuple[dict[int, tuple], list[Word | Effect], int]:
     """For each utterance its moments, whether it is right, and what was heard; the surplus words; the edits. Voice by voice."""
     result: dict[int, tuple] = {}
     surplus: list[Word | Effect] = []
     errors = 0
     for colour in v.COLOURS:
-        turns = [(k, e) for k, e in enumerate(scene.events) if e.kind == "says" and e.actor == colour]
-        spoken = [(word, time) for _, e in turns for word, time in zip(e.words, e.anchors, strict=True)]
+        utterances = [(k, e) for k, e in enumerate(scene.events) if e.kind == "says" and e.actor == colour]
+        spoken = [(word, time) for _, e in utterances for word, time in zip(e.words, e.anchors, strict=True)]
         found = [w for w in heard.words if w.voice == colour]
         same = align([w for w, _ in spoken], [w.word for w in found], [t for _, t in spoken], [w.time for w in found])
         surplus, errors = surplus + [found[j] for j in same.extra], errors + same.errors
         partners = iter(same.partner)
-        for k, event in turns:
+        for k, event in utterances:
             pairs = [(word, next(partners)) for word in event.words]
             whole = all(j is not None for _, j in pairs)
             times = tuple(found[j].time for _, j in pairs) if whole else None
-            said = tuple(None if j is None else found[j].word for _, j in pairs)
-            result[k] = times, said == event.words, said
+            words_heard = tuple(None if j is None else found[j].word for _, j in pairs)
+            result[k] = times, words_heard == event.words, words_heard
     return result, surplus, errors

@@ -9,7 +9,7 @@ import re
 
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.events import Event
-from baton_lightning.world.references import OTHER, SAME_WORDS, echoed, referable
+from baton_lightning.world.references import OTHER, SAME_WORDS, echoed_words, referable
 from baton_lightning.world.scene import Object, Scene
 
 _COLOUR, _SHAPE, _COLUMN = "|".join(v.COLOURS), "|".join(v.SHAPES), "|".join(v.COLUMNS)
@@ -62,31 +62,31 @@ def _sentences(text: str) -> list[str]:
 
 def _event(picture: str, sound: str, objects: tuple[Object, ...], before: list[Event], start: float) -> Event:
     """The event that one sentence of each text tells of."""
-    shown, played = SEEN.fullmatch(picture), HEARD.fullmatch(sound)
-    if shown is None or played is None:
-        wrong = picture if shown is None else sound
+    picture_match, sound_match = SEEN.fullmatch(picture), HEARD.fullmatch(sound)
+    if picture_match is None or sound_match is None:
+        wrong = picture if picture_match is None else sound
         raise ValueError(f"prompt: the sentence {wrong!r} is not of the world's language; write as in {EXAMPLE}")
-    name, plain, target, column = shown.groups()
-    effect, silence, voice, words, _ = played.groups()
-    actor = _who(name, objects, before)
+    name, plain, target, column = picture_match.groups()
+    effect, silence, voice, words, _ = sound_match.groups()
+    actor = _resolve_name(name, objects, before)
     if plain == "talks" and voice == actor:
-        said = tuple(words.split()) if words else echoed(before, actor)
-        if said is None or not set(said) <= set(v.WORDS):
+        words = tuple(words.split()) if words else echoed_words(before, actor)
+        if words is None or not set(words) <= set(v.WORDS):
             raise ValueError(f"prompt: {sound!r} must quote words of {', '.join(v.WORDS)}, or repeat what another speaker said first")
-        return Event("says", actor, start, words=said)
+        return Event("says", actor, start, words=words)
     kind = plain or ("hits" if target else "slides")
     if v.EFFECTS.get(kind) != effect or voice or bool(silence) != (kind == "slides"):
         raise ValueError(f"prompt: {picture!r} and {sound!r} are not picture and sound of one event")
     if target:
         others = [o.colour for o in objects if o.colour != actor]
-        hit = others[0] if target == OTHER and len(others) == 1 else _who(target, objects, before)
+        hit = others[0] if target == OTHER and len(others) == 1 else _resolve_name(target, objects, before)
         if hit == actor:
             raise ValueError(f"prompt: {picture!r} must name another object than the one that hits")
         return Event(kind, actor, start, target=hit)
     return Event(kind, actor, start, column=v.COLUMNS.index(column) if column else None)
 
 
-def _who(name: str, objects: tuple[Object, ...], before: list[Event]) -> str:
+def _resolve_name(name: str, objects: tuple[Object, ...], before: list[Event]) -> str:
     """Colour of the object that is meant."""
     named = {f"the {o.colour} {o.shape}": o.colour for o in objects} | referable([o.colour for o in objects], before)
     if name not in named:

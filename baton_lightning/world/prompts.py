@@ -12,7 +12,7 @@ import re
 
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.events import Event
-from baton_lightning.world.references import SAME_WORDS, echoed, reference
+from baton_lightning.world.references import SAME_WORDS, echoed_words, reference
 from baton_lightning.world.scene import Scene
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -26,7 +26,7 @@ VOCABULARY: tuple[str, ...] = (
 """Every token a prompt can hold."""
 
 
-def tokenise(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """Words and marks of a text, in order."""
     return TOKEN.findall(text.lower())
 
@@ -48,7 +48,7 @@ def prompts(scene: Scene, *, references: bool = False) -> tuple[str, str]:
         if references:
             before = scene.events[:k]
             actor = reference(list(named), before, event.actor) or actor
-            words = SAME_WORDS if event.words and echoed(before, event.actor) == event.words else words
+            words = SAME_WORDS if event.words and echoed_words(before, event.actor) == event.words else words
         picture.append(f"{link} {actor} {_seen(event, named)}")
         heard = f"[{event.actor}] says {words}" if event.kind == "says" else f"a {v.EFFECTS.get(event.kind)}"
         sound.append(f"{link} {'silence' if event.kind == 'slides' else heard}")

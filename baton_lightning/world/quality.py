@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning.world.detect_audio import Heard
-from baton_lightning.world.detect_video import Seen
+from baton_lightning.world.detect_audio import AudioDetections
+from baton_lightning.world.detect_video import VideoDetections
 from baton_lightning.world.render import area, paint
 from baton_lightning.world.scene import Scene
 from baton_lightning.world.tracks import middle_y
 from baton_lightning.world.vocabulary import RADIUS
 
 
-def free_sync(seen: Seen, heard: Heard) -> tuple[float | None, float]:
+def free_sync(seen: VideoDetections, heard: AudioDetections) -> tuple[float | None, float]:
     """DeSync21 (s) and Sync-C: how well sound anchors meet picture anchors at 21 shifts from -2 to 2 s; needs no prompt."""
     pictures = [t for e in seen.events if e.kind != "slides" for t in e.anchors]
     sounds = [w.time for w in heard.words] + [e.time for e in heard.effects]
@@ -25,18 +25,18 @@ def free_sync(seen: Seen, heard: Heard) -> tuple[float | None, float]:
     return float(abs(shifts[agreement.argmax()])), float(agreement.max() - np.median(agreement))
 
 
-def identity(scene: Scene, seen: Seen, num_frames: int) -> float:
+def identity(scene: Scene, seen: VideoDetections, num_frames: int) -> float:
     """ID: share of frames in which every object is there, right and in one piece, and no other colour is."""
     good = np.ones(num_frames, bool)
     for o in scene.objects:
         track = seen.tracks.get(o.colour)
-        good &= track.once() if track and track.shape == o.shape else False
+        good &= track.in_one_piece() if track and track.shape == o.shape else False
     for colour in set(seen.tracks) - {o.colour for o in scene.objects}:
         good &= ~seen.tracks[colour].present
     return float(good.mean())
 
 
-def psnr(seen: Seen, frames: NDArray[np.uint8]) -> float | None:
+def psnr(seen: VideoDetections, frames: NDArray[np.uint8]) -> float | None:
     """Peak signal-to-noise ratio, in dB, against the picture that the tracks alone give; ``None`` without objects."""
     tracks = {colour: t for colour, t in seen.tracks.items() if t.shape}
     if not tracks:

@@ -35,7 +35,7 @@ def reference(colours: Sequence[str], before: Sequence[Event], actor: str) -> st
     return next((name for name, colour in referable(colours, before).items() if colour == actor), None)
 
 
-def echoed(before: Sequence[Event], actor: str) -> tuple[str, ...] | None:
+def echoed_words(before: Sequence[Event], actor: str) -> tuple[str, ...] | None:
     """The words that ``the same words as the first speaker`` would be, said next by this actor: someone else's first ones."""
     first = next((e for e in before if e.kind == "says"), None)
     return first.words if first is not None and first.actor != actor else None

@@ -17,7 +17,7 @@ import numpy as np
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.events import Event
-from baton_lightning.world.references import echoed, referable
+from baton_lightning.world.references import echoed_words, referable
 
 TIERS = ("single", "multi", "talk")
 SPLITS = ("train", "val", "test", "ood")
@@ -67,7 +67,7 @@ class Scene:
         """Plain JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
-    def may_hold(self, part: Object | Event) -> bool:
+    def is_valid_part(self, part: Object | Event) -> bool:
         """Whether an object or an event is of the world, with a target, a column or words exactly if its kind has one."""
 
         def place(column: int | None) -> bool:
@@ -98,7 +98,7 @@ class Scene:
             events = tuple(Event(**{**e, "words": tuple(e.get("words", ()))}) for e in values["events"])
             scene = cls(str(values["tier"]), float(values["seconds"]), objects, events)
             parts: list[Object | Event] = [*objects, *events]
-            wrong = [part for part in parts if not scene.may_hold(part)]
+            wrong = [part for part in parts if not scene.is_valid_part(part)]
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"scene: expected tier, seconds, objects and events as Scene.to_dict writes them, got {error}") from error
         if wrong:
@@ -183,10 +183,10 @@ def _draw_event(rng: np.random.Generator, tier: str, where: dict[str, int], befo
         options += [{"kind": "slides", "actor": actor, "column": k} for k in near if k not in taken]
     if references and before:
         named = referable(list(where), before).values()
-        telling = [o for o in options if o["actor"] in named]
-        telling += [o | {"words": echo} for o in options if o["kind"] == "says" and (echo := echoed(before, o["actor"]))]
-        if telling and rng.random() < REFERRING:
-            options = telling
+        referable_options = [o for o in options if o["actor"] in named]
+        referable_options += [o | {"words": echo} for o in options if o["kind"] == "says" and (echo := echoed_words(before, o["actor"]))]
+        if referable_options and rng.random() < REFERRING:
+            options = referable_options
     kinds = [kind for kind in v.KINDS if any(o["kind"] == kind for o in options)]
     kinds += ["says"] * ("says" in kinds)
     kind = kinds[int(rng.integers(len(kinds)))]

@@ -46,7 +46,7 @@ class Track:
         """Column it starts in."""
         return int(np.argmin(np.abs(np.array(v.COLUMN_X) - np.median(self.x[:3]))))
 
-    def once(self) -> NDArray:
+    def in_one_piece(self) -> NDArray:
         """Where it is one connected piece."""
         unit = (self.share.shape[2] / v.CANVAS) ** 2
         pieces = np.zeros(len(self.area), int)
@@ -71,16 +71,16 @@ def find_tracks(frames: NDArray[np.uint8]) -> tuple[dict[str, Track], tuple[str,
     whiteness = white.sum((2, 3)) / np.maximum(mass, 1e-6)
     areas = mass / unit**2
     tracks: dict[str, Track] = {}
-    passing: list[str] = []
+    transient: list[str] = []
     for k, colour in enumerate(v.COLOURS):
         present = areas[k] > SMALLEST
         if present.mean() < 0.5:
-            passing += [colour] * bool(present.mean() > 0.1)
+            transient += [colour] * bool(present.mean() > 0.1)
             continue
         index = np.arange(len(present))
         x, y, w = (np.interp(index, index[present], curve[k][present]) for curve in (centre_x, centre_y, whiteness))
         tracks[colour] = Track(areas[k], x, y, w, present, share[k], _shape(areas[k], x, y, present, share[k]))
-    return tracks, tuple(passing)
+    return tracks, tuple(transient)
 
 
 def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
@@ -123,16 +123,16 @@ def _shape(areas: NDArray, x: NDArray, y: NDArray, present: NDArray, share: NDAr
     better than a circle.
     """
     usual = float(np.median(areas[present]))
-    calm = np.flatnonzero(present & (np.abs(areas - usual) < 0.12 * usual))[:6]
-    if not len(calm):
+    resting = np.flatnonzero(present & (np.abs(areas - usual) < 0.12 * usual))[:6]
+    if not len(resting):
         return None
     height, width = share.shape[1:]
-    seen = share[calm]
+    seen = share[resting]
     error = {}
     for shape in v.SHAPES:
         for size in SIZES:
-            radius = np.full(len(calm), size * math.sqrt(usual / area(shape, 1.0)))
-            outline = coverage(shape, x[calm], middle_y(shape, y[calm], radius), radius, height, width)
+            radius = np.full(len(resting), size * math.sqrt(usual / area(shape, 1.0)))
+            outline = coverage(shape, x[resting], middle_y(shape, y[resting], radius), radius, height, width)
             for blur in BLURS:
                 soft = _blurred(outline, blur)
                 error[shape, size, blur] = float(((soft - seen) ** 2).sum() / ((soft**2).sum() + (seen**2).sum()))

@@ -11,8 +11,8 @@ from baton_lightning.__main__ import main
 from baton_lightning.bench.world_page import markdown
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world.clips import make_clip
-from baton_lightning.world.confusion import heard_confusion, seen_confusion
-from baton_lightning.world.controls import controls, first_event_only, in_reverse, shifted, wrong_speakers
+from baton_lightning.world.confusion import audio_confusion, video_confusion
+from baton_lightning.world.controls import controls, delayed_sound, first_event_only, reversed_events, wrong_speakers
 from baton_lightning.world.events import Event
 from baton_lightning.world.render import render
 from baton_lightning.world.scene import Object, Scene
@@ -27,15 +27,15 @@ SINGLE = replace(SCENE, tier="single", events=SCENE.events[1:])
 
 def test_controls_change_one_thing():
     assert first_event_only(SCENE).events == SCENE.events[:1]
-    assert [(e.kind, e.start) for e in in_reverse(SCENE).events] == [("jumps", 0.3), ("says", 1.0)]
+    assert [(e.kind, e.start) for e in reversed_events(SCENE).events] == [("jumps", 0.3), ("says", 1.0)]
     assert [e.actor for e in wrong_speakers(SCENE).events] == ["blue", "blue"]
-    late = shifted(np.array([1.0, 2.0, 3.0], np.float32), 0.5, 2)
-    early = shifted(np.array([1.0, 2.0, 3.0], np.float32), -0.5, 2)
+    late = delayed_sound(np.array([1.0, 2.0, 3.0], np.float32), 0.5, 2)
+    early = delayed_sound(np.array([1.0, 2.0, 3.0], np.float32), -0.5, 2)
     assert late.tolist() == [0, 1, 2, 3] and early.tolist() == [2, 3]
 
 
 def test_controls_that_would_be_the_truth_are_left_out():
-    assert first_event_only(SINGLE) is in_reverse(SINGLE) is wrong_speakers(SINGLE) is None
+    assert first_event_only(SINGLE) is reversed_events(SINGLE) is wrong_speakers(SINGLE) is None
     made = make_clip(0, 0, "single", CLIP, "test")
     names = [name for name, _ in controls(made, made, CLIP, 0)]
     assert "reversed" not in names and {"truth", "static", "noise"} <= set(names)
@@ -44,20 +44,20 @@ def test_controls_that_would_be_the_truth_are_left_out():
 def test_clean_clips_are_not_confused():
     for i in range(4):
         made = make_clip(3, i, "multi", CLIP)
-        seen = seen_confusion(made.scene, made.frames, CLIP.fps)
-        heard = heard_confusion(made.scene, made.waveform, CLIP.sample_rate)
+        seen = video_confusion(made.scene, made.frames, CLIP.fps)
+        heard = audio_confusion(made.scene, made.waveform, CLIP.sample_rate)
         assert all(true == found for true, found in [*seen, *heard])
         assert seen.total() == sum(len(e.anchors) for e in made.scene.events)
 
 
 def test_what_is_missing_surplus_or_other_is_counted_as_such():
     other = replace(SCENE, events=(replace(SCENE.events[0], words=("di",)), Event("flashes", "blue", 1.25)))
-    assert seen_confusion(SCENE, render(other, CLIP), CLIP.fps) == {("says", "says"): 1, ("jumps", "flashes"): 1}
-    heard = heard_confusion(SCENE, synthesise(other, CLIP), CLIP.sample_rate)
+    assert video_confusion(SCENE, render(other, CLIP), CLIP.fps) == {("says", "says"): 1, ("jumps", "flashes"): 1}
+    heard = audio_confusion(SCENE, synthesise(other, CLIP), CLIP.sample_rate)
     assert heard == {("word", "another word"): 1, ("thump", "ding"): 1}
     empty = replace(SCENE, events=())
-    assert seen_confusion(empty, render(SCENE, CLIP), CLIP.fps) == {("nothing", "says"): 1, ("nothing", "jumps"): 1}
-    assert seen_confusion(SCENE, render(empty, CLIP), CLIP.fps) == {("says", "nothing"): 1, ("jumps", "nothing"): 1}
+    assert video_confusion(empty, render(SCENE, CLIP), CLIP.fps) == {("nothing", "says"): 1, ("nothing", "jumps"): 1}
+    assert video_confusion(SCENE, render(empty, CLIP), CLIP.fps) == {("says", "nothing"): 1, ("jumps", "nothing"): 1}
 
 
 def test_the_page_is_made_of_the_figures_beside_it():

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from baton_lightning.metrics.audiobox import AudioBox
-from baton_lightning.metrics.clips import LeftOut, read_folder
+from baton_lightning.metrics.clips import ClipExcluded, read_folder
 from baton_lightning.metrics.desync import MeanOffset
 from baton_lightning.metrics.dynamics import FlowMagnitude, Raft
 from baton_lightning.metrics.picture_quality import AestheticPredictor, Musiq
-from baton_lightning.metrics.pictures import chosen, resized
-from baton_lightning.metrics.synchformer import Synchformer, at_rate
+from baton_lightning.metrics.pictures import resize, sample_frames
+from baton_lightning.metrics.synchformer import Synchformer, synchformer_pictures
 from baton_lightning.metrics.syncnet import SyncNet
 
 
@@ -42,7 +42,7 @@ def stand_in(monkeypatch, name, **members):
 )
 def test_a_package_that_is_not_there_is_one_line_with_the_way_to_get_it(clip, monkeypatch, backend, package, install):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=f"needs the package {package}, which does not import .*{install}") as error:
+    with pytest.raises(ValueError, match=f"needs the package {package}, which cannot be imported .*{install}") as error:
         backend.measure(clip)
     assert "\n" not in str(error.value)
 
@@ -57,27 +57,27 @@ def test_audiobox_gets_the_sound_and_gives_four_scores(clip, monkeypatch, row):
 
 
 def test_picture_predictors_see_two_frames_a_second_in_their_own_range(clip, monkeypatch):
-    seen = []
+    inputs = []
 
     class Predictor(torch.nn.Module):
         device = torch.device("cpu")
 
         def forward(self, pixels):
-            seen.append(pixels)
+            inputs.append(pixels)
             return SimpleNamespace(logits=pixels.mean().reshape(1, 1))
 
     stand_in(monkeypatch, "aesthetic_predictor_v2_5", convert_v2_5_from_siglip=lambda **settings: (Predictor(), None))
     score = AestheticPredictor("cpu").measure(clip)["aesthetic"]
-    assert len(seen) == 12 and seen[0].shape == (1, 3, 384, 384) and all(p.min() >= -1 and p.max() <= 1 for p in seen)
-    assert score == pytest.approx(torch.cat(seen).mean().item(), abs=1e-5)
+    assert len(inputs) == 12 and inputs[0].shape == (1, 3, 384, 384) and all(p.min() >= -1 and p.max() <= 1 for p in inputs)
+    assert score == pytest.approx(torch.cat(inputs).mean().item(), abs=1e-5)
     stand_in(monkeypatch, "pyiqa", create_metric=lambda name, device: lambda pixels: pixels.mean())
     assert 0 < Musiq("cpu").measure(clip)["quality"] == pytest.approx((score + 1) / 2, abs=1e-2)
 
 
 def test_frames_are_chosen_by_time(clip):
     media = clip.frames()
-    every = chosen(media)
-    assert len(every) == 48 and torch.equal(chosen(media, 2), every[::4]) and torch.equal(chosen(media, 60), every)
+    every = sample_frames(media)
+    assert len(every) == 48 and torch.equal(sample_frames(media, 2), every[::4]) and torch.equal(sample_frames(media, 60), every)
 
 
 class Diagonal(FlowMagnitude):
@@ -91,7 +91,7 @@ class Diagonal(FlowMagnitude):
 def test_dynamics_is_the_mean_length_of_the_flow(clip, tmp_path, write_clip):
     assert Diagonal().measure(clip) == {"magnitude": pytest.approx(5)}
     short = read_folder(write_clip(tmp_path / "short", "b", seconds=0.125).parent)[0]
-    with pytest.raises(LeftOut, match="nothing can move"):
+    with pytest.raises(ClipExcluded, match="nothing can move"):
         Diagonal().measure(short)
 
 
@@ -111,30 +111,30 @@ class Twin(torch.nn.Module):
         assert x.shape == (1, 14, 1, 128, 66)
         return torch.zeros(1, 14, 6, 768)
 
-    def compare_v_a(self, seen, heard):
-        assert seen.shape == (1, 14, 8, 768) and heard.shape == (1, 14, 6, 768)
+    def compare_v_a(self, video_features, audio_features):
+        assert video_features.shape == (1, 14, 8, 768) and audio_features.shape == (1, 14, 6, 768)
         return torch.eye(21)[next(self.answers)][None]
 
 
-def test_synchformer_is_asked_about_both_ends_and_errors_do_not_cancel(clip, tmp_path, monkeypatch):
+def test_synchformer_measures_both_ends_and_errors_do_not_cancel(clip, tmp_path, monkeypatch):
     stand_in(monkeypatch, "av_bench.synchformer.synchformer", Synchformer=Twin)
     mel = torch.nn.Identity()
     mel.forward = lambda sound: sound[:, :128, None].abs().expand(-1, -1, 65)
     stand_in(monkeypatch, "torchaudio.transforms", MelSpectrogram=lambda **settings: mel)
-    with pytest.raises(ValueError, match="needs Synchformer's weights, got nowhere.pth"):
+    with pytest.raises(ValueError, match="needs Synchformer's weights, but nowhere.pth"):
         Synchformer("nowhere.pth").measure(clip)
     torch.save(Twin().state_dict(), tmp_path / "weights.pth")
     backend = Synchformer(str(tmp_path / "weights.pth"), device="cpu")
     measured = backend.measure(clip)
     assert measured["offsets"] == pytest.approx([-2.0, 1.0])
-    metric = MeanOffset.over(measured, backend.protocol)
+    metric = MeanOffset.from_measured(measured, backend.protocol)
     metric.add(clip, measured)
     assert metric.result().value == pytest.approx(1.5) and metric.result().also["signed"] == pytest.approx(-0.5)
 
 
 def test_a_clip_too_short_for_synchformer_is_left_out(tmp_path, write_clip):
     short = read_folder(write_clip(tmp_path, "b", seconds=4).parent)[0]
-    with pytest.raises(LeftOut, match="shorter than the 4.8 s"):
+    with pytest.raises(ClipExcluded, match="shorter than the 4.8 s"):
         Synchformer().measure(short)
 
 
@@ -149,7 +149,7 @@ def test_syncnet_s_log_gives_confidence_and_distance_of_the_surest_track(clip, t
     log = "AV offset: \\t3\\nMin dist: \\t7.5\\nConfidence: \\t2.25\\nMin dist: \\t5.353\\nConfidence: \\t10.021"
     backend = checkout(tmp_path / "one", f"import sys; print('{log}', file=sys.stderr)")
     assert backend.measure(clip) == {"confidence": 10.021, "distance": 5.353}
-    with pytest.raises(LeftOut, match="found no face"):
+    with pytest.raises(ClipExcluded, match="found no face"):
         checkout(tmp_path / "none", "print('no track')").measure(clip)
     with pytest.raises(ValueError, match="run_syncnet.py failed on a.mp4: RuntimeError: no weights"):
         checkout(tmp_path / "broken", "raise RuntimeError('no weights')").measure(clip)
@@ -159,6 +159,6 @@ def test_syncnet_s_log_gives_confidence_and_distance_of_the_surest_track(clip, t
 
 def test_a_clip_of_any_rate_is_seen_at_synchformer_s(clip):
     media = clip.frames()
-    seen = at_rate(media)
-    assert seen.shape == (150, 3, 224, 224)
-    torch.testing.assert_close(seen[100:101], resized(chosen(media)[32:33], 224, 224) * 2 - 1)  # 4 s
+    inputs = synchformer_pictures(media)
+    assert inputs.shape == (150, 3, 224, 224)
+    torch.testing.assert_close(inputs[100:101], resize(sample_frames(media)[32:33], 224, 224) * 2 - 1)  # 4 s

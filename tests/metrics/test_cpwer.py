@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from baton_lightning.metrics.clips import LeftOut
-from baton_lightning.metrics.cpwer import AttributedWordErrorRate, CpWordErrorRate, heard_lines, together
-from baton_lightning.metrics.words import edits
+from baton_lightning.metrics.clips import ClipExcluded
+from baton_lightning.metrics.cpwer import AttributedWordErrorRate, CpWordErrorRate, join_by_speaker, recognised_lines
+from baton_lightning.metrics.words import edit_distance
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "meeteval_cpwer.json").read_text())
 """[errors, words] of ``cp_word_error_rate(reference, hypothesis)`` for each pair of ``transcripts()``."""
@@ -54,8 +54,10 @@ def test_the_assignment_is_the_best_of_all_permutations():
     pairs = transcripts(100, seed=2)
     for (reference, hypothesis), (errors, _) in zip(pairs, counts(CpWordErrorRate, *pairs), strict=True):
         size = max(len(reference), len(hypothesis))
-        asked, heard = ([*map(str.split, side.values()), *[[]] * (size - len(side))] for side in (reference, hypothesis))
-        best = min(sum(map(edits, asked, order)) for order in itertools.permutations(heard))
+        reference_words, hypothesis_words = (
+            [*map(str.split, side.values()), *[[]] * (size - len(side))] for side in (reference, hypothesis)
+        )
+        best = min(sum(map(edit_distance, reference_words, order)) for order in itertools.permutations(hypothesis_words))
         assert errors == best
 
 
@@ -66,17 +68,17 @@ def test_edits_do_not_cross_speakers():
 
 
 def test_the_right_words_from_the_wrong_body_count_only_where_speakers_do():
-    asked, swapped = {"Ann": "the cat", "Bob": "sat on"}, {"Ann": "sat on", "Bob": "the cat"}
-    assert counts(CpWordErrorRate, (asked, swapped)) == [[0, 4]]
-    assert counts(AttributedWordErrorRate, (asked, swapped)) == [[4, 4]]
+    reference_words, swapped = {"Ann": "the cat", "Bob": "sat on"}, {"Ann": "sat on", "Bob": "the cat"}
+    assert counts(CpWordErrorRate, (reference_words, swapped)) == [[0, 4]]
+    assert counts(AttributedWordErrorRate, (reference_words, swapped)) == [[4, 4]]
     stranger = {"Ann": "the cat", "Zoe": "sat on"}
-    assert counts(AttributedWordErrorRate, (asked, stranger)) == [[4, 4]]  # two words missing, two from nowhere
+    assert counts(AttributedWordErrorRate, (reference_words, stranger)) == [[4, 4]]  # two words missing, two from nowhere
 
 
 def test_a_speaker_s_lines_are_joined_in_order():
-    assert together([("Ann", "the"), ("Bob", "x"), ("Ann", "cat")]) == {"Ann": "the cat", "Bob": "x"}
+    assert join_by_speaker([("Ann", "the"), ("Bob", "x"), ("Ann", "cat")]) == {"Ann": "the cat", "Bob": "x"}
 
 
 def test_a_recogniser_without_speakers_is_left_out_not_counted():
-    with pytest.raises(LeftOut, match="does not tell speakers apart"):
-        heard_lines({"segments": [{"text": "the cat"}]})
+    with pytest.raises(ClipExcluded, match="does not tell speakers apart"):
+        recognised_lines({"segments": [{"text": "the cat"}]})

@@ -7,7 +7,7 @@ import yaml
 
 from baton_lightning.__main__ import main
 from baton_lightning.metrics.clips import read_folder
-from baton_lightning.metrics.folder import CHOICES, imported
+from baton_lightning.metrics.folder import METRICS, import_class
 from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.metrics.result import ClipMetric
 
@@ -31,7 +31,7 @@ def recorded(clips, tmp_path):
 
 
 @pytest.fixture
-def counting(tmp_path, monkeypatch):
+def counting_backend(tmp_path, monkeypatch):
     """A backend that counts how often it measures, as somebody's own module."""
     (tmp_path / "test_folder_backends.py").write_text(
         "class Counting:\n"
@@ -45,8 +45,8 @@ def counting(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     settings = tmp_path / "counting.yaml"
     settings.write_text(yaml.safe_dump({"pq": LOUDNESS, "cu": LOUDNESS}))
-    yield settings, imported("test_folder_backends.Counting", "").calls
-    imported("test_folder_backends.Counting", "").calls.clear()
+    yield settings, import_class("test_folder_backends.Counting", "").calls
+    import_class("test_folder_backends.Counting", "").calls.clear()
 
 
 def metrics(folder, *arguments):
@@ -61,7 +61,7 @@ def test_recorded_transcripts_give_word_error_rates_with_n_and_what_was_left_out
     assert metrics(clips, "--metrics", "wer", "cpwer", "attributed", "--backends", recorded) == 0
     found = report(clips)["metrics"]
     assert (found["wer"]["value"], found["wer"]["n"]) == (0, 2)
-    assert found["wer"]["left_out"] == {"no speech is asked for": 1}
+    assert found["wer"]["left_out"] == {"the prompt has no speech": 1}
     assert found["cpwer"]["value"] == pytest.approx(2 / 6)  # "sat" moved from one speaker to the other
     assert (found["attributed"]["value"], found["attributed"]["n"]) == (0.5, 1)
     for result in found.values():
@@ -87,8 +87,8 @@ def test_nothing_that_runs_is_a_failure(clips):
     assert json.loads((clips / "other.json").read_text())["metrics"] == {}
 
 
-def test_what_was_measured_is_kept_and_measured_again_only_if_clip_or_network_changed(clips, counting):
-    settings, calls = counting
+def test_what_was_measured_is_kept_and_measured_again_only_if_clip_or_network_changed(clips, counting_backend):
+    settings, calls = counting_backend
     assert metrics(clips, "--metrics", "pq", "cu", "--backends", settings) == 0
     assert calls == ["a", "b", "c"]  # one network for both metrics, each clip once
     assert json.loads((clips / "metrics" / "Counting" / "b.json").read_text())["measured"] == {"PQ": 2.0, "CU": 1.0}
@@ -102,7 +102,7 @@ def test_what_was_measured_is_kept_and_measured_again_only_if_clip_or_network_ch
     assert calls == ["a", "b", "c", "b", "a", "b", "c"] and report(clips)["metrics"]["pq"]["value"] == 4
 
 
-def test_a_judge_s_answers_are_held_against_the_checklists(clips):
+def test_a_judge_s_answers_are_compared_with_the_checklists(clips):
     question = {"question": "Is the square red?", "answer": "yes"}
     beside(clips, "a", "checklist", [question, {"question": "How many squares?", "answer": "one"}])
     beside(clips, "b", "checklist", [question])
@@ -113,14 +113,14 @@ def test_a_judge_s_answers_are_held_against_the_checklists(clips):
     assert (found["value"], found["n"], found["also"]) == (0.75, 2, {"strict": 0.5, "questions": 3})
     beside(clips, "b", "answers", {"answers": []})
     assert metrics(clips, "--metrics", "p-acc") == 1
-    assert "b has 1 questions" in report(clips)["missing"]["p-acc"]
+    assert "the 1 questions of b" in report(clips)["missing"]["p-acc"]
 
 
 def test_prompts_of_a_benchmark_serve_clips_that_bring_none(clips, recorded):
     (clips / "b.json").unlink()
     prompts = clips.parent / "prompts.json"
-    spoken = {"speaker": "the man", "text": "Hello there"}
-    record = {"video_prompt": "x", "audio_prompt": ["y"], "speech_prompt": spoken}
+    speech_prompt = {"speaker": "the man", "text": "Hello there"}
+    record = {"video_prompt": "x", "audio_prompt": ["y"], "speech_prompt": speech_prompt}
     prompts.write_text(json.dumps({"set2": {"b": record}}))
     assert metrics(clips, "--metrics", "wer", "--backends", recorded, "--prompts", prompts) == 0
     assert report(clips)["metrics"]["wer"]["also"] == {"errors": 1, "words": 6}
@@ -158,13 +158,13 @@ def test_a_folder_without_clips_or_prompts_says_what_must_be_there(tmp_path, cli
     assert "must hold k.mp4 files" in err and "c.json beside it" in err
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", METRICS)
 def test_every_choice_names_a_metric_and_a_backend(name):
-    choice = CHOICES[name]
-    if not isinstance(choice.metric, tuple):
-        kind = imported(f"baton_lightning.metrics.{choice.metric}", name)
+    spec = METRICS[name]
+    if not isinstance(spec.metric, tuple):
+        kind = import_class(f"baton_lightning.metrics.{spec.metric}", name)
         assert issubclass(kind, ClipMetric)
-    backend = imported(f"baton_lightning.metrics.{choice.backend}", name)(**choice.settings)
+    backend = import_class(f"baton_lightning.metrics.{spec.backend}", name)(**spec.settings)
     assert isinstance(backend.protocol, str) and backend.protocol
 
 
@@ -191,8 +191,8 @@ def test_videos_of_other_kinds_are_named_and_not_forgotten(clips, recorded, caps
 
 @pytest.mark.parametrize(("speech", "language"), [("去公园吧", "zh"), ("こんにちは", "ja"), ("안녕", "ko"), ("hello, café", "en")])
 def test_speech_that_is_not_in_english_letters_is_left_out_of_word_errors(speech, language):
-    for said in ({}, {"language": "en"}):
-        assert Prompt.from_dict({"video_prompt": "x", "audio_prompt": "y", "speech": speech} | said, "here").language == language
+    for values in ({}, {"language": "en"}):
+        assert Prompt.from_dict({"video_prompt": "x", "audio_prompt": "y", "speech": speech} | values, "here").language == language
 
 
 def test_true_clips_may_be_recordings_of_any_kind(clips, tmp_path):
@@ -200,5 +200,5 @@ def test_true_clips_may_be_recordings_of_any_kind(clips, tmp_path):
         (tmp_path / name).write_bytes(b"x")
     assert [clip.reference and clip.reference.name for clip in read_folder(clips, references=tmp_path)] == ["a.MOV", "b.mkv", None]
     (tmp_path / "a.webm").write_bytes(b"x")
-    with pytest.raises(ValueError, match="must hold one true clip of 'a', got a.MOV, a.webm"):
+    with pytest.raises(ValueError, match="must hold one clip named 'a', got a.MOV, a.webm"):
         read_folder(clips, references=tmp_path)

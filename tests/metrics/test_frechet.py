@@ -43,12 +43,12 @@ def test_a_set_has_no_distance_from_itself_and_a_shift_is_its_square():
 
 
 def test_one_vector_a_side_is_refused_as_it_has_no_covariance():
-    with pytest.raises(ValueError, match="at least 2 true clips, got 1; one vector a side has no covariance"):
+    with pytest.raises(ValueError, match="at least 2 true clips for a covariance, got 1"):
         distance(draws(1), draws(1, seed=1))
-    with pytest.raises(ValueError, match="at least 100 made clips, got 40"):
-        distance(draws(120), draws(40), fewest=100)
-    with pytest.raises(ValueError, match="fewest must be at least 2"):
-        FrechetDistance(6, fewest=1)
+    with pytest.raises(ValueError, match="at least 100 made clips for a covariance, got 40"):
+        distance(draws(120), draws(40), min_clips=100)
+    with pytest.raises(ValueError, match="min_clips must be at least 2"):
+        FrechetDistance(6, min_clips=1)
 
 
 def test_fewer_clips_than_features_still_give_a_real_number():

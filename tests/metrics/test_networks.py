@@ -20,7 +20,7 @@ from transformers import (
 from baton_lightning.frozen.words import word_tokenizer
 from baton_lightning.metrics.audio_tags import AudioTags
 from baton_lightning.metrics.clap import Clap
-from baton_lightning.metrics.clips import LeftOut, read_folder
+from baton_lightning.metrics.clips import ClipExcluded, read_folder
 from baton_lightning.metrics.frechet import FrechetDistance
 from baton_lightning.metrics.identity import Dinov3Identity
 from baton_lightning.metrics.kl import PairedKL
@@ -70,7 +70,7 @@ def test_clap_hears_all_of_a_long_clip_and_the_same_every_time(clap, tmp_path, w
     first, second = clap.measure(clip), clap.measure(clip)  # its own extractor would draw a window at random
     assert first == second
     (tmp_path / "a.json").write_text('{"video_prompt": "x", "audio_prompt": " "}')
-    with pytest.raises(LeftOut, match="no audio prompt"):
+    with pytest.raises(ClipExcluded, match="no audio prompt"):
         clap.measure(only(tmp_path))
 
 
@@ -109,7 +109,7 @@ def test_whisper_writes_down_one_text_and_the_same_every_time(whisper, tmp_path,
 
 def test_a_clip_longer_than_whisper_hears_is_left_out_before_weights_are_read(tmp_path, write_clip):
     write_clip(tmp_path, "a", seconds=31)
-    with pytest.raises(LeftOut, match="longer than the 30 s"):
+    with pytest.raises(ClipExcluded, match="longer than the 30 s"):
         Whisper("nowhere").measure(only(tmp_path))
 
 
@@ -140,7 +140,7 @@ def test_a_set_held_against_itself_has_no_fd_and_no_kl_and_other_sounds_have(tag
     for folder, same in ((true, True), (made, False)):
         clips = read_folder(folder, references=true)
         measured = [tags.measure(clip) for clip in clips]
-        fd, kl = FrechetDistance.over(measured[0], tags.protocol), PairedKL.over(measured[0], tags.protocol)
+        fd, kl = FrechetDistance.from_measured(measured[0], tags.protocol), PairedKL.from_measured(measured[0], tags.protocol)
         for clip, values in zip(clips, measured, strict=True):
             assert (len(values["made"]["features"]), len(values["made"]["logits"])) == (16, 5)
             fd.add(clip, values)
@@ -151,15 +151,15 @@ def test_a_set_held_against_itself_has_no_fd_and_no_kl_and_other_sounds_have(tag
 
 def test_a_clip_without_its_true_clip_is_left_out(tags, tmp_path, write_clip):
     write_clip(tmp_path, "a")
-    with pytest.raises(LeftOut, match="no true clip"):
+    with pytest.raises(ClipExcluded, match="no true clip"):
         tags.measure(only(tmp_path))
 
 
 def test_a_long_sound_is_heard_in_windows_that_are_averaged(tags):
     window = torch.randn(64 * 160, generator=torch.Generator().manual_seed(0)) * 0.1
     other = window.flip(0)
-    parts = [tags.hear(part)["logits"] for part in (window, other)]
-    assert tags.hear(torch.cat([window, other]))["logits"] == pytest.approx([(a + b) / 2 for a, b in zip(*parts, strict=True)], abs=1e-5)
+    parts = [tags.tag(part)["logits"] for part in (window, other)]
+    assert tags.tag(torch.cat([window, other]))["logits"] == pytest.approx([(a + b) / 2 for a, b in zip(*parts, strict=True)], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_identity_is_the_mean_over_all_frames(identity, tmp_path, write_clip):
     from PIL import Image
 
     clip = only(write_clip(tmp_path, "a").parent)
-    with pytest.raises(LeftOut, match="no reference image"):
+    with pytest.raises(ClipExcluded, match="no reference image"):
         identity.measure(clip)
     frames = torch.from_numpy(clip.frames().frames)
     Image.fromarray(frames[0].numpy()).save(tmp_path / "a.png")

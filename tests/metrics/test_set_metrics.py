@@ -40,10 +40,10 @@ def test_two_ranks_together_say_what_one_says(name):
     states = {key: [getattr(one, key), getattr(other, key)] for key in one._defaults}
     keys = iter(one._reductions)  # torchmetrics gathers state by state, in this order
     one.dist_sync_fn, one.distributed_available_fn = (lambda state, group=None: states[next(keys)]), (lambda: True)
-    together = one.result()
-    assert together.value == pytest.approx(whole.value, rel=1e-9)
-    assert (together.n, together.protocol, together.better) == (whole.n, whole.protocol, whole.better)
-    assert together.also == pytest.approx(whole.also, rel=1e-9)
+    merged = one.result()
+    assert merged.value == pytest.approx(whole.value, rel=1e-9)
+    assert (merged.n, merged.protocol, merged.better) == (whole.n, whole.protocol, whole.better)
+    assert merged.also == pytest.approx(whole.also, rel=1e-9)
     assert one.n == CASES[name][0]().n + filled(name, batches[:1]).n  # and goes on with its own share
 
 
@@ -73,7 +73,7 @@ def test_kl_is_zero_only_for_the_same_and_looks_from_the_true_side():
     metric.reset()
     metric.update(true, made)
     assert metric.result().value == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-6)
-    with pytest.raises(ValueError, match="clips come in pairs"):
+    with pytest.raises(ValueError, match="logits of paired clips"):
         metric.update(true, made.repeat(2, 1))
 
 

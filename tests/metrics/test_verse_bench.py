@@ -95,7 +95,7 @@ def test_a_record_that_lacks_something_is_named(file, changes, message):
 
 def test_a_number_that_two_sets_share_is_refused(file):
     file.write_text(json.dumps({"set1": RECORDS["set1"], "set2": RECORDS["set1"]}))
-    with pytest.raises(ValueError, match="00000001 is in set1 and in set2"):
+    with pytest.raises(ValueError, match="00000001 is in set1 and set2"):
         read_prompts(file)
 
 

@@ -23,10 +23,10 @@ def faults(shown: Scene, heard: Scene | None = None) -> list[list[str]]:
 
 
 def test_the_truth_has_no_faults():
-    told = facts(SCENE)
-    assert [e["faults"] for e in told["events"]] == [[], []] and all(not o["faults"] for o in told["objects"])
-    assert told["surplus"] == {"objects": [], "seen": [], "heard": []}
-    assert all(e["note"] is None for e in told["events"])
+    result = facts(SCENE)
+    assert [e["faults"] for e in result["events"]] == [[], []] and all(not o["faults"] for o in result["objects"])
+    assert result["surplus"] == {"objects": [], "seen": [], "heard": []}
+    assert all(e["note"] is None for e in result["events"])
 
 
 def test_a_missing_event_is_named():
@@ -49,18 +49,18 @@ def test_swapped_events_are_out_of_order():
 
 
 def test_another_actor_and_what_nobody_asked_for_are_told():
-    told = facts(replace(SCENE, events=(SCENE.events[0], replace(SCENE.events[1], actor="red"))))
-    assert told["events"][1]["faults"] == ["not seen; instead: red jumps"]
-    assert told["surplus"]["seen"][0]["what"] == "red jumps"
+    result = facts(replace(SCENE, events=(SCENE.events[0], replace(SCENE.events[1], actor="red"))))
+    assert result["events"][1]["faults"] == ["not seen; instead: red jumps"]
+    assert result["surplus"]["seen"][0]["what"] == "red jumps"
 
 
 def test_a_wrong_object_spoils_its_events():
-    told = facts(replace(SCENE, objects=(Object("red", "triangle", 0), OBJECTS[1], Object("green", "circle", 2))))
-    assert told["objects"][0]["faults"] == ["is seen as triangle left"] and told["surplus"]["objects"] == ["green"]
-    assert [e["faults"] for e in told["events"]] == [["the red object is not as described"], []]
+    result = facts(replace(SCENE, objects=(Object("red", "triangle", 0), OBJECTS[1], Object("green", "circle", 2))))
+    assert result["objects"][0]["faults"] == ["is seen as triangle left"] and result["surplus"]["objects"] == ["green"]
+    assert [e["faults"] for e in result["events"]] == [["the red object is not as described"], []]
 
 
 def test_late_sound_is_noted_without_being_a_fault():
     late = replace(SCENE, events=(SCENE.events[0], replace(SCENE.events[1], start=1.8)))
-    told = facts(SCENE, late)
-    assert told["events"][1]["faults"] == [] and told["events"][1]["note"] == "sound 0.40 s after picture"
+    result = facts(SCENE, late)
+    assert result["events"][1]["faults"] == [] and result["events"][1]["note"] == "sound 0.40 s after picture"

@@ -2,7 +2,7 @@ import pytest
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world.events import Event
-from baton_lightning.world.prompts import VOCABULARY, prompts, tokenise
+from baton_lightning.world.prompts import VOCABULARY, prompts, tokenize
 from baton_lightning.world.scene import Object, Scene, sample_scene
 
 BLUE, CYAN = Object("blue", "square", 0), Object("cyan", "triangle", 1)
@@ -44,12 +44,12 @@ def test_every_token_is_in_the_vocabulary(references):
             for split in ("train", "ood"):
                 for i in range(25):
                     texts = prompts(sample_scene(0, i, tier, clip, split), references=references)
-                    assert set(tokenise(" ".join(texts))) <= set(VOCABULARY)
+                    assert set(tokenize(" ".join(texts))) <= set(VOCABULARY)
 
 
 def test_the_vocabulary_has_no_doubles_and_holds_single_tokens():
     assert len(set(VOCABULARY)) == len(VOCABULARY)
-    assert all(tokenise(word) == [word] for word in VOCABULARY)
+    assert all(tokenize(word) == [word] for word in VOCABULARY)
 
 
 def test_different_scenes_have_different_texts():
