@@ -30,6 +30,7 @@ from baton_lightning.shards.moments import told_with
 from datamodules.array_task import array_task
 from datamodules.loader import Loader
 from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
+from datamodules.position import require_same_order
 from datamodules.shard_dataset import ENCODE, ESTIMATE, KINDS, MEDIA, ShardDataset, maker
 
 
@@ -205,37 +206,8 @@ class WebShards(LightningDataModule):
         if consumed >= (whole := self.trainer.num_training_batches * self.batch_size):
             return epoch, whole  # saved at an epoch's end: Lightning asks for that epoch once more; it has nothing left
         if (state := self.restored) is not None:
-            size = state["batch_size"]
-            if state["consumed"] and size != self.batch_size:
-                raise ValueError(
-                    f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {size}, and cannot "
-                    f"go on amid the epoch in batches of {self.batch_size}; set data.init_args.batch_size to {size}"
-                )
-            if (given := state.get("epoch_clips")) != self.epoch["epoch_clips"]:
-                raise ValueError(
-                    f"data: this run's epochs have data.init_args.epoch_clips={given}, and it cannot go on with "
-                    f"{self.epoch['epoch_clips']}: clips would come twice or never; set it back"
-                )
-            if (given := state.get("accumulate", 1)) != self._accumulate:
-                raise ValueError(
-                    f"data: this run's steps accumulate {given} batches, and it cannot go on with {self._accumulate}: epochs would have "
-                    f"another length; set trainer.accumulate_grad_batches to {given}"
-                )
-            if (given := state.get("seed", self.seed)) != self.seed:
-                raise ValueError(
-                    f"data: this run's order is of seed {given}, and it cannot go on with {self.seed}: clips would come twice or never; "
-                    f"set seed_everything to {given}, or start a new run from this one's weights"
-                )
-            if (had := state.get("clips", self._counts())) != self._counts():
-                raise ValueError(
-                    f"data: this run's order is of {had} clips, and it cannot go on with {self._counts()}: clips would come twice or "
-                    "never; set data.init_args.buckets and the data back, or start a new run from this one's weights"
-                )
-            if (state["epoch"], state["consumed"]) != (epoch, consumed):
-                raise ValueError(
-                    f"data: the checkpoint's loader stands at epoch {state['epoch']} after {state['consumed']} clips, its trainer at epoch "
-                    f"{epoch} after {consumed}; it is not a checkpoint of this run"
-                )
+            order = {**self.epoch, "accumulate": self._accumulate, "seed": self.seed, "clips": self._counts()}
+            require_same_order(state, order, epoch, consumed)
         self.restored, self.iterating = None, epoch
         return epoch, consumed
 

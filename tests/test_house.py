@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".sh", ""}
 IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEV = PROJECT["optional-dependencies"]["dev"]
+LONGEST, LONGEST_TEST, LONGEST_RUNS = 300, 400, 1300
 
 
 def name(requirement: str) -> str:
@@ -103,6 +105,103 @@ def test_rooms_import_only_what_the_contracts_allow() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+# ---- arrows
+def layers() -> list[tuple[list[str], bool]]:
+    """Rooms of the library from top to bottom, and whether the rooms of a layer may know each other; the contract in pyproject.toml."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (stack,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return [([room.strip() for room in re.split("[|:]", layer)], "|" not in layer) for layer in stack]
+
+
+def arrows(root: Path, *packages: str) -> dict[str, dict[str, int]]:
+    """Module -> the modules of these packages that it imports, and on which line; inside functions and for type checkers, too."""
+    files = {".".join(path.relative_to(root).with_suffix("").parts): path for p in packages for path in (root / p).rglob("*.py")}
+    files = {module.removesuffix(".__init__"): path for module, path in files.items()}
+    found: dict[str, dict[str, int]] = {module: {} for module in files}
+    for module, path in files.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                upwards = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+                base = ".".join([*upwards, *([node.module] if node.module else [])])
+                named = [full if (full := f"{base}.{alias.name}") in files else base for alias in node.names]
+            else:
+                continue
+            found[module] |= {name: node.lineno for name in named if name in files and name != module}
+    return found
+
+
+def circle(found: dict[str, dict[str, int]]) -> list[str]:
+    """Modules that lead back to the first of them; none if no module leads back to itself."""
+    try:
+        TopologicalSorter(found).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def upward(found: dict[str, dict[str, int]], library: str, stack: list[tuple[list[str], bool]]) -> list[str]:
+    """Imports that lead up, or aside into a room that a room may not know, or come from a room without a place."""
+    place = {room: (height, together) for height, (rooms, together) in enumerate(stack) for room in rooms}
+    rooms = {module: module.split(".")[1] for module in found if module.startswith(f"{library}.")}
+    said = [f"{room} has no layer" for room in sorted({*rooms.values()} - place.keys())]
+    for module, room in rooms.items():
+        for name, line in found[module].items():
+            other = rooms.get(name, room)
+            if other == room or not {room, other} <= place.keys():
+                continue
+            (here, together), (there, _) = place[room], place[other]
+            if there < here or (there == here and not together):
+                said.append(f"{module}:{line} imports {name}")
+    return said
+
+
+def too_long(root: Path, library: str) -> list[str]:
+    """Files of more than 300 lines, and the room of run folders if it has more than 1,300."""
+    lengths = {path.relative_to(root): len(path.read_text().splitlines()) for path in (root / library).rglob("*.py")}
+    said = [f"{path} has {length} lines" for path, length in sorted(lengths.items()) if length > LONGEST]
+    runs = sum(length for path, length in lengths.items() if path.parts[1] == "runs")
+    return said + ([f"runs/ has {runs} lines"] if runs > LONGEST_RUNS else [])
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(arrows(ROOT, *LIBRARY, *WORKBENCH)) == []
+
+
+def test_every_arrow_between_rooms_points_downwards() -> None:
+    assert upward(arrows(ROOT, *LIBRARY), LIBRARY[0], layers()) == []
+
+
+def test_no_file_outgrows_one_idea_and_runs_holds_what_a_run_folder_is() -> None:
+    assert [said for package in (*LIBRARY, *WORKBENCH) for said in too_long(ROOT, package)] == []
+    assert {path.name: length for path in modules("tests") if (length := len(path.read_text().splitlines())) > LONGEST_TEST} == {}
+
+
+def test_planted_circles_arrows_up_and_long_files_are_found(tmp_path: Path) -> None:
+    planted = {
+        "high/__init__.py": "",
+        "high/a.py": "from house.low import b\n",
+        "low/b.py": "def late():\n    from house.high.a import thing\n",
+        "low/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import d\n",
+        "low/d.py": "import house.low.c\n",
+        "aside/e.py": "from ..low.d import x\n",
+        "nowhere/f.py": "x = 1\n" * (LONGEST + 1),
+        "runs/g.py": "x = 1\n" * LONGEST,
+    } | {f"runs/h{i}.py": "x = 1\n" * LONGEST for i in range(4)}
+    for name, text in planted.items():
+        (tmp_path / "house" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "house" / name).write_text(text)
+    found = arrows(tmp_path, "house")
+    assert {*circle(found)} == {"house.high.a", "house.low.b"}
+    assert {*circle(found | {"house.low.b": {}})} == {"house.low.c", "house.low.d"}
+    stack = [(["high"], True), (["low", "aside"], False), (["runs"], True)]
+    wrong = ["nowhere has no layer", "house.low.b:2 imports house.high.a", "house.aside.e:1 imports house.low.d"]
+    assert sorted(upward(found, "house", stack)) == sorted(wrong)
+    assert too_long(tmp_path, "house") == ["house/nowhere/f.py has 301 lines", "runs/ has 1500 lines"]
+
+
 def test_no_line_points_outside_the_tree() -> None:
     machine = re.compile(r"(?<![\w.}/-])/(?:" + "|".join(["work", "home", "root", "Users", "mnt", "scratch"]) + r")/")
     for path in texts():
@@ -113,11 +212,6 @@ def test_no_line_points_outside_the_tree() -> None:
 def test_every_module_says_what_it_is() -> None:
     silent = [str(path.relative_to(ROOT)) for path in modules(*LIBRARY, *WORKBENCH) if not ast.get_docstring(ast.parse(path.read_text()))]
     assert not silent
-
-
-def test_no_file_outgrows_one_idea() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules(*LIBRARY, *WORKBENCH, "tests")}
-    assert {path: length for path, length in lengths.items() if length > 400} == {}
 
 
 def test_every_package_is_a_package_and_tests_are_none() -> None:
