@@ -59,6 +59,8 @@ class Track:
     end: float = math.nan
     num_packets: int = 0
     num_hidden: int = 0
+    emptied: bool = False
+    """Whether the decoder gives what it still holds, after the last packet."""
 
     def __post_init__(self) -> None:
         codec = self.stream.codec_context
@@ -86,6 +88,7 @@ class Track:
                 self.end = end if math.isnan(self.end) else max(self.end, end)
         if self.stopped:
             return
+        self.emptied = not packet.size
         try:
             frames = packet.decode()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -114,7 +117,8 @@ class Track:
     def declared_seconds(self) -> float | None:
         if not self.whole or self.stream.duration is None or self.stream.container.format.name in ESTIMATES:
             return None
-        return float(self.stream.duration * self.stream.time_base)
+        seconds = float(self.stream.duration * self.stream.time_base)
+        return seconds - max(self.first, 0.0) if self.stream.container.format.name == "asf" else seconds  # ASF states when the file ends
 
 
 def time_of(frame: Any) -> float:
@@ -188,9 +192,11 @@ class Picture(Track):
         """Fields of a recording, times by the stream's clock."""
         count = len(self.times)
         found, promised = count + self.num_hidden, int(self.stream.frames)
+        times = np.array(self.times, np.float64)
+        if self.stream.container.format.name == "avi" and np.isfinite(times).all() and count:  # it counts places, also those left empty
+            promised -= max(round((times[-1] - times[0]) * float(self.stream.average_rate or 0)) + 1 - count, 0)
         if self.whole and not self.stopped and found < max(self.num_packets, promised):
             self.errors.append(f"{max(self.num_packets, promised)} frames are promised and {found} could be decoded")
-        times = np.array(self.times, np.float64)
         if len(times) > 1 and not (self.whole and self.stopped):  # the duration of the last frame is often not written
             self.end = min(float(times[-1] + np.median(np.diff(times))), self.high)
         self.frames.resize((count, *self.frames.shape[1:]), refcheck=False)
@@ -219,6 +225,8 @@ class Sound(Track):
     def keep(self, frame: av.AudioFrame, time: float) -> None:
         import av
 
+        if math.isnan(time) and self.emptied:
+            time = self.heard  # some decoders, of WMA for one, give no time to what they held back
         if time >= self.high - TINY:
             self.stopped = True
             return
