@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:  # `python -m` looks for every module in the working directory first
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path.append(os.getcwd())
+
+import importlib
 
 from baton_lightning.atomic import FULL
 
@@ -75,16 +80,22 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean `{near[0]}`?" if near else "; --help lists the verbs"
         print(f"baton_lightning: error: there is no verb {verb!r}{hint}", file=sys.stderr)
         return 2
+    from baton_lightning import hints
+
     try:
-        if verb in LIGHTNING:
-            from baton_lightning.preflight import answered
+        with hints.given(argv):
+            if verb in LIGHTNING:
+                from baton_lightning import trust
+                from baton_lightning.preflight import answered
 
-            if (code := answered(verb, rest)) is not None:
-                return code
-            from baton_lightning.cli import run
+                rest, trusted = trust.taken(rest)
+                trust.require_saved(rest, trusted)
+                if (code := answered(verb, rest)) is not None:
+                    return code
+                from baton_lightning.cli import run
 
-            return run(verb, rest)
-        return importlib.import_module(OTHERS[verb][0]).main(rest)
+                return run(verb, rest, trusted)
+            return importlib.import_module(OTHERS[verb][0]).main(rest)
     except KeyboardInterrupt:
         print(f"baton_lightning: {verb} was interrupted", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -21,13 +22,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from baton_lightning import preflight
+from baton_lightning import preflight, trust
 from baton_lightning.asked import asked
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.construction import networks as construction
 from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
+from baton_lightning.plain_files import require_own_files
 from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.run_spec import RunSpec
@@ -44,7 +46,7 @@ VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")
 SETTINGS: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False}
 
 
-class WrongArguments(Exception):
+class WrongArguments(ValueError):
     """The command line or a configuration file asks for something that does not exist."""
 
 
@@ -168,6 +170,7 @@ class BatonCLI(LightningCLI):
         self.started = time.monotonic()
         folder = self.config_init.fit.run.folder
         if self.trainer.is_global_zero:
+            require_own_files(folder)
             self.lock = hold_lock(folder)
         own = getattr(self.model, "parents", {})
         self.session = segments.begin(
@@ -201,6 +204,7 @@ class BatonCLI(LightningCLI):
     def before_validate(self) -> None:
         """Fills the module with the weights that are scored: a finished run's, or a checkpoint's, of which averages where it keeps some."""
         settings = self.config_init[self.subcommand]
+        require_own_files(settings.run.folder)
         if settings.ckpt_path is None:
             if self.subcommand == "predict":
                 return  # encoders and perceivers come with their own weights
@@ -241,19 +245,21 @@ class BatonCLI(LightningCLI):
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
 
 
-def run(verb: str, argv: list[str]) -> int:
+def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
     """Runs a Lightning verb.
 
     Args:
         verb: fit, validate, test or predict.
         argv: Its arguments.
+        trusted: Packages whose classes configurations of runs may name.
 
     Returns:
         Exit code: 0 done, 1 a failed run, 2 wrong arguments, 130 interrupted, 143 terminated.
     """
     termination = Termination()
+    limits = trust.limited(trusted) if trust.saved_by_runs(argv) else nullcontext()
     try:
-        with termination.listening():
+        with termination.listening(), limits:
             BatonCLI([verb, *expand(argv)], callbacks=[termination])
     except Finished as finished:
         print(finished)

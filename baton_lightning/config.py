@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from baton_lightning.plain_files import read_bytes
 
 BASE = re.compile(r"^base:[ \t]*(?P<name>[^#\n]*)", re.MULTILINE)
 
@@ -25,7 +28,10 @@ def chain(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     if not path.is_file():
         source = f", which {above[-1].name} names as its base" if above else ""
         raise ValueError(f"configuration: there is no file {path}{source}; check the path")
-    text = path.read_text()
+    try:
+        text = read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"configuration: {path} must be YAML in UTF-8 ({error})") from error
     if not re.search(r"^[^#\s]", text, re.MULTILINE):
         raise ValueError(f"configuration: {path} is empty; a configuration needs at least one key")
     found = BASE.search(text)
@@ -33,6 +39,15 @@ def chain(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     if not name or name in ("null", "~"):
         return [path]
     return [*chain(path.parent / name, (*above, path)), path]
+
+
+def configs(argv: Sequence[str]) -> Iterator[Path]:
+    """Configuration files that a command line names."""
+    rest = iter(argv)
+    for item in rest:
+        flag, equals, value = item.partition("=")
+        if flag in ("-c", "--config") and (value := value if equals else next(rest, "")):
+            yield Path(value)
 
 
 def expand(argv: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ import importlib
 import inspect
 import re
 
+from baton_lightning import trust
+
 UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
@@ -19,6 +21,8 @@ UNKNOWN = (
 def explain(message: str, keys: list[str]) -> str:
     """A parser's complaint in one line, with the nearest valid name where a name was misspelt."""
     flat = " ".join(message.split())
+    if denied := re.search(r"Importing '([^']+)' is not allowed", flat):
+        return trust.refusal("the configuration", denied[1])
     found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
     if found is not None:
         return misspelt_key(found["key"], keys + parameters_of_named_classes(flat))

@@ -60,7 +60,7 @@ def parsed(text: str | bytes, where: str) -> Any:
     """
     try:
         return OmegaConf.to_container(OmegaConf.create(text if isinstance(text, str) else text.decode()), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise ValueError(f"configuration: {where} must be YAML: {' '.join(str(error).split())}") from error
 
 

@@ -73,7 +73,7 @@ def load_tokenizer(repo: str, *, num_embeddings: int, licence: str) -> Any:
     from transformers import AutoTokenizer
 
     with explain_weight_errors(repo, licence=licence):
-        tokenizer = AutoTokenizer.from_pretrained(repo)
+        tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False)
         if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # without its files, transformers returns an empty tokenizer
             raise ValueError(f"its tokenizer has an empty vocabulary: files such as tokenizer.json are missing from {repo}")
         if len(tokenizer) > num_embeddings:

@@ -133,7 +133,7 @@ def language_model_config(name_or_path: str) -> PretrainedConfig:
         shared = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960}
         return Qwen3Config(**shared, **sizes, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
     with explain_weight_errors(name_or_path, licence="that of the model"):
-        return AutoConfig.from_pretrained(name_or_path)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
 
 
 class PretrainedLLM(TextLLM):

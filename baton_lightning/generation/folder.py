@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from baton_lightning.plain_files import read_json, require_own_files
 
 MADE = {"plan", "run"}
 """What the JSON beside a clip says if `generate` wrote it."""
@@ -15,8 +16,11 @@ def require_free(out: Path, *, force: bool) -> list[Path]:
     """Refuses a folder that holds clips, but those that `generate` left there if these may be replaced; gives them.
 
     Raises:
-        ValueError: If there are clips that may not go.
+        ValueError: If there are clips that may not go, or it is no folder, or holds links.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"generate: --out must be a folder, {out} is a file; give another --out")
+    require_own_files(out)
     there = sorted(out.glob("*.mp4"))
     if there and not force:
         raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
@@ -43,7 +47,7 @@ def prepare(out: Path, *, force: bool) -> None:
 def described(file: Path) -> dict[str, Any]:
     """What the JSON beside a clip says; empty if there is none."""
     try:
-        told = json.loads(file.with_suffix(".json").read_bytes())
+        told = read_json(file.with_suffix(".json"), finite=False)
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}

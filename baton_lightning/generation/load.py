@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from baton_lightning import hints, settings, trust
 from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
 from baton_lightning.models.planner import VAPlanner
+from baton_lightning.plain_files import read_bytes
 from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
 from baton_lightning.runs import weights as stored
 from baton_lightning.stages.cached_plan import CachedPlan
@@ -42,7 +45,13 @@ class WithoutPlanner(PlannedTokens):
 
 
 def load_run(
-    run: Path, *, checkpoint: Path | None = None, data: Path | None = None, follows: bool = True, cached: bool = False
+    run: Path,
+    *,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    follows: bool = True,
+    cached: bool = False,
+    trusted: Sequence[str] = (),
 ) -> tuple[LightningModule, LightningDataModule, str]:
     """Builds a run's module and datamodule from its own configuration and loads its weights, all on the CPU.
 
@@ -52,13 +61,14 @@ def load_run(
         data: Where its data set is now; ``None`` looks where it was.
         follows: Whether clips follow plans. A run's planner, which is a parent with weights of its own, is looked for only if they do.
         cached: Whether a run that was trained on cached plans finds its prompts among them, and so needs no planner either.
+        trusted: Packages whose classes the run may name besides those of the library; nothing of others is imported.
 
     Returns:
         Module in evaluation mode, datamodule, and what the weights are, in words; empty for those it finished with.
 
     Raises:
-        ValueError: If the run is not finished and no checkpoint was given, was changed, makes no clips, its parents are not found,
-            its weights do not fit its configuration, or the checkpoint is not in its folder. Parents are those that hold weights
+        ValueError: If the run is not finished and no checkpoint was given, was changed, names other classes, makes no clips, its parents
+            are not found, its settings or weights do not fit, or the checkpoint is not in its folder. Parents are those that hold weights
             which the run does not.
     """
     from baton_lightning.cli import BatonCLI
@@ -66,10 +76,9 @@ def load_run(
     if checkpoint is not None:
         require_of(run, checkpoint)
     described = described_of(run, checkpoint)
-    config = {key: described["config"][key] for key in SECTIONS if key in described["config"]}
-    module, _, name = config["model"]["class_path"].rpartition(".")
-    if not issubclass(getattr(import_module(module), name), JointTraining):
-        raise ValueError(f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3")
+    config = sections(described.get("config"), run)
+    trust.require(config, f"{run}/", trusted)
+    require_makes_clips(config["model"]["class_path"], run)
     args = config["model"]["init_args"]
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
     planner = follows and not (reads and cached)
@@ -80,13 +89,15 @@ def load_run(
 
         file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
         file.flush()
-        cli = BatonCLI(["--config", file.name], run=False)
+        with trust.limited(trusted), fitting(run):
+            cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
     if not planner and "planner" in (args.get("parents") or {}):
         model.make_plan = alone(model.make_plan) if reads else partial(WithoutPlanner, planner=None)
     if checkpoint is None:
         model.parents["dit"] = str(run)  # its transformer is filled tensor by tensor while it is made, as from any parent
-    model.configure_model()
+    with trust.limited(trusted), fitting(run):
+        model.configure_model()
     if checkpoint is None:
         filled = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("dit.")}
         weights, what = filled | {f"plan.{key}": tensor for key, tensor in stored.read(run, "plan").items()}, ""
@@ -94,6 +105,48 @@ def load_run(
         weights, what = checkpoint_weights.weights_of(checkpoint, model)
     checkpoint_weights.fill(model, weights, str(checkpoint or f"{run}/"))
     return model.eval(), cli.datamodule, what
+
+
+def sections(config: Any, run: Path) -> dict[str, Any]:
+    """What a run's configuration says of its module and its data.
+
+    Raises:
+        ValueError: If it is not as runs write it.
+    """
+    parts = [config.get(name) for name in ("model", "data")] if isinstance(config, dict) else []
+    kinds = {"class_path": str, "init_args": dict}
+    if not parts or not all(isinstance(part, dict) and isinstance(part.get(k), kind) for part in parts for k, kind in kinds.items()):
+        raise ValueError(f"{run}/ must hold the configuration of a run, with class_path and init_args of `model` and `data`; restore it")
+    if not isinstance(plan := config["model"]["init_args"].get("plan", {"class_path": ""}), dict) or "class_path" not in plan:
+        raise ValueError(f"{run}/ must hold the configuration of a run, whose `plan` names a class_path; restore it")
+    return {key: config[key] for key in SECTIONS if key in config}
+
+
+def require_makes_clips(path: str, run: Path) -> None:
+    """Refuses the run of another stage; the class is one that is trusted.
+
+    Raises:
+        ValueError: If it makes no clips.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{run}/ is a run of {path}, which there is not ({error}); it was made with another version") from error
+    if not (isinstance(kind, type) and issubclass(kind, JointTraining)):
+        raise ValueError(
+            f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3{hints.runs_near(run, JointTraining.__name__)}"
+        )
+
+
+@contextmanager
+def fitting(run: Path) -> Iterator[None]:
+    """Inside, a run is built from its own settings: what does not fit them is told of the run."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ArithmeticError, MemoryError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise ValueError(f"{run}/ cannot be built from its own settings ({type(error).__name__}: {told}); restore them") from error
 
 
 def require_of(run: Path, checkpoint: Path) -> None:
@@ -134,9 +187,7 @@ def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:
         raise ValueError(f"the run {run}/ is not finished; finish it, or give --ckpt {newest} for clips from its newest checkpoint")
     if not saved.exists():
         raise ValueError(f"--run must be the folder of the run that wrote the checkpoint, {run}/ has no {saved.name}")
-    import yaml
-
-    return {"config": yaml.safe_load(saved.read_text())}
+    return {"config": settings.parsed(read_bytes(saved), str(saved))}
 
 
 def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None, roles: tuple[str, ...]) -> dict[str, Any]:
@@ -144,9 +195,11 @@ def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Pa
     starts = bases(run, config, described.get("directory"))
     digests = {role: parent["weights_sha256"] for role, parent in described.get("parents", {}).items()}
     own = config["model"]["init_args"].get("parents") or {}
+    if not isinstance(own, dict) or not all(isinstance(parent, str) for parent in own.values()):
+        raise ValueError(f"{run}/ must name its parents as `role: run folder`, got {own!r:.100}; restore its configuration")
     parents = {role: str(parent_of(run, config, role, starts, digests.get(role))) for role in own if role in roles}
     if data is not None:
-        config = with_data(config, str(config["data"]["init_args"]["root"]), str(data.absolute()))
+        config = with_data(config, str(config["data"]["init_args"].get("root")), str(data.absolute()))
     config = config | {part: located(config[part], starts) for part in ("model", "data")}
     config["model"]["init_args"]["parents"] = parents
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ def parent_of(run: Path, config: dict[str, Any], role: str, starts: list[Path], 
         file = place / manifest.NAME
         if not file.exists():
             looked[place] = "not there"
-        elif digest is not None and (got := json.loads(file.read_text()).get("weights_sha256")) != digest:
+        elif digest is not None and (got := manifest.read(place)["weights_sha256"]) != digest:
             looked[place] = f"holds weights {str(got)[:12]}"
         else:
             return place

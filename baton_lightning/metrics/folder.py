@@ -164,9 +164,12 @@ def main(argv: list[str]) -> int:
 
     from baton_lightning.metrics.clips import read_folder
     from baton_lightning.metrics.prompt_files import read_prompts
+    from baton_lightning.plain_files import require_no_link, require_own_files
 
     settings = read_settings(options.backends) if options.backends else {}
     prompts = read_prompts(options.prompts) if options.prompts else None
+    require_no_link(options.folder / "metrics", options.folder / "metrics.json")
+    require_own_files(options.folder / "metrics")
     clips = read_folder(options.folder, prompts, options.references)
     absent = sorted((prompts or {}).keys() - {clip.key for clip in clips})
     made: dict[str, Backend] = {}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import hints
 from baton_lightning.clip import ClipSpec
+from baton_lightning.plain_files import read_json
 from baton_lightning.runs.weights import WEIGHTS, digest
 from baton_lightning.shards.format import file_digest
 
@@ -25,18 +26,49 @@ def read(run: Path) -> dict[str, Any]:
     """
     path = run / NAME
     if not run.is_dir():
-        raise ValueError(f"there is no run {run}/; train it first, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`")
+        fix = f"; train it {how}" if (how := hints.fit(run)) else hints.runs_near(run) or "; check the path"
+        raise ValueError(f"there is no run {run}/{fix}")
     if not path.exists():
-        raise ValueError(
-            f"the run {run}/ is not finished (no {NAME}); finish it, e.g. `python -m baton_lightning fit -c experiments/{run.name}.yaml`"
-        )
+        raise ValueError(f"the run {run}/ is not finished (no {NAME}); finish it {hints.fit(run)}".rstrip())
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = read_json(path, finite=False)
         if not isinstance(manifest, dict) or "weights_sha256" not in manifest:
             raise ValueError("it names no weights_sha256")
+        if wrong := [key for key, fits in SHAPE.items() if key in manifest and not fits(manifest[key])]:
+            raise ValueError(f"its {wrong[0]} is not as runs write it")
         return manifest
     except ValueError as error:  # no JSON, no text, no manifest
         raise ValueError(f"{path} is damaged ({error}); train the run again or restore the file") from error
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+SHAPE: dict[str, Callable[[Any], bool]] = {
+    "stage": is_text,
+    "clip": lambda value: isinstance(value, dict),
+    "parents": lambda value: (
+        isinstance(value, dict)
+        and all(
+            isinstance(parent, dict) and is_text(parent.get("run")) and is_text(parent.get("weights_sha256")) for parent in value.values()
+        )
+    ),
+    "weights_sha256": is_text,
+    "data": lambda value: value is None or is_text(value),
+    "metrics": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    "directory": is_text,
+    "config": lambda value: isinstance(value, dict),
+    "lacks": lambda value: isinstance(value, list) and all(map(is_text, value)),
+    "beyond_shapes": lambda value: (
+        isinstance(value, dict) and all(isinstance(part, dict) and all(map(is_number, part.values())) for part in value.values())
+    ),
+}
+"""Entry -> whether a value is of its kind. Whoever reads a manifest relies on it."""
 
 
 def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path], str] = digest) -> dict[str, Any]:
@@ -51,7 +83,7 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
         ValueError: If weights were changed after the run, or the geometry differs; the message names the fields.
     """
     manifest = read(run)
-    known = manifest["clip"]  # a converted checkpoint knows only the fields that its layers depend on
+    known = manifest.get("clip", {})  # a converted checkpoint knows only the fields that its layers depend on
     differs = [line for line in clip.differences(known) if line.partition(":")[0] in known] if clip is not None else []
     if differs:
         raise ValueError(

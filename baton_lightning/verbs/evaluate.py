@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
         "--run", type=Path, help="finished stage-3 run whose clips are generated first; FOLDER is then RUN/evaluation by default"
     )
     parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts a tier (default: %(default)s)")
+    parser.add_argument("--trust", action="append", default=[], metavar="NAME", help="with --run: package whose code the run may name")
     parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
     options = parser.parse_args(argv)
     require_at_least_one("evaluate", options, "num", "page_clips")
@@ -41,7 +42,8 @@ def main(argv: list[str]) -> int:
     if options.run is not None:
         from baton_lightning.verbs import generate
 
-        generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder), "--force"])
+        trusted = [word for name in options.trust for word in ("--trust", name)]
+        generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder), "--force", *trusted])
     result = score_folder(folder)
     show(result, Console())
     draw_scores(folder / "scores.png", result["tiers"])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning import trust
 from baton_lightning.arguments import require_at_least_one
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint in the run's folder; the run need not be finished")
     run.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
     run.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
+
+    run.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        type=trust.package,
+        metavar="NAME",
+        help="package whose code the run may name",
+    )
 
     asked = made.add_argument_group("which clips")
     asked.add_argument(
@@ -186,7 +196,9 @@ def main(argv: list[str]) -> int:
     own = requests.own_prompts(options) if isinstance(given, str) else requests.of_plan(given, Path(options.plan))
     folder.require_free(options.out, force=options.force)
     follows = options.plan not in ("none", "ceiling")
-    model, data, weights = load_run(options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own)
+    model, data, weights = load_run(
+        options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own, trusted=options.trust
+    )
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
         raise ValueError(
             f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"

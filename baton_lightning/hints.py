@@ -1,0 +1,154 @@
+"""Commands that errors suggest: made of the command that was given, so that they lead to the same experiment, folders and data set.
+
+Whoever suggests a command asks here. What cannot be known is left out: no file is named that is not there.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+PROGRAM = "python -m baton_lightning"
+EXPERIMENTS = Path("experiments")
+ENCODE, STATISTICS, PLANS = "encode.yaml", "statistics.yaml", "plans.yaml"
+CARRIED = ("run.root", "run.experiment", "data.init_args.root")
+"""Settings that a suggested command shares with the one that was given, as it does the whole ``clip`` section."""
+_given: ContextVar[tuple[str, ...]] = ContextVar("given", default=())
+
+
+@contextmanager
+def given(argv: Sequence[str]) -> Iterator[None]:
+    """Inside, hints are made for this command line.
+
+    Args:
+        argv: The verb and its words.
+    """
+    token = _given.set(tuple(argv))
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def command(*words: str | Path) -> str:
+    """A command, quoted for a shell and for a sentence."""
+    return f"`{PROGRAM} {shlex.join(map(str, words))}`"
+
+
+def fit(run: Path) -> str:
+    """How to train the run that would lie in a folder, as a half sentence; empty if no experiment here is known to make it."""
+    config = experiment_of(run.name)
+    return f"with {command('fit', '-c', config, *words_for(config, folder=run))}" if config is not None else ""
+
+
+def predict(name: str, root: Path) -> str:
+    """The command that caches a data set, or makes its statistics.
+
+    Args:
+        name: File of the experiment, e.g. :data:`ENCODE`.
+        root: The data set.
+    """
+    config = beside(name)
+    return command("predict", "-c", config, *words_for(config, root=root))
+
+
+def runs_near(run: Path, stage: str = "") -> str:
+    """Finished runs near a folder, as the end of a sentence; empty if there are none.
+
+    Args:
+        run: The folder.
+        stage: Class of the runs; empty takes any.
+    """
+    from baton_lightning.plain_files import read_json
+
+    found = []
+    for home in dict.fromkeys((run.parent, run.parent.parent, Path("runs"))):
+        for file in sorted([*home.glob("*/manifest.json"), *home.glob("*/*/manifest.json")])[:50]:
+            try:
+                made = read_json(file, finite=False)
+            except (OSError, ValueError):
+                continue
+            if isinstance(made, dict) and isinstance(made.get("stage"), str) and stage in ("", made["stage"]):
+                found.append(str(file.parent))
+    found = list(dict.fromkeys(found))
+    return f"; there are {', '.join(found[:4])}{' ...' if found[4:] else ''}" if found else ""
+
+
+# ---- how a command is put together
+def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options of a command line with their values, ``--key value`` and ``--key=value`` alike."""
+    rest = iter(words)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if key.startswith("-"):
+            yield key, value if equals else next(rest, "")
+
+
+def asked() -> dict[str, Any]:
+    """Settings of the command that was given, as far as they can be read."""
+    words = [(key, value) for key, value in options(_given.get()[1:])]
+    configs = [value for key, value in words if key in ("-c", "--config")]
+    overrides = [f"{key}={value}" for key, value in words if key.startswith(("--run.", "--clip.", "--data."))]
+    from baton_lightning import settings
+
+    try:
+        return settings.read(configs, overrides) if configs or overrides else {}
+    except ValueError:
+        return {}
+
+
+def beside(name: str) -> Path:
+    """An experiment of the same folder as the one that was given, or of ``experiments/``."""
+    folders = [Path(value).parent for key, value in options(_given.get()[1:]) if key in ("-c", "--config")]
+    return next((folder / name for folder in folders if (folder / name).is_file()), EXPERIMENTS / name)
+
+
+def experiment_of(stage: str) -> Path | None:
+    """The file of an experiment whose runs are called so; ``None`` if there is none."""
+    from baton_lightning import settings
+
+    folders = [Path(value).parent for key, value in options(_given.get()[1:]) if key in ("-c", "--config")]
+    for folder in dict.fromkeys([*folders, EXPERIMENTS]):
+        for file in sorted(folder.glob("*.yaml"), key=lambda file: (file.stem != stage, file.name)):
+            try:
+                if settings.folder(settings.read([file])).name == stage:
+                    return file
+            except ValueError:
+                continue
+    return None
+
+
+def words_for(config: Path, *, folder: Path | None = None, root: Path | None = None) -> list[str]:
+    """Overrides with which an experiment works on the same runs, data and clips as the command that was given.
+
+    Args:
+        config: The experiment.
+        folder: Run folder that it shall have; ``None``: its own stage of the experiment that was given.
+        root: Data set that it shall read; ``None``: the one that was given.
+    """
+    from baton_lightning import settings
+
+    try:
+        own = settings.read([config])
+    except ValueError:
+        own = {}
+    wanted = flat(asked())
+    wanted = {key: value for key, value in wanted.items() if key in CARRIED or key.startswith("clip.")}
+    if folder is not None and len(folder.parts) > 2:
+        places = {"run.root": str(folder.parent.parent), "run.experiment": folder.parent.name, "run.stage": folder.name}
+        wanted |= places
+    if root is not None:
+        wanted["data.init_args.root"] = str(root)
+    known = flat(own)
+    return [f"--{key}={value}" for key, value in wanted.items() if str(known.get(key)) != str(value)]
+
+
+def flat(values: Any, name: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    if isinstance(values, dict):
+        return {key: v for k, child in values.items() for key, v in flat(child, f"{name}.{k}" if name else str(k)).items()}
+    return {name: values}

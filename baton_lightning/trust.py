@@ -1,0 +1,175 @@
+"""Which classes a run that somebody else made may name: those of the library and of what it stands on, and packages trusted by name.
+
+A run's configuration says which classes it is built of. Naming a class imports its module, and importing runs it. So configurations that
+lie in run folders are walked before the parser sees them, and the parser refuses what hides from the walk before it imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from baton_lightning.names import quoted
+from baton_lightning.plain_files import read_bytes
+
+BUILT = (
+    "baton_lightning",
+    "callbacks",
+    "datamodules",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers.csv_logs",
+    "lightning.pytorch.loggers.CSVLogger",
+    "lightning.pytorch.loggers.tensorboard",
+    "lightning.pytorch.loggers.TensorBoardLogger",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies",
+    "torch.nn",
+    "torch.optim",
+)
+"""Packages, modules and classes that are built unasked."""
+NEVER = ("ablation", "bench", "cli", "launch", "release", "sessions", "shards", "verbs", "__main__")
+"""Parts of the library that start processes or write files where they are told to."""
+WORKBENCH = ("callbacks", "datamodules")
+SAVED = ("manifest.json", "segments.json", "parents.json", "ledger.jsonl", "run.lock", "weights.safetensors", "checkpoints")
+"""What lies beside the configuration that a run saved."""
+
+
+def verdicts(trusted: Sequence[str]) -> dict[str, bool]:
+    """Dotted name -> whether what lies below it is built; the longest name that fits decides."""
+    return {**dict.fromkeys(BUILT, True), **{f"baton_lightning.{part}": False for part in NEVER}, **dict.fromkeys(trusted, True)}
+
+
+def is_built(path: str, trusted: Sequence[str] = ()) -> bool:
+    """Whether a run may name a class."""
+    known, parts = verdicts(trusted), path.split(".")
+    names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return len(parts) > 1 and all(map(str.isidentifier, parts)) and next((known[name] for name in names if name in known), False)
+
+
+def class_paths(values: Any) -> Iterator[Any]:
+    """Everything that settings name as a class."""
+    rest = [values]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            if "class_path" in value:
+                yield value["class_path"]
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+
+
+def require(values: Any, where: str, trusted: Sequence[str] = ()) -> None:
+    """Refuses settings that name a class which is not built unasked. Nothing is imported.
+
+    Args:
+        values: Settings.
+        where: File or folder that holds them.
+        trusted: Packages that are trusted besides, by name.
+
+    Raises:
+        ValueError: Naming the first such class.
+    """
+    workbench = set()
+    for path in class_paths(values):
+        if not isinstance(path, str) or not is_built(path, trusted):
+            raise ValueError(refusal(where, path))
+        workbench |= {path.partition(".")[0]} & set(WORKBENCH)
+    for name in sorted(workbench - set(trusted)):
+        if (found := place_of(name)) is not None and found != Path(__file__).resolve().parents[1]:
+            raise ValueError(
+                f"{where} needs the package {name}, which is found in {found}/ and not beside the library, so it is not imported; if it is "
+                f"yours, give --trust {name}"
+            )
+
+
+def refusal(where: str, path: object) -> str:
+    """Why a class is not built, and what lets it be."""
+    top = path.partition(".")[0] if isinstance(path, str) else ""
+    own = top.isidentifier() and top not in {name.partition(".")[0] for name in BUILT}
+    fix = f"; if you trust who wrote that package, give --trust {top}" if own else ""
+    return f"{where} names {quoted(path)}, which is no class that a run is built of, so it is not imported{fix}"
+
+
+def place_of(package: str) -> Path | None:
+    """Folder that a package would be imported from; ``None`` if there is none."""
+    spec = find_spec(package)
+    if spec is None or not spec.origin:
+        return None
+    return Path(spec.origin).resolve().parents[1]
+
+
+@contextmanager
+def limited(trusted: Sequence[str] = ()) -> Iterator[None]:
+    """Parsers refuse, before they import it, whatever a value names beyond what is built unasked, however it is written down.
+
+    Args:
+        trusted: Packages that are trusted besides.
+    """
+    from jsonargparse import set_parsing_settings
+    from jsonargparse._common import parsing_settings  # pinned: settings can be added to in public, but not taken back
+
+    before = {name: parsing_settings[name] for name in ("import_path_verdicts", "import_paths_enforced")}
+    known = verdicts(trusted)
+    try:
+        set_parsing_settings(
+            import_path_denylist=["*", *(name for name, built in known.items() if not built)],
+            import_path_allowlist=[name for name, built in known.items() if built],
+        )
+        yield
+    finally:
+        parsing_settings.update(before)
+
+
+def taken(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line without its ``--trust NAME``, and the names.
+
+    Raises:
+        ValueError: If a name is missing or is none of a package.
+    """
+    rest, trusted, words = [], [], iter(argv)
+    for word in words:
+        flag, equals, name = word.partition("=")
+        if flag == "--trust":
+            trusted.append(package(name if equals else next(words, "")))
+        else:
+            rest.append(word)
+    return rest, trusted
+
+
+def package(name: str) -> str:
+    """A name given with ``--trust``.
+
+    Raises:
+        ValueError: If it is no dotted name.
+    """
+    if not all(map(str.isidentifier, name.split("."))) or name.partition(".")[0] == "jsonargparse":
+        raise ValueError(f"--trust must be followed by the name of a package, e.g. --trust my_models, got {quoted(name)}")
+    return name
+
+
+def saved_by_runs(argv: Sequence[str]) -> list[Path]:
+    """Configuration files of a command line that runs saved, with those that they build on."""
+    from baton_lightning.config import chain, configs
+
+    named = [file for file in configs(argv) if file.name == "config.yaml" or any((file.parent / name).exists() for name in SAVED)]
+    return [path for file in named for path in chain(file)]
+
+
+def require_saved(argv: Sequence[str], trusted: Sequence[str]) -> None:
+    """Walks the configurations of a command line that runs saved; a user's own may name any class.
+
+    Args:
+        argv: Arguments of a Lightning verb.
+        trusted: Names given with ``--trust``.
+
+    Raises:
+        ValueError: If one names a class that is not built unasked.
+    """
+    for file in saved_by_runs(argv):
+        from baton_lightning import settings
+
+        require(settings.parsed(read_bytes(file), str(file)), str(file), trusted)
