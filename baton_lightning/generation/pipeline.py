@@ -144,7 +144,13 @@ class Pipeline:
 
 
 def load(
-    run: str | Path, *, device: str = "auto", dtype: str = "auto", data: str | Path | None = None, checkpoint: str | Path | None = None
+    run: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    data: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    trust: Sequence[str] = (),
 ) -> Pipeline:
     """A run, ready to plan and to make clips.
 
@@ -154,9 +160,10 @@ def load(
         dtype: Type of the weights: ``auto`` (bfloat16 on a GPU, float32 on the CPU), ``float32`` or ``bfloat16``.
         data: Where its data set is now; ``None`` looks where it was.
         checkpoint: A checkpoint in the run's folder; ``None`` takes the weights it finished with.
+        trust: Packages whose classes the run may name besides the library's; others are not imported.
 
     Raises:
-        ValueError: If the run is not finished, its parents are not found, or it makes no clips.
+        ValueError: If the run is not finished, names other classes, its parents are not found, or it makes no clips.
     """
     from baton_lightning.generation.load import load_run
     from baton_lightning.placement import DTYPES, Placement, device_of, dtype_of
@@ -165,7 +172,8 @@ def load(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     placement, run = Placement(device_of(device), offload=False), Path(run)
-    model, module, _ = load_run(run, checkpoint=None if checkpoint is None else Path(checkpoint), data=None if data is None else Path(data))
+    places = {"checkpoint": checkpoint and Path(checkpoint), "data": data and Path(data)}
+    model, module, _ = load_run(run, **places, trusted=trust)
     generator = Generator(model, placement)  # type: ignore[arg-type]  # load_run refuses other modules
     generator.settle(dtype_of(dtype, placement.device))
     told = manifest.read(run) if (run / manifest.NAME).exists() else {}

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--truth", action="store_true", help="with --key: the plan of the clip's own features, not the planner's")
     make.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
     make.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
+    make.add_argument("--trust", action="append", default=[], metavar="NAME", help="package whose code the run may name")
     make.add_argument("--force", action="store_true", help="replace --out")
 
     show = verbs.add_parser("show", help="draw a plan: keyframes in the colours of their principal components, sound as a curve")
@@ -79,7 +80,7 @@ def make(options: argparse.Namespace) -> ClipPlan:
 
     from baton_lightning.generation.pipeline import load
 
-    pipe = load(options.run, device=options.device, data=options.data)
+    pipe = load(options.run, device=options.device, data=options.data, trust=options.trust)
     if options.key is None:
         return pipe.plan(*prompts)
     truth, planned = pipe.held_out(options.key, options.split)
