@@ -12,6 +12,7 @@ later = pipe(plan.shift(0.5, start=0.3, stop=0.9), seed=1)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 

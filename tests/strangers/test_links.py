@@ -44,18 +44,18 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path: Path) ->
         require_own_files(tmp_path)
 
 
-def test_training_and_validation_refuse_a_run_folder_with_links(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from baton_lightning.__main__ import main
+def test_training_and_validation_refuse_a_run_folder_with_links(tmp_path: Path) -> None:
+    from baton_lightning.cli import run
 
     root, precious = Path(__file__).parents[2], tmp_path / "precious"
     precious.write_text("kept")
-    run = tmp_path / "runs/demo/stage1"
-    run.mkdir(parents=True)
-    (run / "ledger.jsonl").symlink_to(precious)
+    folder = tmp_path / "runs/demo/stage1"
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").symlink_to(precious)
     words = ["-c", str(root / "experiments/stage1.yaml"), f"--run.root={tmp_path / 'runs'}", f"--data.init_args.root={tmp_path}"]
     for verb in ("fit", "validate"):
-        assert main([verb, *words]) == 1
-        assert f"{run / 'ledger.jsonl'} is a link to {precious}" in capfd.readouterr().err
+        with pytest.raises(ValueError, match=f"{folder / 'ledger.jsonl'} is a link to {precious}"):
+            run(verb, words)
     assert precious.read_text() == "kept"
 
 
