@@ -7,7 +7,7 @@ after a resume. The global generator is neither used nor changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +41,25 @@ def draw_uniform(
 ) -> Float[Tensor, "B *X"]:
     """Uniform numbers in [0, 1) of ``shape`` for every sample, on the CPU. Arguments as for :func:`draw_normal`."""
     return _draw(torch.rand, shape, seed, epoch, index, purpose, dtype)
+
+
+def draw_noise(
+    shapes: Mapping[str, tuple[int, ...]], *, seed: int, epoch: int, index: Int[Tensor, "B"], purpose: str, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Noise for the latents of each modality, float32: a clip's is the same in any batch and on any device.
+
+    Args:
+        shapes: Modality -> shape of one clip's latents.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0.
+        index: Global index of each sample within the epoch.
+        purpose: Name of the stream; the modality's name is added.
+        device: Where the noise is wanted; it is drawn on the CPU.
+    """
+    return {
+        name: draw_normal(shape, seed=seed, epoch=epoch, index=index, purpose=f"{purpose}.{name}").to(device)
+        for name, shape in shapes.items()
+    }
 
 
 def _draw(

@@ -10,28 +10,15 @@ guidance on the plan alone evaluates only combinations that occur in training: `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from baton_lightning.flow.condition import Condition
+from baton_lightning.flow.given import NOTHING, Given, evaluate
 from baton_lightning.flow.sampler import Velocity
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Conditioning of a transformer.
-
-    Args:
-        video_context: Text for the video branch [B, N, C].
-        audio_context: Text for the audio branch [B, N, C].
-        plan: Planned tokens, or ``None``.
-    """
-
-    video_context: Tensor
-    audio_context: Tensor
-    plan: object | None = None
 
 
 def extrapolate(negative: Float[Tensor, "*B"], conditional: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
@@ -60,14 +47,14 @@ class Guidance:
         """Whether there is guidance on the text, so that a negative condition is needed."""
         return (self.video_scale, self.audio_scale) != (1, 1)
 
-    def __call__(self, dit: Callable[..., Any], positive: Condition, negative: Condition | None = None, **options: Any) -> Velocity:
+    def __call__(self, dit: Callable[..., Any], positive: Condition, negative: Condition | None = None, given: Given = NOTHING) -> Velocity:
         """A guided velocity.
 
         Args:
             dit: The transformer.
             positive: Text and plan of the clip.
             negative: Negative prompts of both branches; its plan is ignored. Required if there is guidance on the text.
-            options: Keyword arguments of the transformer.
+            given: What is held instead of generated.
 
         Raises:
             ValueError: If guidance needs a negative condition and got none.
@@ -82,8 +69,7 @@ class Guidance:
 
         def velocity(video: Tensor, audio: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             def predict(condition: Condition, skip: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-                conditioning = (condition.video_context, condition.audio_context, condition.plan)
-                return dit(video, audio, t, *conditioning, skip_blocks=skip, **options)
+                return evaluate(dit, video, audio, t, condition, given, skip_blocks=skip)
 
             guided = conditional = predict(positive)
             if self.guides_text:

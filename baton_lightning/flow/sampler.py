@@ -56,7 +56,6 @@ class Sampler:
         video_noise: Float[Tensor, "B C T Y X"],
         audio_noise: Float[Tensor, "B L A"],
         *,
-        first_frame: Float[Tensor, "B C 1 Y X"] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Float[Tensor, "B C T Y X"], Float[Tensor, "B L A"]]:
         """Latents of both modalities.
@@ -65,21 +64,18 @@ class Sampler:
             velocity: Velocity of both modalities at a time t [B].
             video_noise: Standard normal.
             audio_noise: Standard normal.
-            first_frame: Clean first latent frame, which replaces the noisy one at every step (image to video).
             progress: Called with (finished steps, all steps) after every step.
         """
         video, audio = video_noise, audio_noise
         video_scheduler, audio_scheduler = self.prepared_scheduler(video.device), self.prepared_scheduler(audio.device)
         for step, timestep in enumerate(video_scheduler.timesteps):
-            if first_frame is not None:
-                video = torch.cat((first_frame.to(video), video[:, :, 1:]), 2)
             t = (timestep / NUM_TRAIN_TIMESTEPS).to(video.device, torch.float32).expand(len(video))
             video_velocity, audio_velocity = velocity(video, audio, t)
             video = video_scheduler.step(video_velocity, timestep, video, return_dict=False)[0]
             audio = audio_scheduler.step(audio_velocity, timestep, audio, return_dict=False)[0]
             if progress is not None:
                 progress(step + 1, self.steps)
-        return (video if first_frame is None else torch.cat((first_frame.to(video), video[:, :, 1:]), 2)), audio
+        return video, audio
 
 
 class EulerSampler(Sampler):

@@ -20,7 +20,8 @@ from torch.nn import functional
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.flow import draws
-from baton_lightning.flow.guidance import Condition
+from baton_lightning.flow.condition import Condition
+from baton_lightning.flow.given import NOTHING, Given
 from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.generation.components import FrozenComponents
 from baton_lightning.media import write_mp4
@@ -119,23 +120,22 @@ class Generator:
         """
         clip, seed = self.model.clip, self.model.seed if seed is None else seed
         shapes = {"video": (clip.video_channels, *clip.latent_grid), "audio": (clip.num_audio_latents, clip.audio_channels)}
-        video, audio = (
-            draws.draw_normal(shape, seed=seed, epoch=0, index=index, purpose=f"sample.{name}").to(device) for name, shape in shapes.items()
-        )
-        return video, audio
+        drawn = draws.draw_noise(shapes, seed=seed, epoch=0, index=index, purpose="sample", device=device)
+        return drawn["video"], drawn["audio"]
 
     # ---- denoise
     @torch.no_grad()
-    def denoise(self, noise: tuple[Tensor, Tensor], context: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
+    def denoise(self, noise: tuple[Tensor, Tensor], context: Tensor, plan: Plan | None, given: Given = NOTHING) -> tuple[Tensor, Tensor]:
         """Latents of both modalities, from noise to clean, by the model's sampler and guidance.
 
         Args:
             noise: See :meth:`noise`.
             context: Text embeddings [B, N, C], zero-padded, on the device of the noise.
             plan: Plan that is followed, or ``None``.
+            given: What is held instead of generated, e.g. a first frame.
 
         Returns:
-            Video latents [B, C, T, Y, X] and audio latents [B, L, C].
+            Video latents [B, C, T, Y, X] and audio latents [B, L, C]; what is known is there as it was given.
 
         Raises:
             ValueError: If negative texts are guided away from and the configuration names no text encoder.
@@ -144,7 +144,7 @@ class Generator:
         wanted = Condition(context, context, plan)
         negative = Condition(*(self.negative(text, context) for text in model.negatives)) if model.guidance.guides_text else None
         with self.placement.using(model.dit, "transformer"):
-            return model.sampler(model.guidance(model.dit, wanted, negative), *noise)
+            return given.over(*model.sampler(model.guidance(model.dit, wanted, negative, given), *noise))
 
     def negative(self, text: str, context: Tensor) -> Tensor:
         """Context of a text to lead away from, one for every clip; shaped as ``context`` is. The empty text is zeros."""

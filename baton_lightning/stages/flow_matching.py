@@ -1,23 +1,19 @@
-"""Rectified-flow matching of both branches: || v(x_t, t) - (noise - x_0) ||^2 (flow/path.py owns the time convention).
-
-Everything but the network itself is computed in float32, under any precision.
-"""
+"""Flow matching of a batch: its noise, and the errors of the network's velocities over what its tasks generate."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from baton_lightning.batch import Batch, Plan
-from baton_lightning.flow import draws, path
+from baton_lightning.flow import draws
+from baton_lightning.flow.condition import Condition
+from baton_lightning.flow.given import Given
+from baton_lightning.flow.matching import Errors, flow_errors
+from baton_lightning.flow.tasks import Known, given_of
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.precision import upcast_half
-from baton_lightning.stages.plan_sources import where_present
-
-
-def presence(batch: Batch) -> dict[str, Tensor | None]:
-    """Modality -> which clips have it [B], bool; ``None`` = all."""
-    return {"video": batch.has_video, "audio": batch.has_audio}
 
 
 def noise(batch: Batch, *, seed: int, epoch: int, purpose: str) -> dict[str, Tensor]:
@@ -30,16 +26,38 @@ def noise(batch: Batch, *, seed: int, epoch: int, purpose: str) -> dict[str, Ten
         purpose: Name of the stream.
     """
     assert batch.video_latents is not None and batch.audio_latents is not None
-    return {
-        name: draws.draw_normal(x.shape[1:], seed=seed, epoch=epoch, index=batch.index, purpose=f"{purpose}.{name}").to(x.device)
-        for name, x in (("video", batch.video_latents), ("audio", batch.audio_latents))
-    }
+    shapes = {"video": tuple(batch.video_latents.shape[1:]), "audio": tuple(batch.audio_latents.shape[1:])}
+    return draws.draw_noise(shapes, seed=seed, epoch=epoch, index=batch.index, purpose=purpose, device=batch.video_latents.device)
+
+
+def clean_latents(batch: Batch) -> dict[str, Tensor]:
+    """Modality -> latents of a batch, in float32."""
+    assert batch.video_latents is not None and batch.audio_latents is not None
+    return {"video": upcast_half(batch.video_latents), "audio": upcast_half(batch.audio_latents)}
+
+
+def held_in(batch: Batch, noise: dict[str, Tensor], known: Sequence[Known] | None) -> Given:
+    """What is held of a batch: what its tasks make known, and noise for a modality that a clip lacks.
+
+    Args:
+        batch: Clips with latents.
+        noise: See :func:`noise`.
+        known: What the task of each clip makes known; ``None`` = nothing.
+    """
+    return given_of(known, clean_latents(batch), noise, {"video": batch.has_video, "audio": batch.has_audio})
 
 
 def errors(
-    dit: DualBranchDiT, batch: Batch, plan: Plan | None, t: Tensor, noise: dict[str, Tensor], has_plan: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Squared error of the predicted velocity of each clip, mean over latents.
+    dit: DualBranchDiT,
+    batch: Batch,
+    plan: Plan | None,
+    t: Tensor,
+    noise: dict[str, Tensor],
+    *,
+    known: Sequence[Known] | None = None,
+    has_plan: Tensor | None = None,
+) -> Errors:
+    """Errors of the velocities that the transformer predicts for a batch.
 
     Args:
         dit: The transformer.
@@ -47,28 +65,9 @@ def errors(
         plan: Plan, or ``None``.
         t: Flow time [B], 0 = clean, 1 = noise.
         noise: See :func:`noise`.
+        known: What the task of each clip makes known; ``None`` generates everything.
         has_plan: Which clips see the plan [B], bool.
-
-    Returns:
-        Modality -> errors [B].
-
-    Note:
-        What a clip lacks is pure noise at any time: nothing can be learnt from it. Both branches run nevertheless, so that ranks stay in
-        step.
     """
-    assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
-    latents, present = {"video": upcast_half(batch.video_latents), "audio": upcast_half(batch.audio_latents)}, presence(batch)
-    clean = {k: where_present(x, present[k], noise[k]) for k, x in latents.items()}
-    noisy = {k: path.interpolate(clean[k], noise[k], t) for k in clean}
-    predicted = dict(zip(clean, dit(noisy["video"], noisy["audio"], t, batch.context, batch.context, plan, has_plan=has_plan), strict=True))
-    return {k: (predicted[k] - path.velocity(clean[k], noise[k])).square().flatten(1).mean(1) for k in clean}
-
-
-def losses(errors: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """``loss_video`` and ``loss_audio``: means over the clips that have the modality; 0 where none has it."""
-    found = {}
-    for name, present in presence(batch).items():
-        error = errors[name]
-        weight = torch.ones_like(error) if present is None else present.to(error)
-        found[f"loss_{name}"] = (error * weight).sum() / weight.sum().clamp(min=1.0)
-    return found
+    assert batch.context is not None
+    condition = Condition(batch.context, batch.context, plan)
+    return flow_errors(dit, clean_latents(batch), noise, t, condition, held_in(batch, noise, known), has_plan=has_plan)

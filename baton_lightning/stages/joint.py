@@ -21,7 +21,9 @@ from baton_lightning.construction.handover import hand_over
 from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, restored
 from baton_lightning.flow import draws
 from baton_lightning.flow.guidance import Guidance
+from baton_lightning.flow.matching import Errors
 from baton_lightning.flow.sampler import EulerSampler, Sampler
+from baton_lightning.flow.tasks import Known, Task, TaskMix
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
 from baton_lightning.models.dit import DualBranchDiT
@@ -54,6 +56,7 @@ class JointTraining(Resumable):
         video_codec: Factory of the video codec; only generation needs it.
         audio_codec: Factory of the audio codec; likewise.
         text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
+        tasks: What training clips are asked for, see :mod:`baton_lightning.flow.tasks`; ``None`` generates both modalities of every clip.
         plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
         caption_dropout: Share of training clips, in [0, 1], that see an empty text, which guidance leads away from.
         frozen: Names of parts of the transformer that are not trained, e.g. ``dit.video_model`` or ``dit.*.self_attn``, where ``*`` is any
@@ -80,6 +83,7 @@ class JointTraining(Resumable):
         video_codec: Callable[[], nn.Module] | None = None,
         audio_codec: Callable[[], nn.Module] | None = None,
         text_encoder: Callable[[], nn.Module] | None = None,
+        tasks: list[Task] | None = None,
         plan_dropout: float = 0.1,
         caption_dropout: float = 0.0,
         frozen: Sequence[str] = (),
@@ -102,6 +106,7 @@ class JointTraining(Resumable):
         self.timesteps, self.sampler = timesteps or UniformTimesteps(), sampler or EulerSampler()
         self.guidance, self.negatives = guidance or Guidance(), (video_negative, audio_negative)
         self.component_factories = {"video_codec": video_codec, "audio_codec": audio_codec, "text_encoder": text_encoder}
+        self.tasks = TaskMix(tasks or [], clip, seed)
         self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
         self.shuffled = ShuffledPlans()
         self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
@@ -186,26 +191,25 @@ class JointTraining(Resumable):
         t: Tensor,
         noise: dict[str, Tensor],
         *,
+        known: list[Known] | None = None,
         has_plan: Tensor | None = None,
         split: str | None = None,
-    ) -> dict[str, Tensor]:
-        """Flow-matching loss of each branch, see :mod:`~baton_lightning.stages.flow_matching`.
+    ) -> Errors:
+        """Flow-matching errors of both branches, see :mod:`~baton_lightning.stages.flow_matching`.
 
         Args:
-            batch: Clips with latents and context.
+            batch: Clips with latents and context. A modality that a clip lacks is noise at any time, and weighs nothing.
             plan: Plan, or ``None``.
             t: Flow time [B], 0 = clean, 1 = noise.
             noise: Noise of each modality, see :func:`~baton_lightning.stages.flow_matching.noise`.
+            known: What the task of each clip makes known; ``None`` generates everything.
             has_plan: Which clips see the plan [B], bool.
             split: Whose losses by flow time these count for; ``None`` counts them nowhere.
-
-        Returns:
-            ``loss_video`` and ``loss_audio``, each a mean over the clips that have the modality.
         """
-        errors = flow_matching.errors(self.dit, batch, plan, t, noise, has_plan)
+        errors = flow_matching.errors(self.dit, batch, plan, t, noise, known=known, has_plan=has_plan)
         if split is not None:
-            self.by_time[f"{split}_losses"].update(t, errors, flow_matching.presence(batch))
-        return flow_matching.losses(errors, batch)
+            self.by_time[f"{split}_losses"].update(t, errors.clips, errors.counted)
+        return errors
 
     def log_by_time(self, split: str) -> None:
         """Logs the losses by flow time since the last call. All ranks call it."""
@@ -231,17 +235,17 @@ class JointTraining(Resumable):
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
         noise = flow_matching.noise(batch, seed=self.seed, epoch=batch.epoch, purpose="noise")
-        losses = self.flow_loss(batch, plan, t, noise, has_plan=has_plan, split="train")
-        loss = losses["loss_video"] + losses["loss_audio"]
-        self.log("train/loss", loss, batch_size=len(batch))
-        self.log_branches("train", batch, losses)
-        return loss
+        known = None if self.tasks.plain else self.tasks.draw(batch.index, batch.epoch)
+        errors = self.flow_loss(batch, plan, t, noise, known=known, has_plan=has_plan, split="train")
+        self.log("train/loss", errors.total, batch_size=len(batch))
+        self.log_branches("train", errors)
+        return errors.total
 
-    def log_branches(self, split: str, batch: Batch, losses: dict[str, Tensor], **options: Any) -> None:
-        """Logs the loss of each branch, weighed by the clips that have its modality; no clip, no entry."""
-        for name in ("video", "audio"):
-            if count := batch.num_with(name):
-                self.log(f"{split}/loss_{name}", losses[f"loss_{name}"], batch_size=count, **options)
+    def log_branches(self, split: str, errors: Errors, **options: Any) -> None:
+        """Logs the loss of each branch, weighed by the clips of which it generates something; no clip, no entry."""
+        for name, count in errors.num.items():
+            if count:
+                self.log(f"{split}/loss_{name}", errors.mean(name), batch_size=count, **options)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if not self.trainer.fit_loop._should_accumulate() and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -258,12 +262,12 @@ class JointTraining(Resumable):
         t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
         for name, plan in plans.items():
             own = name == ("planned" if "planned" in plans else "truth")
-            losses = self.flow_loss(batch, plan, t, noise, split="val" if own else None)
+            errors = self.flow_loss(batch, plan, t, noise, split="val" if own else None)
             weight = len(batch) if has_other or name != "shuffled" else 0
-            self.log(f"val/flow_loss/{name}", losses["loss_video"] + losses["loss_audio"], batch_size=weight, sync_dist=True)
+            self.log(f"val/flow_loss/{name}", errors.total, batch_size=weight, sync_dist=True)
             if own:
-                self.log("val/loss", losses["loss_video"] + losses["loss_audio"], batch_size=len(batch), sync_dist=True)
-                self.log_branches("val", batch, losses, sync_dist=True)
+                self.log("val/loss", errors.total, batch_size=len(batch), sync_dist=True)
+                self.log_branches("val", errors, sync_dist=True)
 
     test_step = validation_step
 

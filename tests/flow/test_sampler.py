@@ -69,18 +69,6 @@ def test_the_same_noise_gives_the_same_latents_and_a_sampler_remembers_nothing(k
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_given_first_frame_is_seen_at_every_step_and_kept():
-    video, audio = noises()
-    frame, seen = torch.full_like(video[:, :, :1], 7.0), []
-
-    def velocity(video, audio, t):
-        seen.append(torch.equal(video[:, :, :1], frame))
-        return both(video, audio, t)
-
-    out, _ = UniPCSampler(steps=4)(velocity, video, audio, first_frame=frame)
-    assert all(seen) and torch.equal(out[:, :, :1], frame) and not torch.equal(out[:, :, 1:], video[:, :, 1:])
-
-
 def test_settings_without_meaning_are_refused():
     with pytest.raises(ValueError, match="steps >= 1"):
         EulerSampler(steps=0)

@@ -1,0 +1,129 @@
+"""Whether a network is asked in sampling what it was taught in training: every tensor that reaches it, for one clip at one time.
+
+A step of training is run on a clip, then sampling is started from the same noisy clip at the same flow time; what the transformer is
+given in both is compared to the bit. Where training reads caches, sampling makes the same from prompts, if a text encoder is named.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.flow import path
+from baton_lightning.flow.sampler import EulerSampler
+from baton_lightning.generation.generator import Generator
+from baton_lightning.stages import flow_matching
+from baton_lightning.stages.joint import JointTraining
+
+TIMES = (0.25, 0.5, 0.75)
+"""Flow times that a scheduler's thousandths hold exactly."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input of the transformer.
+
+    Args:
+        name: What it is.
+        difference: Greatest absolute difference of training and sampling; infinite if only one of them gives it, or shapes differ.
+    """
+
+    name: str
+    difference: float
+
+
+class FixedTime:
+    """A distribution of flow times that always draws the same."""
+
+    def __init__(self, t: float) -> None:
+        self.t = t
+
+    def draw(self, *, seed: int, epoch: int, index: Tensor) -> Tensor:
+        """[B]"""
+        return torch.full((len(index),), self.t)
+
+
+class OneStep(EulerSampler):
+    """One evaluation at a flow time."""
+
+    def __init__(self, t: float) -> None:
+        super().__init__(steps=1, shift=1.0)
+        self.start = t
+
+
+@contextmanager
+def calls_of(network: torch.nn.Module) -> Iterator[list[dict[str, Any]]]:
+    """The arguments of every call of a transformer, by name."""
+    names = ("video", "audio", "t", "video_context", "audio_context", "plan")
+    calls: list[dict[str, Any]] = []
+    hook = network.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(dict(zip(names, args, strict=False)) | kwargs), with_kwargs=True
+    )
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def tensors_of(call: dict[str, Any], like: Tensor) -> dict[str, Tensor]:
+    """What a call gives, flattened to tensors. No plan mask is a mask of ones, nothing known a mask of zeros."""
+    plan: Plan | None = call["plan"]
+    found = {name: call[name] for name in ("video", "audio", "t", "video_context", "audio_context")}
+    if plan is not None:
+        has = call.get("has_plan")
+        found |= {"plan.video": plan.video, "plan.audio": plan.audio, "plan.grid": torch.tensor(plan.video_grid)}
+        found |= {f"plan.{name}": x for name in ("video_times", "audio_times") if (x := getattr(plan, name)) is not None}
+        found["has_plan"] = torch.ones(len(like), dtype=torch.bool) if has is None else has
+    places = {"known_video": (call["video"].shape[0], *call["video"].shape[2:]), "known_audio": tuple(call["audio"].shape[:2])}
+    for name, shape in places.items():
+        known = call.get(name)
+        found[name] = torch.zeros(shape, dtype=torch.bool) if known is None else known
+    return {name: tensor.detach().cpu() for name, tensor in found.items()}
+
+
+def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = False) -> list[Row]:
+    """Inputs of the transformer in training and in sampling, for the clips of a batch along the run's own plan.
+
+    Args:
+        model: A stage 3 with its networks; its tasks are those of the comparison.
+        batch: Clips with latents, context, and features if the plan needs them.
+        t: Flow time, one of :data:`TIMES`.
+        prompts: Whether sampling embeds the prompts itself instead of reading the cached text.
+    """
+    assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
+    timesteps, sampler, guidance = model.timesteps, model.sampler, model.guidance
+    shares = model.plan_dropout, model.caption_dropout
+    model.timesteps, model.sampler, model.guidance = FixedTime(t), OneStep(t), type(guidance)()  # type: ignore[assignment]
+    model.plan_dropout = model.caption_dropout = 0.0
+    try:
+        with calls_of(model.dit) as calls, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning: nothing is logged without a trainer
+            model.training_step(batch, 0)
+            generator = Generator(model)
+            clean = flow_matching.clean_latents(batch)
+            noise = flow_matching.noise(batch, seed=model.seed, epoch=batch.epoch, purpose="noise")
+            given = flow_matching.held_in(batch, noise, None if model.tasks.plain else model.tasks.draw(batch.index, batch.epoch))
+            time = torch.full((len(batch),), t, device=batch.context.device)
+            start = tuple(path.interpolate(clean[name], noise[name], time) for name in ("video", "audio"))
+            context = generator.contexts(batch.video_prompts, batch.audio_prompts).to(batch.context) if prompts else batch.context
+            plan = generator.plan(replace(batch, context=context))
+            generator.denoise(start, context, plan, given)  # type: ignore[arg-type]
+    finally:
+        model.timesteps, model.sampler, model.guidance = timesteps, sampler, guidance
+        model.plan_dropout, model.caption_dropout = shares
+    trained, sampled = (tensors_of(call, batch.index) for call in calls)
+    return [Row(name, difference(trained.get(name), sampled.get(name))) for name in {**trained, **sampled}]
+
+
+def difference(a: Tensor | None, b: Tensor | None) -> float:
+    """Greatest absolute difference; infinite if one is missing, or shapes or types differ."""
+    if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    return 0.0 if torch.equal(a, b) else (a.double() - b.double()).abs().max().item()
