@@ -103,6 +103,16 @@ def classes_of(module: str) -> tuple[str, list[str]]:
         return str(error), []
 
 
+MOVED = {"baton_lightning.runs.deepspeed_cpu": "baton_lightning.construction.deepspeed_cpu"}
+"""Former names of modules whose classes configurations name."""
+
+
+def name_now(class_path: str) -> str:
+    """What a class is called now; most are called what they were."""
+    module, _, attribute = class_path.rpartition(".")
+    return f"{MOVED[module]}.{attribute}" if module in MOVED else class_path
+
+
 def misspelt_class(name: str, why: str, classes: list[str]) -> str:
     """What a misspelt class path may have meant.
 
@@ -112,7 +122,9 @@ def misspelt_class(name: str, why: str, classes: list[str]) -> str:
         classes: Classes of its module.
     """
     module, _, attribute = name.rpartition(".")
-    if why:
+    if (now := name_now(name)) != name:
+        hint = f"it is `{now}` now"
+    elif why:
         hint = f"the module `{module}` cannot be imported ({why}); check the spelling"
     elif near := difflib.get_close_matches(attribute, classes, 1, 0.5):
         hint = f"did you mean `{module}.{near[0]}`?"

@@ -65,6 +65,12 @@ def child(*argv: str) -> tuple[str, str, float]:
             "`baton_lightning.stages.alignment.TowerAlignment`?",
         ),
         (
+            [*STAGE2, "--trainer.strategy.class_path=baton_lightning.runs.deepspeed_cpu.CPUDeepSpeedStrategy"],
+            2,
+            "class_path must name a class that can be imported, got `baton_lightning.runs.deepspeed_cpu.CPUDeepSpeedStrategy`; it is "
+            "`baton_lightning.construction.deepspeed_cpu.CPUDeepSpeedStrategy` now",
+        ),
+        (
             [*STAGE2, "--run.root={tmp}/runs"],
             1,
             "there is no run {tmp}/runs/demo/stage1/; train it first, e.g. `python -m baton_lightning fit -c experiments/stage1.yaml`",
@@ -76,7 +82,7 @@ def child(*argv: str) -> tuple[str, str, float]:
             "`shards build`",
         ),
     ],
-    ids=["verb", "key", "argument", "key in a file", "file", "base", "class", "parent", "data"],
+    ids=["verb", "key", "argument", "key in a file", "file", "base", "class", "renamed", "parent", "data"],
 )
 def test_a_certain_mistake_is_named_before_torch_is_loaded_and_leaves_no_folder(tmp_path, argv, code, said):
     (tmp_path / "misspelt.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\nclip:\n  second: 3\n")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
+from baton_lightning.explain import name_now
+
 MAY_CHANGE = (
     "run.*",  # where the run lives, and how often it saves
     "trainer.default_root_dir",
@@ -62,10 +64,10 @@ NONE = "none"
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+    """Nested mappings as dotted keys; classes under the names that they have now."""
     if isinstance(values, dict) and values:
         return {k: v for key, child in values.items() for k, v in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()}
-    return {prefix: values}
+    return {prefix: name_now(values) if isinstance(values, str) else values}
 
 
 def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

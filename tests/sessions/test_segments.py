@@ -37,6 +37,9 @@ REFUSED = [
 ]
 
 
+ROOMS = ("runs", "construction")
+
+
 @pytest.mark.parametrize("changes", REFUSED, ids=("result", "trainer", "fixed"))
 def test_changes_that_make_another_result_are_refused_in_one_line_before_networks_are_built(
     cut: Runs, base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
@@ -143,3 +146,8 @@ def test_every_callback_that_is_said_to_watch_exists() -> None:
 @pytest.mark.parametrize(("was", "now", "other"), [(6, 7, False), (7, 6, True), (6, -1, False), (-1, 6, True)])
 def test_steps_may_only_grow(was: int, now: int, other: bool) -> None:
     assert compared.makes_the_result("trainer.max_steps", was, now) == other
+
+
+def test_a_class_that_was_renamed_is_no_change_of_settings() -> None:
+    was, now = ({"trainer": {"strategy": {"class_path": f"baton_lightning.{room}.deepspeed_cpu.CPUDeepSpeedStrategy"}}} for room in ROOMS)
+    assert compared.changes(was, now) == {}
