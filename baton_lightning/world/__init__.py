@@ -1,1 +1,1 @@
-"""The executable benchmark: scenes whose prompt, picture and sound are known exactly, and scores read from pixels and waveform alone."""
+"""The benchmark world: generated scenes with exactly known prompt, picture and sound, and scores computed from pixels and waveform."""

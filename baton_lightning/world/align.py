@@ -1,4 +1,4 @@
-"""Alignment of what was expected with what was found: edit distance, ties broken by time."""
+"""Alignment of expected and detected events by edit distance; ties are resolved by time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PER_SECOND = 1e-4
 
 @dataclass(frozen=True)
 class Alignment:
-    """The cheapest alignment of two sequences.
+    """An alignment of two sequences with the fewest errors.
 
     Args:
-        partner: For each expected token the index of the found token it is aligned with (equal or not), or ``None``.
-        extra: Indices of found tokens that nothing is aligned with.
+        partner: For each expected token the index of the aligned found token (equal or not), or ``None``.
+        extra: Indices of found tokens without a partner.
         errors: Substitutions + deletions + insertions.
     """
 
@@ -29,10 +29,10 @@ class Alignment:
 def align(
     expected: Sequence[str], found: Sequence[str], expected_times: Sequence[float] | None = None, found_times: Sequence[float] | None = None
 ) -> Alignment:
-    """Aligns found tokens with expected ones, monotonically and with the fewest edits.
+    """Aligns found tokens with expected tokens, monotonically and with the fewest edits.
 
-    Among alignments of equally many edits, the one whose moments differ least wins, so a surplus token early on does not shift
-    those after it.
+    Among alignments with the same number of edits, the one with the smallest time differences is chosen, so that an early surplus token
+    does not shift the later ones.
     """
     n, m = len(expected), len(found)
     apart = np.zeros((n, m))
@@ -64,11 +64,11 @@ def align(
 
 
 def best_permutation_errors(expected: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]]) -> int:
-    """Edits that remain when speakers may be renamed freely: the numerator of cpWER.
+    """Fewest edits over all assignments of speakers: the numerator of cpWER.
 
     Args:
         expected: Words of each expected speaker.
-        found: Words of each found speaker; the names need not agree.
+        found: Words of each found speaker; the names may differ.
     """
     ours, theirs = [list(w) for w in expected.values()], [list(w) for w in found.values()]
     size = max(len(ours), len(theirs))

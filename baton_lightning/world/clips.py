@@ -1,4 +1,4 @@
-"""One complete clip of the world: scene, texts, picture and sound."""
+"""A clip of the world: scene, prompts, picture and sound."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from baton_lightning.world.sound import synthesise
 
 @dataclass(frozen=True)
 class WorldClip:
-    """A clip and its truth.
+    """A clip with its scene.
 
     Args:
-        key: Name of the sample, unique for (split, tier, seed, index); without a dot, as shards need.
-        scene: What happens.
-        video_prompt: What is seen, in words.
-        audio_prompt: What is heard, in words.
+        key: Name of the sample, unique for (split, tier, seed, index), without a dot, as shards require.
+        scene: Objects and events.
+        video_prompt: Description of the picture.
+        audio_prompt: Description of the sound.
         frames: uint8 [T, Y, X, 3].
         waveform: float32 [S] in [-1, 1].
     """
@@ -38,7 +38,7 @@ class WorldClip:
 def make_clip(
     seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0, references: bool = False
 ) -> WorldClip:
-    """Draws, words, renders and synthesises a clip (see :func:`~baton_lightning.world.scene.sample_scene` for the arguments)."""
+    """Samples a scene and makes its prompts, picture and sound. See :func:`~baton_lightning.world.scene.sample_scene` for the arguments."""
     scene = sample_scene(seed, index, tier, clip, split, jitter=jitter, references=references)
     video_prompt, audio_prompt = prompts(scene, references=references)
     key = f"{split}-{tier}-{seed}-{index:06d}"

@@ -1,6 +1,6 @@
-"""Closed-form codecs for clips of the world: nothing to train, nothing to download, and a ceiling that can be measured.
+"""Closed-form codecs for clips of the world, which need no training and no download.
 
-Both are plain modules behind the seam of :mod:`baton_lightning.frozen.codecs`.
+Both implement the interfaces of :mod:`baton_lightning.frozen.codecs`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from baton_lightning.world.vocabulary import CARRIERS
 
 
 class PatchPCA(nn.Module):
-    """Principal components of patches of 4 frames x 8 x 8 pixels; the first frame, repeated, is a patch row of its own.
+    """Principal component analysis of patches of 4 frames x 8 x 8 pixels. The first frame, repeated 4 times, has its own patches.
 
         latents = (patches - mean) basis / scale,        scale ~ square root of each component's standard deviation
 
-    Half-way between raw components and white ones: the coarse picture, which the first components hold, stays louder than its fine
-    print, so it is what a denoiser learns first. All components together have unit variance.
+    The scaling is half-way between none and whitening: the first components, which hold the coarse picture, keep a larger variance than the
+    details, so a denoiser learns them first. All components together have unit variance.
 
-    With 96 of the 768 components, pictures of 32 pixels come back without a visible error; 48 are enough at 48 pixels.
+    With 96 of the 768 components, pictures of 32 pixels are reconstructed without a visible error; 48 are enough at 48 pixels.
 
     Args:
-        weights: File that :meth:`save` wrote. ``None`` makes an empty codec, for :meth:`fit`.
-        channels: Components kept by an empty codec.
+        weights: File written by :meth:`save`. ``None`` makes an empty codec, for :meth:`fit`.
+        channels: Number of components of an empty codec.
 
     Raises:
-        ValueError: If the file does not exist, or holds no patch basis.
+        ValueError: If the file does not exist, or has other tensors.
     """
 
     frames_per_patch = 4
@@ -50,11 +50,11 @@ class PatchPCA(nn.Module):
 
     @classmethod
     def fit(cls, frames: Iterable[UInt8[Tensor, "T Y X 3"]], channels: int = 96) -> PatchPCA:
-        """The best linear codec of these clips, from the eigenvectors of their patches' covariance.
+        """The codec of these clips, from the eigenvectors of their patches' covariance.
 
         Args:
-            frames: Clips, as arrays or tensors, uint8 [T, Y, X, 3] with T = 4k + 1. A few hundred are plenty.
-            channels: Components to keep.
+            frames: Clips, as arrays or tensors, uint8 [T, Y, X, 3] with T = 4k + 1. A few hundred are enough.
+            channels: Number of components.
         """
         codec = cls(channels=channels)
         size = codec.mean.numel()
@@ -68,7 +68,7 @@ class PatchPCA(nn.Module):
         mean = total / count
         variance, basis = torch.linalg.eigh(products / count - mean.outer(mean))
         variance, basis = variance.flip(0)[:channels], basis.flip(1)[:, :channels]
-        basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()  # eigenvectors have no sign of their own
+        basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()  # the sign of an eigenvector is arbitrary
         codec.mean, codec.basis, codec.scale = mean.float(), basis.float().contiguous(), half_whitened(variance).float()
         return codec
 
@@ -78,14 +78,14 @@ class PatchPCA(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "B T Y X 3"]) -> Float[Tensor, "B C t y x"]:
-        """Latents of zero mean and, over all channels together, unit variance on the clips of the fit."""
+        """Latents. On the clips of :meth:`fit` they have zero mean and, over all channels together, unit variance."""
         self._require_fit()
         latents = (self._patches(frames) - self.mean) @ self.basis / self.scale
         return latents.permute(0, 4, 1, 2, 3).contiguous()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B C t y x"]) -> UInt8[Tensor, "B T Y X 3"]:
-        """Pictures of latents; the first latent frame gives one picture, each other one four."""
+        """Pictures of latents: one of the first latent frame, four of each other one."""
         self._require_fit()
         patches = (latents.permute(0, 2, 3, 4, 1).float() * self.scale) @ self.basis.T + self.mean
         n, p = self.frames_per_patch, self.pixels_per_patch
@@ -98,9 +98,7 @@ class PatchPCA(nn.Module):
         n, p = self.frames_per_patch, self.pixels_per_patch
         count, height, width = frames.shape[1:4]
         if count % n != 1 or height % p or width % p:
-            raise ValueError(
-                f"PatchPCA: frames must be [B, {n}k + 1, {p}y, {p}x, 3], got {tuple(frames.shape)}; a ClipSpec yields such counts"
-            )
+            raise ValueError(f"PatchPCA: frames must be [B, {n}k + 1, {p}y, {p}x, 3], got {tuple(frames.shape)}; a ClipSpec has such sizes")
         video = frames.float() / 127.5 - 1
         video = torch.cat([video[:, :1].expand(-1, n - 1, -1, -1, -1), video], 1)
         video = video.unflatten(3, (-1, p)).unflatten(2, (-1, p)).unflatten(1, (-1, n))  # B t n y p x p 3
@@ -108,26 +106,26 @@ class PatchPCA(nn.Module):
 
     def _require_fit(self) -> None:
         if not bool(self.scale.any()):
-            raise ValueError("PatchPCA has no basis yet: give `weights`, or make one with PatchPCA.fit(clips)")
+            raise ValueError("PatchPCA has no basis: set `weights`, or compute one with PatchPCA.fit(clips)")
 
 
 def half_whitened(variance: Tensor) -> Tensor:
-    """Scale of each component: the square root of its standard deviation, times what gives all latents together unit variance."""
+    """Scale of each component: the square root of its standard deviation, normalised so that all latents together have unit variance."""
     deviation = variance.clamp(min=1e-8).sqrt()
     return deviation.sqrt() * deviation.mean().sqrt()
 
 
 class ToneBank(nn.Module):
-    """Loudness of each of the world's 20 carriers at 31.25 Hz, and back as sinusoids of fixed phase.
+    """Encodes the loudness of each of the world's 20 carriers at 31.25 Hz, and decodes it to sinusoids of fixed phase.
 
         latents = asinh(amplitude / knee) / unit - offset
 
-    The amplitude is that under a Hann window round the moment l / rate of latent l. Tones are rare: with unit variance they would
-    peak at 12 times it. The logarithm lets them peak at 12, at a standard deviation of 1. The shape equals Ovi's audio latents:
-    20 channels, 157 in 5 s.
+    The amplitude is measured under a Hann window centred at time l / rate of latent l. Tones are rare, so amplitudes have large peaks; the
+    logarithm limits the latents' peaks to 12 at a standard deviation of 1. The shape equals that of Ovi's audio latents: 20 channels, 157
+    latents in 5 s.
 
     Args:
-        sample_rate: Of the waveform, in Hz.
+        sample_rate: Sample rate of the waveform, in Hz.
         rate: Latents per second.
     """
 
@@ -158,7 +156,7 @@ class ToneBank(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B L C"], num_samples: int) -> Float[Tensor, "B S"]:
-        """Waveform whose amplitudes run straight from latent to latent."""
+        """Waveform whose amplitudes are interpolated linearly between latents."""
         amplitude = torch.sinh((latents.float() + self.offset) * self.unit) * self.knee
         amplitude = torch.nan_to_num(amplitude).clamp(0, self.loudest).transpose(0, 1)  # L B C
         following = torch.cat([amplitude[1:], amplitude[-1:]])

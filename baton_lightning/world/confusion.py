@@ -1,4 +1,4 @@
-"""What the detectors take an event for when picture and sound are damaged: confusion tables, true against found."""
+"""Confusion tables of the detectors on damaged pictures and sounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from baton_lightning.world.scene import Scene
 NEAR_SECONDS = 0.25
 NOTHING = "nothing"
 Confusion = Counter[tuple[str, str]]
-"""How often a true thing was taken for a found thing."""
+"""Counts of (true kind, detected kind)."""
 
 
 def _pixel_noise(deviation: float) -> Callable:
@@ -46,18 +46,18 @@ PICTURE: dict[str, Callable] = {
     **{f"blur {b:g} px": _blur(b) for b in (1.0, 1.5, 2.0)},
 }
 SOUND: dict[str, Callable] = {"none": lambda waveform, rng: waveform, **{f"noise at {d:+d} dB": _hiss(d) for d in (6, 0, -6, -12)}}
-"""Decibels of the tones, where there are any, over the noise."""
+"""Signal-to-noise ratios, where there are tones."""
 
 
 def video_confusion(scene: Scene, frames: NDArray[np.uint8], fps: float) -> Confusion:
-    """Kinds of events, true against seen: each true event with what the same object is seen to do nearest to it."""
+    """Confusion of kinds of events: each true event is paired with the nearest detected event of the same object."""
     truth = [(e.kind, e.actor, t) for e in scene.events for t in e.anchors]
     found = [(e.kind, e.actor, t) for e in detect_video(frames, fps).events for t in e.anchors]
     return _confusion(truth, found)
 
 
 def audio_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confusion:
-    """Words and effects, true against heard; a word in another voice, or another word, is `another word`."""
+    """Confusion of words and effects. A different word, or a word in another voice, is `another word`."""
     truth = [("word", "", t, (e.actor, w)) for e in scene.events if e.kind == "says" for w, t in zip(e.words, e.anchors, strict=True)]
     truth += [(v.EFFECTS[e.kind], "", e.anchors[0], None) for e in scene.events if e.kind in v.EFFECTS]
     heard = detect_audio(waveform, sample_rate)
@@ -66,7 +66,7 @@ def audio_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confus
 
 
 def _confusion(truth: Iterable[tuple], found: Iterable[tuple]) -> Confusion:
-    """Pairs true things with found ones of the same actor, nearest first; what is left is paired with nothing."""
+    """Pairs true with detected events of the same actor, nearest first; events without a partner are paired with `nothing`."""
     truth, found = list(truth), list(found)
     counts: Confusion = Counter()
     pairs = sorted((abs(a[2] - b[2]), a[0] != b[0], i, j) for i, a in enumerate(truth) for j, b in enumerate(found) if a[1] == b[1])

@@ -1,4 +1,4 @@
-"""Controls: clips that are wrong in one known way. What each score says of them is what the score is worth."""
+"""Controls: clips with one known error each, which show what a score detects."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from baton_lightning.world.sound import synthesise
 Clip = tuple[NDArray[np.uint8], NDArray[np.float32]]
 """Frames and waveform."""
 SHIFTS = (0.1, -0.3, 0.7)
-"""By how much later the sound is, in s."""
+"""Delays of the sound, in s."""
 
 
 def first_event_only(scene: Scene) -> Scene | None:
-    """Only the first event happens; ``None`` where that is all anyway."""
+    """The scene with its first event only; ``None`` if it has one event."""
     return replace(scene, events=scene.events[:1]) if len(scene.events) > 1 else None
 
 
 def reversed_events(scene: Scene) -> Scene | None:
-    """The events in reverse order, on the schedule of that order; ``None`` for a single event.
+    """The scene with its events in reverse order, scheduled anew; ``None`` for a single event.
 
-    An object may then slide to where it is, or dash past a column.
+    An object may then slide to the column where it is, or move past a column to hit another object.
     """
     if len(scene.events) < 2:
         return None
@@ -41,7 +41,7 @@ def reversed_events(scene: Scene) -> Scene | None:
 
 
 def wrong_speakers(scene: Scene) -> Scene | None:
-    """Every utterance in the voice of another: of the scene's next object, or of a colour that is not there. ``None`` without speech."""
+    """Every utterance in another voice: of the scene's next object, or of a colour that is not in the scene. ``None`` without speech."""
     colours = [o.colour for o in scene.objects]
     if len(colours) == 1:
         colours.append(next(c for c in v.COLOURS if c not in colours))
@@ -52,7 +52,7 @@ def wrong_speakers(scene: Scene) -> Scene | None:
 
 
 def delayed_sound(waveform: NDArray[np.float32], seconds: float, sample_rate: int) -> NDArray[np.float32]:
-    """The sound so much later, the clip so much longer at both ends that none is lost."""
+    """The waveform delayed by ``seconds``; it is cut at the start if ``seconds`` is negative."""
     samples = round(seconds * sample_rate)
     return np.pad(waveform[max(0, -samples) :], (max(0, samples), 0))
 
@@ -61,10 +61,10 @@ def controls(made: WorldClip, other: WorldClip, clip: ClipSpec, seed: int) -> It
     """Every control that applies to a clip.
 
     Args:
-        made: The true clip.
-        other: The clip of another prompt of the tier.
-        clip: Geometry.
-        seed: Of the noise.
+        made: The correct clip.
+        other: The clip of another prompt of the same tier.
+        clip: Geometry of the clips.
+        seed: Seed of the noise.
     """
     scene, frames, waveform = made.scene, made.frames, made.waveform
     rng = np.random.default_rng(seed)

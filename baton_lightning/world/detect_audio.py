@@ -1,4 +1,4 @@
-"""Waveform to words and effects: energy round each carrier, its peaks, and pairs of peaks as words."""
+"""Detection of words and effects in a waveform: peaks of the energy at each carrier, and pairs of peaks as words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from baton_lightning.world.peaks import centre, peaks
 
 HOP_SECONDS, WINDOW_SECONDS = 0.008, 0.064
 DETUNING, EFFECT_DETUNING = 0.05, 0.10
-"""Share of a carrier's frequency by which a tone may be off."""
+"""Largest relative deviation of a tone from a carrier's frequency."""
 FAINTEST, NOMINAL, THRESHOLD = 0.03, 0.3, 0.3
 UNKNOWN = "?"
 _WORD_OF = {tones: word for word, tones in v.WORDS.items()}
@@ -20,7 +20,7 @@ _WORD_OF = {tones: word for word, tones in v.WORDS.items()}
 
 @dataclass(frozen=True)
 class Word:
-    """A word that was heard: its centre in s, the colour whose voice it is, and the word, or ``?`` for a broken one."""
+    """A detected word: its centre in s, the colour of its voice, and the word, or ``?`` for an unknown one."""
 
     time: float
     voice: str
@@ -29,7 +29,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Effect:
-    """A thump, ding or clack that was heard, and its centre in s."""
+    """A detected thump, ding or clack, and its centre in s."""
 
     time: float
     sound: str
@@ -37,12 +37,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class AudioDetections:
-    """Everything heard, in order of time.
+    """Words and effects in a waveform, in order of time.
 
     Args:
         words: Words, with their voices.
         effects: Sound effects.
-        in_bank: Share of the waveform's energy that lies round the carriers; ``None`` for silence.
+        in_bank: Share of the waveform's energy in the bands of the carriers; ``None`` for silence.
     """
 
     words: tuple[Word, ...]
@@ -51,7 +51,7 @@ class AudioDetections:
 
 
 def detect_audio(waveform: NDArray, sample_rate: int = 16000) -> AudioDetections:
-    """What a waveform [S] in [-1, 1] says, without knowing what it should say."""
+    """Words and effects in a waveform [S] in [-1, 1]; the expected ones are not used."""
     waveform = np.nan_to_num(np.asarray(waveform, np.float32)).reshape(-1)
     loudness, times, in_bank = carrier_loudness(waveform, sample_rate)
     tones = _tones(loudness, times)
@@ -74,8 +74,8 @@ def carrier_loudness(waveform: NDArray, sample_rate: int) -> tuple[NDArray, NDAr
     """Amplitude of each carrier over time.
 
     Returns:
-        Amplitudes [20, N], which reach from half a window before the clip to half a window after it, so that tones at its ends are
-        whole hills; their moments [N] in s; the share of energy in the bank.
+        Amplitudes [20, N], from half a window before the clip to half a window after it, so that tones at its ends have complete peaks;
+        their times [N] in s; the share of energy in the carriers' bands.
     """
     hop, window = round(HOP_SECONDS * sample_rate), 2 * round(WINDOW_SECONDS * sample_rate / 2)
     hann = np.hanning(window).astype(np.float32)
@@ -96,7 +96,7 @@ def carrier_loudness(waveform: NDArray, sample_rate: int) -> tuple[NDArray, NDAr
 
 
 def _tones(loudness: NDArray, times: NDArray) -> list[tuple[float, int]]:
-    """(moment, carrier) of every tone bump, in order of time."""
+    """(time, carrier) of every tone, in order of time."""
     threshold = THRESHOLD * min(max(float(loudness.max()), FAINTEST), NOMINAL)
     usual = np.median(loudness, 1)
     found = []
@@ -104,7 +104,7 @@ def _tones(loudness: NDArray, times: NDArray) -> list[tuple[float, int]]:
         near = [j for j in (k - 1, k + 1) if 0 <= j < v.THUMP and k < v.THUMP]
         for peak in peaks(curve, threshold, 0.5):
             leaked = any(curve[peak] < 0.7 * loudness[j, peak] for j in near)
-            if leaked or curve[peak] < 5 * usual[k]:  # a tone stands out of its own carrier; noise does not
+            if leaked or curve[peak] < 5 * usual[k]:  # unlike noise, a tone exceeds the median of its carrier
                 continue
             place = centre(curve, peak, 0.15 * curve[peak], round(0.08 / HOP_SECONDS))
             found.append((float(times[0] + place * (times[1] - times[0])), k))
@@ -112,7 +112,7 @@ def _tones(loudness: NDArray, times: NDArray) -> list[tuple[float, int]]:
 
 
 def _words(colour: str, tones: list[tuple[float, int]]) -> list[Word]:
-    """Two tones of a voice that follow each other closely are a word; a tone alone is a broken one."""
+    """Words of a voice: two tones in close succession are a word; a single tone is an unknown word."""
     words, k = [], 0
     while k < len(tones):
         time, tone = tones[k]

@@ -1,4 +1,4 @@
-"""Frames to events: pulses, jumps, flashes, slides and hits, read from the tracks of the colours."""
+"""Detection of events in frames: pulses, jumps, flashes, slides and hits, from the tracks of the colours."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from baton_lightning.world.peaks import centre, peaks, runs
 from baton_lightning.world.tracks import Track, find_tracks
 
 REACH = v.COLUMN_X[1] - v.COLUMN_X[0] - 2 * v.RADIUS
-"""Way of an object to its neighbour's side, in units."""
+"""Distance that an object moves to touch its neighbour, in units."""
 
 
 @dataclass(frozen=True)
 class VideoEvent:
-    """An event that was seen, with the fields of :class:`~baton_lightning.world.scene.Event`; anchors in s, one a word for speech."""
+    """A detected event, with the fields of :class:`~baton_lightning.world.scene.Event`; anchors in s, for speech one per word."""
 
     kind: str
     actor: str
@@ -29,11 +29,11 @@ class VideoEvent:
 
 @dataclass(frozen=True)
 class VideoDetections:
-    """Everything seen.
+    """Objects and events in a clip.
 
     Args:
         tracks: The objects, by colour.
-        passing: Colours that are there for a part of the clip only.
+        transient: Colours that are visible in a part of the clip only.
         events: Events in order of time.
     """
 
@@ -43,11 +43,11 @@ class VideoDetections:
 
 
 def detect_video(frames: NDArray[np.uint8], fps: float) -> VideoDetections:
-    """What a clip shows, without knowing what it should show.
+    """Objects and events in a clip; the expected ones are not used.
 
     Args:
         frames: uint8 [T, Y, X, 3].
-        fps: Frames/s.
+        fps: Frames per second.
     """
     tracks, transient = find_tracks(frames)
     events: list[VideoEvent] = []
@@ -58,7 +58,7 @@ def detect_video(frames: NDArray[np.uint8], fps: float) -> VideoDetections:
 
 
 def _jumps(colour: str, track: Track, fps: float) -> tuple[list[VideoEvent], NDArray]:
-    """Jumps, anchored where the fitted parabola comes down, and the frames in the air."""
+    """Jumps, anchored at the landing of the fitted parabola, and a mask of the frames in the air."""
     up = np.median(track.y) - track.y
     in_air = np.zeros(len(up), bool)
     found = []
@@ -76,7 +76,7 @@ def _jumps(colour: str, track: Track, fps: float) -> tuple[list[VideoEvent], NDA
 
 
 def _utterances(colour: str, track: Track, fps: float, in_air: NDArray) -> list[VideoEvent]:
-    """Pulses of size; those that follow each other closely are one utterance."""
+    """Utterances: pulses of the object's size; pulses in close succession are one utterance."""
     growth = np.sqrt(np.maximum(track.area, 1e-6) / np.median(track.area)) - 1
     growth[in_air] = 0
     reach = max(2, round(v.WORD_SECONDS / 2 * fps))
@@ -96,7 +96,7 @@ def _flashes(colour: str, track: Track, fps: float) -> list[VideoEvent]:
 
 
 def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[VideoEvent]:
-    """Slides (from one column to another) and hits (out of a column and back)."""
+    """Slides (from one column to another) and hits (away from a column and back)."""
     x = tracks[colour].x
     places = np.array(v.COLUMN_X)
     column = np.abs(x[:, None] - places).argmin(1)
@@ -122,7 +122,7 @@ def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[VideoEvent
 
 
 def _crossing(x: NDArray, first: int, last: int, middle: float) -> float:
-    """Where, in frames, x passes a middle between two frames."""
+    """Time, in frames, at which x crosses ``middle`` between two frames."""
     for i in range(first, last):
         if (x[i] - middle) * (x[i + 1] - middle) <= 0 and x[i] != x[i + 1]:
             return i + (middle - x[i]) / (x[i + 1] - x[i])
@@ -130,7 +130,7 @@ def _crossing(x: NDArray, first: int, last: int, middle: float) -> float:
 
 
 def _contact(way: NDArray, far: int, fps: float) -> float:
-    """Where, in samples, dash and return meet: both are lines of known speed, each sample on them tells the moment."""
+    """Time of contact, in samples: the way there and the way back have known speeds, so each sample on them gives an estimate."""
     index = np.arange(len(way))
     legs = (
         ((way > 0.4) & (index <= far), index + (REACH - way) * v.DASH_SECONDS * fps / REACH),
@@ -139,7 +139,7 @@ def _contact(way: NDArray, far: int, fps: float) -> float:
     moments = []
     for on_leg, moment in legs:
         on_leg &= way < REACH + 0.2
-        others = on_leg & (index != far)  # the farthest sample may lie on either leg
+        others = on_leg & (index != far)  # the farthest sample may be on either leg
         on_leg = others if others.any() else on_leg
         if on_leg.any():
             moments.append(float(moment[on_leg].mean()))

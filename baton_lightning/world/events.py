@@ -1,4 +1,4 @@
-"""One thing an object does, with the moments that picture and sound share."""
+"""Events of a scene: actions of objects, with the times that picture and sound share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from baton_lightning.world import vocabulary as v
 
 @dataclass(frozen=True)
 class Event:
-    """One thing an object does. Picture and sound share its anchors.
+    """An action of an object. Its anchors are times that picture and sound share.
 
     Args:
         kind: One of :data:`~baton_lightning.world.vocabulary.KINDS`.
         actor: Colour of the object that acts.
-        start: When it begins, in s.
+        start: Start, in s.
         target: Colour of the object that is hit.
-        column: Column that a slide ends in.
-        words: Words that are said.
+        column: Final column of a slide.
+        words: Words of an utterance.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Event:
 
     @property
     def seconds(self) -> float:
-        """Duration; an utterance ends with its last word, without a pause."""
+        """Duration, in s; an utterance ends with its last word, without a pause."""
         return {
             "says": v.word_start(len(self.words)) - v.PAUSE_SECONDS,
             "jumps": v.JUMP_SECONDS,
@@ -40,7 +40,7 @@ class Event:
 
     @property
     def anchors(self) -> tuple[float, ...]:
-        """Moments, in s, that picture and sound share: the centre of each word, landing, contact, centre of the flash, half way."""
+        """Times, in s, that picture and sound share: centre of each word, landing, contact, centre of the flash, middle of the slide."""
         if self.kind == "says":
             return tuple(self.start + v.word_start(k) + v.WORD_SECONDS / 2 for k in range(len(self.words)))
         after = {"jumps": v.JUMP_SECONDS, "hits": v.DASH_SECONDS, "flashes": v.FLASH_SECONDS / 2, "slides": v.SLIDE_SECONDS / 2}
@@ -48,6 +48,6 @@ class Event:
 
     @property
     def following(self) -> float:
-        """When the next event starts, in s, unless it is delayed: the schedule follows from the prompt."""
+        """Start of the next event, in s, without jitter: the schedule follows from the prompt."""
         pause = v.PAUSE_SECONDS if self.kind == "says" else 0.0
         return round(self.start + self.seconds + pause + v.BETWEEN_EVENTS, 6)

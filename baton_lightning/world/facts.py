@@ -1,4 +1,4 @@
-"""The single claims of a prompt and whether they hold: what P-Acc and the checklist are made of, and what a reader is shown."""
+"""The claims of a prompt and whether they hold: the basis of P-Acc and the checklist, and of the reports."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from baton_lightning.world.matching import Match, Matching
 from baton_lightning.world.scene import Scene
 
 LATE_SECONDS = 0.2
-"""Distance of sound and picture that a reader is told of; it decides no score."""
+"""Offset of sound and picture above which the report has a note; it does not affect scores."""
 
 
 def objects_right(scene: Scene, seen: VideoDetections) -> dict[str, bool]:
-    """Which objects are there, in the right shape and column."""
+    """Which objects are visible with the right shape in the right column."""
     looks = {colour: (track.shape, track.column) for colour, track in seen.tracks.items()}
     return {o.colour: looks.get(o.colour) == (o.shape, o.column) for o in scene.objects}
 
 
 def surplus_objects(scene: Scene, seen: VideoDetections) -> list[str]:
-    """Colours that nothing expected, there for all of the clip or for a part."""
+    """Colours that are visible, in all or a part of the clip, but not in the scene."""
     return sorted({*seen.tracks, *seen.transient} - {o.colour for o in scene.objects})
 
 
 def longest_chain(scene: Scene, seen: VideoDetections, found: Matching) -> tuple[int, ...]:
-    """The longest chain of right events (picture, sound, actor and target), rising in picture and sound time, by their numbers."""
+    """Indices of the longest chain of correct events (picture, sound, actor and target), in order of picture time and sound time."""
     right = objects_right(scene, seen)
     best: dict[int, tuple[int, ...]] = {}
     times: dict[int, tuple[float, float]] = {}
@@ -41,13 +41,13 @@ def longest_chain(scene: Scene, seen: VideoDetections, found: Matching) -> tuple
 
 
 def p_acc(scene: Scene, seen: VideoDetections, found: Matching) -> float:
-    """Length of the chain over expected events, spurious events and spurious objects."""
+    """Length of the chain divided by the number of expected events, surplus events and surplus objects."""
     spurious = max(len(found.extra_seen), len(found.extra_heard)) + len(surplus_objects(scene, seen))
     return len(longest_chain(scene, seen, found)) / (len(scene.events) + spurious)
 
 
 def checklist(scene: Scene, seen: VideoDetections, found: Matching) -> list[tuple[str, bool]]:
-    """Every single claim of the prompt, and whether it holds."""
+    """Every claim of the prompt, and whether it holds."""
     checks = []
     for o in scene.objects:
         track = seen.tracks.get(o.colour)
@@ -63,12 +63,12 @@ def checklist(scene: Scene, seen: VideoDetections, found: Matching) -> list[tupl
 
 
 def facts(scene: Scene, seen: VideoDetections, found: Matching) -> dict[str, Any]:
-    """What a reader needs to see why a clip has its score, as plain JSON values.
+    """Explanation of a clip's scores, as plain JSON values.
 
     Returns:
-        ``objects``: for each object its looks, how it was seen, and its faults; ``events``: for each event of the prompt its
-        anchors, when it was seen and heard, and its faults in words (none: it is right and in order); ``surplus``: what nothing
-        expected.
+        ``objects``: for each object its colour, shape, column and faults; ``events``: for each event of the prompt its anchors, the times
+        at which it was seen and heard, and its faults as texts (empty if it is correct and in order); ``surplus``: detected objects and
+        events that the prompt does not describe.
     """
     linked = set(longest_chain(scene, seen, found))
     right = objects_right(scene, seen)
@@ -103,7 +103,7 @@ def facts(scene: Scene, seen: VideoDetections, found: Matching) -> dict[str, Any
 
 
 def describe(found: VideoEvent | Word | Effect) -> str:
-    """What was seen or heard, in a few words."""
+    """Short text of a detected event."""
     if isinstance(found, Word):
         return f"[{found.voice}] '{found.word}'"
     if isinstance(found, Effect):

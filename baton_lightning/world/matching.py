@@ -1,4 +1,4 @@
-"""Which expected event was seen where, and heard where."""
+"""Matching of expected events with events detected in picture and sound."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from baton_lightning.world.scene import Scene
 
 @dataclass(frozen=True)
 class Match:
-    """What became of one expected event.
+    """Detections of one expected event.
 
     Args:
         seen: Anchors in the picture, in s, or ``None``.
-        heard: Anchors in the sound, in s, or ``None``; an utterance is heard if each word has a partner, right or wrong.
-        said_right: Whether the sound is the right one, by the right voice. True for events without sound.
-        said: Of an utterance, what was heard for each word in the actor's voice; ``None`` where nothing was.
+        heard: Anchors in the sound, in s, or ``None``; an utterance is heard if each word has a partner, even a wrong one.
+        sound_correct: Whether the sound is correct and by the right voice; true for events without sound.
+        words_heard: For each word of an utterance, the word heard in the voice of the actor; ``None`` if there was none.
     """
 
     seen: tuple[float, ...] | None
@@ -33,13 +33,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """All expected events, and what there was beyond them.
+    """Matches of all expected events, and surplus detections.
 
     Args:
-        matches: One for each event of the scene.
-        extra_seen: Events seen that nothing expected.
-        extra_heard: Words and effects heard that nothing expected, in order of time.
-        word_errors: Edits of the words, each voice by itself.
+        matches: One match for each event of the scene.
+        extra_seen: Detected events without an expected event.
+        extra_heard: Detected words and effects without an expected event, in order of time.
+        word_errors: Word errors, summed over voices.
     """
 
     matches: tuple[Match, ...]
@@ -49,7 +49,7 @@ class Matching:
 
 
 def match(scene: Scene, seen: VideoDetections, heard: AudioDetections) -> Matching:
-    """Aligns a scene with what the detectors found. Each kind of event is aligned by itself; order is judged elsewhere."""
+    """Matches a scene with detections. Each kind of event is aligned separately; the order of events is not checked here."""
     sightings, extra_seen = _pair(scene.events, seen.events, lambda e: (e.kind, e.actor, e.target, e.column, len(_pulses(e))), _start)
     sounds = [e for e in scene.events if e.kind in v.EFFECTS]
     effects, extra_effects = _pair(sounds, heard.effects, lambda e: v.EFFECTS[e.kind] if isinstance(e, Event) else e.sound, _start)
@@ -75,7 +75,7 @@ def _pulses(event: Event | VideoEvent) -> tuple[float, ...]:
 
 
 def _pair(expected: Sequence, found: Sequence, key: Callable[..., Hashable], time: Callable[..., float]) -> tuple[list, list]:
-    """Partner of each expected item among the found ones of equal key, and the found items left over."""
+    """Partner of each expected item among the found items with the same key, and the found items without a partner."""
     pools: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, items in enumerate((expected, found)):
         for k, item in enumerate(items):
@@ -91,7 +91,7 @@ def _pair(expected: Sequence, found: Sequence, key: Callable[..., Hashable], tim
 
 
 def _words(scene: Scene, heard: AudioDetections) -> tuple[dict[int, tuple], list[Word | Effect], int]:
-    """For each utterance its moments, whether it is right, and what was heard; the surplus words; the edits. Voice by voice."""
+    """For each utterance its times, whether it is correct, and the words heard; then the surplus words and the number of word errors."""
     result: dict[int, tuple] = {}
     surplus: list[Word | Effect] = []
     errors = 0

@@ -1,4 +1,4 @@
-"""Maxima of sampled curves, and where between the samples they lie."""
+"""Maxima of sampled curves, with sub-sample positions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 def peaks(curve: NDArray, threshold: float, valley: float) -> list[int]:
-    """Samples that are maxima above a threshold, parted by real valleys.
+    """Indices of maxima above a threshold that are separated by valleys.
 
     Args:
         curve: Values [T].
-        threshold: What a maximum must exceed.
-        valley: Share, in (0, 1), of the lower of two neighbouring maxima by which the curve must fall between them; else the lower
-            one is part of the higher one.
+        threshold: Lower bound of a maximum.
+        valley: Depth of the valley between two maxima, as a share in (0, 1) of the lower one. If the valley is not as deep, only the higher
+            maximum counts.
     """
     left, right = np.r_[curve[:1], curve[:-1]], np.r_[curve[1:], curve[-1:]]
     kept: list[int] = []
@@ -27,7 +27,7 @@ def peaks(curve: NDArray, threshold: float, valley: float) -> list[int]:
 
 
 def centre(curve: NDArray, peak: int, floor: float, reach: int) -> float:
-    """Centre of mass, in samples, of the hill round a maximum: down to ``floor``, at most ``reach`` samples to each side."""
+    """Centre of mass, in samples, of the curve around a maximum: down to ``floor``, at most ``reach`` samples to each side."""
     first = last = peak
     while first > 0 and peak - first < reach and floor < curve[first - 1] <= curve[first] + 1e-6:
         first -= 1
@@ -39,7 +39,7 @@ def centre(curve: NDArray, peak: int, floor: float, reach: int) -> float:
 
 
 def runs(mask: NDArray, gap: int = 1) -> list[tuple[int, int]]:
-    """First and last sample of every run of true values; holes of up to ``gap`` steps between runs are bridged."""
+    """First and last index of every run of true values; gaps of up to ``gap`` samples are ignored."""
     true = np.flatnonzero(mask)
     if not len(true):
         return []

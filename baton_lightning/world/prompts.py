@@ -1,9 +1,9 @@
-"""The two texts of a scene: what the picture shows, and what is heard.
+"""The two prompts of a scene: descriptions of its picture and of its sound.
 
     a blue square on the left and a cyan triangle in the middle. first the blue square talks. then the cyan triangle flashes.
     first [blue] says 'ku'. then a ding.
 
-Texts are lower case; :data:`TOKEN` splits them into words and single marks, all of which are in :data:`VOCABULARY`.
+Prompts are lower case. :data:`TOKEN` splits them into words and punctuation marks, all of which are in :data:`VOCABULARY`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ VOCABULARY: tuple[str, ...] = (
     *("talks", "jumps", "hits", "flashes", "slides", "says", "thump", "ding", "clack", "silence"),
     *("other", "one", "that", "was", "hit", "same", "words", "as", "speaker"),
 )
-"""Every token a prompt can hold."""
+"""All tokens of prompts."""
 
 
 def tokenize(text: str) -> list[str]:
-    """Words and marks of a text, in order."""
+    """Words and punctuation marks of a text, in order."""
     return TOKEN.findall(text.lower())
 
 
@@ -35,9 +35,9 @@ def prompts(scene: Scene, *, references: bool = False) -> tuple[str, str]:
     """The video prompt and the audio prompt of a scene.
 
     Args:
-        scene: What happens.
-        references: Whether to name by references, where one is unambiguous: "the other one", "the one that was hit", "the same
-            words as the first speaker". A model must then resolve them.
+        scene: The scene.
+        references: Whether to use unambiguous references, which a model must resolve: "the other one", "the one that was hit", "the same
+            words as the first speaker".
     """
     named = {o.colour: f"the {o.colour} {o.shape}" for o in scene.objects}
     picture = [" and ".join(f"a {o.colour} {o.shape} {PLACES[o.column]}" for o in scene.objects)]

@@ -1,4 +1,4 @@
-"""How good a clip is beyond its events: agreement of picture and sound without the prompt, steadiness of objects, cleanness."""
+"""Quality of a clip apart from its events: synchronisation without the prompt, constancy of objects, PSNR."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from baton_lightning.world.vocabulary import RADIUS
 
 
 def free_sync(seen: VideoDetections, heard: AudioDetections) -> tuple[float | None, float]:
-    """DeSync21 (s) and Sync-C: how well sound anchors meet picture anchors at 21 shifts from -2 to 2 s; needs no prompt."""
+    """DeSync21 (s) and Sync-C: agreement of sound anchors and picture anchors at 21 shifts from -2 to 2 s, without the prompt."""
     pictures = [t for e in seen.events if e.kind != "slides" for t in e.anchors]
     sounds = [w.time for w in heard.words] + [e.time for e in heard.effects]
     if not pictures or not sounds:
@@ -26,7 +26,7 @@ def free_sync(seen: VideoDetections, heard: AudioDetections) -> tuple[float | No
 
 
 def identity(scene: Scene, seen: VideoDetections, num_frames: int) -> float:
-    """ID: share of frames in which every object is there, right and in one piece, and no other colour is."""
+    """ID: share of frames in which every object is visible, with the right shape, in one piece, and no other colour is."""
     good = np.ones(num_frames, bool)
     for o in scene.objects:
         track = seen.tracks.get(o.colour)
@@ -37,7 +37,7 @@ def identity(scene: Scene, seen: VideoDetections, num_frames: int) -> float:
 
 
 def psnr(seen: VideoDetections, frames: NDArray[np.uint8]) -> float | None:
-    """Peak signal-to-noise ratio, in dB, against the picture that the tracks alone give; ``None`` without objects."""
+    """Peak signal-to-noise ratio, in dB, to a picture rendered from the tracks; ``None`` without objects."""
     tracks = {colour: t for colour, t in seen.tracks.items() if t.shape}
     if not tracks:
         return None

@@ -1,4 +1,4 @@
-"""Scene to picture. Shapes are antialiased by the share of each pixel that they cover."""
+"""Rendering of scenes. Shapes are antialiased by the share of each pixel that they cover."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def render(scene: Scene, clip: ClipSpec) -> NDArray[np.uint8]:
 
 
 def motion(scene: Scene, times: NDArray) -> dict[str, NDArray]:
-    """Where and how every object is.
+    """State of every object over time.
 
     Args:
-        scene: What happens.
-        times: Moments [T], in s.
+        scene: The scene.
+        times: Times [T], in s.
 
     Returns:
         For each colour [4, T]: x and y of the centre in units, scale (1 at rest), whiteness in [0, 1].
@@ -67,7 +67,7 @@ def motion(scene: Scene, times: NDArray) -> dict[str, NDArray]:
 
 
 def paint(state: dict[str, NDArray], shapes: dict[str, str], height: int, width: int) -> NDArray[np.uint8]:
-    """Pictures of objects in the given states (see :func:`motion`), later objects in front."""
+    """Pictures of objects in given states (see :func:`motion`); later objects are in front."""
     num_frames = next(iter(state.values())).shape[1]
     image = np.broadcast_to(np.array(v.GROUND, np.float32), (num_frames, height, width, 3)).copy()
     for colour, (x, y, scale, white) in state.items():
@@ -78,7 +78,7 @@ def paint(state: dict[str, NDArray], shapes: dict[str, str], height: int, width:
 
 
 def coverage(shape: str, x: NDArray, y: NDArray, radius: NDArray, height: int, width: int) -> Array:
-    """Share of each pixel that a shape covers, one picture for each centre.
+    """Share of each pixel that a shape covers, one picture per centre.
 
     Args:
         shape: Circle, square (half side 0.92 radius) or triangle (apex up, half base 1.1 radius, height 2 radius).
@@ -109,10 +109,10 @@ def area(shape: str, radius: float = v.RADIUS) -> float:
 
 
 def _inside(distance: Array) -> Array:
-    """Coverage of a pixel whose centre lies at this signed distance, in pixels, from a straight edge (negative is inside)."""
+    """Coverage of a pixel with its centre at a signed distance, in pixels, from a straight edge (negative is inside)."""
     return np.clip(0.5 - distance, 0, 1)
 
 
 def _overlap(offset: Array, half: Array) -> Array:
-    """Length of [offset - 1/2, offset + 1/2] that lies in [-half, half]."""
+    """Length of the intersection of [offset - 1/2, offset + 1/2] and [-half, half]."""
     return np.clip(np.minimum(offset + 0.5, half) - np.maximum(offset - 0.5, -half), 0, 1)

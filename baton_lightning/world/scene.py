@@ -1,7 +1,7 @@
-"""What happens in a clip: objects, events with their times, and the sampler that draws them.
+"""Scenes: objects, events with their times, and the sampler.
 
-A scene is a pure function of (seed, index, tier, split) and the clip's duration. Which split a scene may appear in is decided by
-its content, never by its index, so training and test scenes cannot coincide, whatever the seeds.
+A scene is a pure function of (seed, index, tier, split) and the clip's duration. The split of a scene follows from its content, not from
+its index, so training and test scenes differ for any seeds.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TIERS = ("single", "multi", "talk")
 SPLITS = ("train", "val", "test", "ood")
 HELD_OUT_LOOKS = frozenset({("green", "triangle"), ("magenta", "square"), ("yellow", "circle")})
 HELD_OUT_BIGRAMS = frozenset({("jumps", "flashes"), ("hits", "says")})
-"""A scene that shows one of these looks, or one of these pairs of consecutive events, is out of distribution."""
+"""Scenes with one of these objects, or with one of these pairs of consecutive events, are out of distribution."""
 SHORT_SECONDS = 4.0
-"""Below this duration the tiers with several events have exactly two."""
+"""In shorter clips, the tiers with several events have exactly two."""
 REFERRING = 0.75
-"""Share of later events, where references are asked for, that are drawn among those a reference can name."""
+"""With references: probability that a later event is drawn among those that a reference can name."""
 
 
 @dataclass(frozen=True)
 class Object:
-    """A coloured shape that starts in a column (0 left, 1 middle, 2 right)."""
+    """A coloured shape with its initial column (0 left, 1 middle, 2 right)."""
 
     colour: str
     shape: str
@@ -50,13 +50,13 @@ class Scene:
 
     @property
     def content(self) -> str:
-        """Canonical text of what happens, without times: equal for two scenes exactly if they show the same."""
+        """Canonical text of objects and events, without times."""
         happens = [[e.kind, e.actor, e.target, e.column, list(e.words)] for e in self.events]
         return json.dumps([[[o.colour, o.shape, o.column] for o in self.objects], happens])
 
     @property
     def split(self) -> str:
-        """The one split this scene belongs to: `ood` by what it shows, else 80 % train, 10 % val, 10 % test by its content's hash."""
+        """Split of the scene: `ood` by its objects and events, else 80 % train, 10 % val, 10 % test by the hash of its content."""
         kinds = [e.kind for e in self.events]
         if any((o.colour, o.shape) in HELD_OUT_LOOKS for o in self.objects) or HELD_OUT_BIGRAMS & set(itertools.pairwise(kinds)):
             return "ood"
@@ -68,7 +68,7 @@ class Scene:
         return json.loads(json.dumps(asdict(self)))
 
     def is_valid_part(self, part: Object | Event) -> bool:
-        """Whether an object or an event is of the world, with a target, a column or words exactly if its kind has one."""
+        """Whether an object or event is valid: it has a target, a column or words exactly if its kind requires them."""
 
         def place(column: int | None) -> bool:
             return isinstance(column, int) and column in range(len(v.COLUMNS))
@@ -88,10 +88,10 @@ class Scene:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Scene:
-        """The scene of :meth:`to_dict`, unchanged.
+        """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: If fields are missing or unknown, or hold what is not of the world.
+            ValueError: If fields are missing or unknown, or have invalid values.
         """
         try:
             objects = tuple(Object(**o) for o in values["objects"])
@@ -100,35 +100,35 @@ class Scene:
             parts: list[Object | Event] = [*objects, *events]
             wrong = [part for part in parts if not scene.is_valid_part(part)]
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"scene: expected tier, seconds, objects and events as Scene.to_dict writes them, got {error}") from error
+            raise ValueError(f"scene: must have tier, seconds, objects and events as written by Scene.to_dict, got {error}") from error
         if wrong:
-            raise ValueError(f"scene: objects and events must be of the world, each with what belongs to it and no more, got {wrong[0]}")
+            raise ValueError(f"scene: every object and event must have valid values, and only the fields of its kind, got {wrong[0]}")
         if not events or not objects or len({o.colour for o in objects}) < len(objects):
-            raise ValueError(f"scene: expected an event and objects of different colours, got {len(events)} events, {list(objects)}")
+            raise ValueError(f"scene: must have an event, and objects of different colours, got {len(events)} events, {list(objects)}")
         return scene
 
 
 def sample_scene(
     seed: int, index: int, tier: str, clip: ClipSpec, split: str = "train", *, jitter: float = 0.0, references: bool = False
 ) -> Scene:
-    """Draws the scene with this index.
+    """Samples the scene with this index.
 
     Scenes are drawn until one fits the clip and belongs to the split. Without jitter the schedule follows from the prompt: the first
-    event at 0.3 s, 0.2 s between events.
+    event starts at 0.3 s, and there are 0.2 s between events.
 
     Args:
         seed: Seed of the set.
-        index: Which scene of the set.
+        index: Index of the scene in the set.
         tier: ``single`` (1-2 objects, one event), ``multi`` (2-3 objects, 3-5 events) or ``talk`` (2-3 objects, 3-4 turns of at least
-            two speakers). Clips below 4 s have two events, or turns.
-        clip: Its duration counts.
+            two speakers). Clips shorter than 4 s have two events, or turns.
+        clip: Geometry of the clip, of which the duration is used.
         split: ``train``, ``val``, ``test`` or ``ood``.
-        jitter: Largest random delay before each event, in s; no prompt tells it, so no planner can know it.
-        references: Whether most later events shall be such that a prompt can refer to earlier ones (see
-            :mod:`~baton_lightning.world.references`): other scenes than those without, of the same splits.
+        jitter: Largest random delay before each event, in s. It is not part of the prompt, so a planner cannot predict it.
+        references: Whether most later events can be named by a reference (see :mod:`~baton_lightning.world.references`). The scenes differ
+            from those without references, but their splits are the same.
 
     Raises:
-        ValueError: If tier or split are unknown, or no scene of this tier fits the duration.
+        ValueError: If tier or split are unknown, or no scene of this tier fits into the duration.
     """
     for name, value, legal in (("tier", tier, TIERS), ("split", split, SPLITS)):
         if value not in legal:
@@ -145,7 +145,7 @@ def sample_scene(
 
 
 def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float, references: bool) -> Scene:
-    """One candidate, which need not fit."""
+    """One candidate, which may be too long for the clip."""
     low, high = {"single": (1, 1), "multi": (3, 5), "talk": (3, 4)}[tier]
     if seconds < SHORT_SECONDS:
         low, high = min(low, 2), min(high, 2)
@@ -169,7 +169,7 @@ def _draw(rng: np.random.Generator, tier: str, seconds: float, jitter: float, re
 
 
 def _draw_event(rng: np.random.Generator, tier: str, where: dict[str, int], before: list[Event], start: float, references: bool) -> Event:
-    """One of the events that are possible now: the kind first, speech twice as likely, then who. In a talk the speaker changes."""
+    """Draws one of the possible events: first its kind (speech is twice as likely), then its actor. In a talk the speaker changes."""
     options: list[dict[str, Any]] = []
     for actor, column in where.items():
         if tier != "talk" or not before or actor != before[-1].actor:

@@ -1,14 +1,14 @@
-"""Scores of a clip against its scene, from pixels and waveform alone; no neural judge.
+"""Scores of a clip against its scene, computed from pixels and waveform, without a neural judge.
 
-* **P-Acc**: longest chain of right events (picture, sound, actor and target), rising in picture and sound time, over expected
-  events + spurious events + spurious objects. A truthful clip has 1, its first event alone 1/K, a static or a noise clip 0.
-* **P-Check**: plain average of a checklist (a static silent clip can reach 0.8: no headline); **P-Strict**: all of it.
-* **Order**: share of consecutive pairs in order. **M-TER**: word edits over words, the speaker being the voice; **M-TERcp**: under
-  the best renaming of speakers (cpWER).
-* **DeSync**: mean |sound - picture| of matched anchors, in s; signed mean; **DeSync-P**: an unmatched event counts 2 s;
-  **DeSync21**: without the prompt, the best of 21 shifts in steps of 0.2 s; **Sync-C**: its peak over the median.
-* **ID**: share of frames with every object there, right, once, and nothing else. **PSNR** to a re-render from the tracks, in dB, and
-  **in-bank** share of sound energy: quality of picture and sound.
+* **P-Acc**: length of the longest chain of correct events (picture, sound, actor and target) in order of picture and sound time, divided by
+  the number of expected events + surplus events + surplus objects. A correct clip has 1, its first event alone 1/K, a static clip 0.
+* **P-Check**: share of a checklist that holds (a static silent clip can reach 0.8); **P-Strict**: 1 if all of it holds.
+* **Order**: share of consecutive pairs in order. **M-TER**: word errors divided by words, with the voice as the speaker; **M-TERcp**: with
+  the best assignment of speakers (cpWER).
+* **DeSync**: mean |sound - picture| of matched anchors, in s, and the signed mean; **DeSync-P**: an unmatched event counts as 2 s;
+  **DeSync21**: without the prompt, the best of 21 shifts in steps of 0.2 s; **Sync-C**: the peak over shifts minus the median.
+* **ID**: share of frames with every object visible, correct and in one piece, and nothing else. **PSNR** to a picture rendered from the
+  tracks, in dB. **in-bank**: share of the sound's energy in the bands of the carriers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class ClipScores:
-    """Scores of one clip, and the counts that a set is summed from. ``None``: nothing to measure."""
+    """Scores of one clip, and counts for the sums over a set. ``None`` = the score does not apply."""
 
     p_acc: float
     p_check: float
@@ -67,7 +67,7 @@ class ClipScores:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A clip's scores, and the facts behind them (see :func:`~baton_lightning.world.facts.facts`)."""
+    """A clip's scores with their explanation (see :func:`~baton_lightning.world.facts.facts`)."""
 
     scores: ClipScores
     facts: dict[str, Any]
@@ -82,17 +82,17 @@ def judge(scene: Scene, frames: NDArray[np.uint8], waveform: NDArray, fps: float
     """Scores a clip.
 
     Args:
-        scene: What it should show.
+        scene: The expected scene.
         frames: uint8 [T, Y, X, 3].
         waveform: [S] in [-1, 1].
-        fps: Frames/s.
-        sample_rate: Of the waveform, in Hz; at least 14 kHz, for the ding of 6 kHz.
+        fps: Frames per second.
+        sample_rate: Sample rate of the waveform, in Hz; at least 14 kHz, for the ding of 6 kHz.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"score: frames must be uint8 [T, Y, X, 3], got {frames.dtype} {list(frames.shape)}")
     if sample_rate < 14000:
-        raise ValueError(f"score: sample_rate must be at least 14000 Hz to hear the 6 kHz ding, got {sample_rate}")
+        raise ValueError(f"score: sample_rate must be at least 14000 Hz for the 6 kHz ding, got {sample_rate}")
     seen, heard = detect_video(frames, fps), detect_audio(waveform, sample_rate)
     found = match(scene, seen, heard)
     checks = checklist(scene, seen, found)
@@ -142,14 +142,14 @@ _RATIOS = {
 
 
 def aggregate(scores: Sequence[ClipScores]) -> dict[str, Any]:
-    """Scores of a set, each with the 95 % interval of 1,000 resamplings of its clips.
+    """Scores of a set, each with the 95 % bootstrap interval of 1,000 resamplings of the clips.
 
-    Rates are sums over sums (word errors over words, never means of clips' rates); the others are means over the clips in which
-    there is something to measure.
+    Rates are ratios of sums (e.g. all word errors divided by all words, not a mean of clips' rates). The other scores are means over the
+    clips to which they apply.
 
     Returns:
-        ``{"num_clips", "num_words", "num_matched", name: {"mean", "low", "high", "n"}}`` with ``None`` where nothing was measured; n is
-        the number of clips, words or anchors behind the number.
+        ``{"num_clips", "num_words", "num_matched", name: {"mean", "low", "high", "n"}}``, with ``None`` if a score applies to no clip; n is
+        the number of clips, words or anchors.
     """
     draws = np.random.Generator(np.random.Philox(0)).integers(0, max(len(scores), 1), (RESAMPLES, len(scores)))
     result: dict[str, Any] = {"num_clips": len(scores)}
@@ -168,7 +168,7 @@ def aggregate(scores: Sequence[ClipScores]) -> dict[str, Any]:
 
 
 def _interval(top: NDArray, bottom: NDArray, draws: NDArray) -> dict[str, float | int | None]:
-    """Sum over sum, and the middle 95 % of it over resampled clips."""
+    """Ratio of sums, with its 95 % interval over resampled clips."""
     n = int(bottom.sum())
     if n == 0:
         return {"mean": None, "low": None, "high": None, "n": 0}

@@ -1,4 +1,4 @@
-"""Scene to waveform: a tone bump for each syllable and effect, on carriers that are known exactly."""
+"""Synthesis of a scene's sound: one tone for each syllable and effect, at known carrier frequencies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def synthesise(scene: Scene, clip: ClipSpec) -> NDArray[np.float32]:
 
 
 def tones(scene: Scene) -> list[tuple[int, float, float]]:
-    """The score to be played: (carrier, start in s, duration in s) of every bump, effects centred on their anchor."""
+    """(carrier, start in s, duration in s) of every tone; effects are centred on their anchor."""
     played: list[tuple[int, float, float]] = []
     for event in scene.events:
         if event.kind == "says":

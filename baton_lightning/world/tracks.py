@@ -1,4 +1,4 @@
-"""Frames to tracks: how much of each colour is where, and so every object's place, size, whiteness and shape over time."""
+"""Tracking of objects by colour: position, size, whiteness and shape over time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from baton_lightning.world import vocabulary as v
 from baton_lightning.world.render import area, coverage
 
 SMALLEST = 12.0
-"""Area, in square units, below which an object counts as absent (a circle at rest has 79)."""
+"""Smallest area of a visible object, in square units (a circle at rest has 79)."""
 BLUR = 0.6
-"""Prefilter, in units."""
+"""Standard deviation of the Gaussian prefilter, in units."""
 SIZES, BLURS = (0.88, 0.94, 1.0), (0.3, 0.8, 1.5)
 
 
 @dataclass(frozen=True)
 class Track:
-    """One colour through a clip; curves [T] in units, filled by interpolation where the colour is absent.
+    """One colour over time; curves [T] in units, interpolated over frames without the colour.
 
     Args:
         area: Area.
         x: Centre of mass.
         y: Centre of mass.
         white: Whiteness in [0, 1].
-        present: Where it is there at all.
+        present: Whether the colour is visible.
         share: Coverage of each pixel [T, Y, X].
-        shape: Best fitting shape, if any.
+        shape: Best fitting shape; ``None`` = none.
     """
 
     area: NDArray
@@ -43,11 +43,11 @@ class Track:
 
     @property
     def column(self) -> int:
-        """Column it starts in."""
+        """Initial column."""
         return int(np.argmin(np.abs(np.array(v.COLUMN_X) - np.median(self.x[:3]))))
 
     def in_one_piece(self) -> NDArray:
-        """Where it is one connected piece."""
+        """Whether the object is one connected piece, for every frame."""
         unit = (self.share.shape[2] / v.CANVAS) ** 2
         pieces = np.zeros(len(self.area), int)
         for i, picture in enumerate(self.share):
@@ -57,7 +57,7 @@ class Track:
 
 
 def find_tracks(frames: NDArray[np.uint8]) -> tuple[dict[str, Track], tuple[str, ...]]:
-    """Tracks of the colours that are there for at least half the clip, and the names of colours that come and go.
+    """Tracks of the colours that are visible in at least half the clip, and names of colours that are visible in a smaller part.
 
     Args:
         frames: uint8 [T, Y, X, 3].
@@ -84,7 +84,7 @@ def find_tracks(frames: NDArray[np.uint8]) -> tuple[dict[str, Track], tuple[str,
 
 
 def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
-    """Explains each pixel as ground plus one colour plus white, by least squares.
+    """Decomposes each pixel into background, one colour and white, by least squares.
 
     Returns:
         Coverage and its white part, each [6, T, Y, X] in [0, 1]; a pixel belongs to one colour at most.
@@ -105,7 +105,7 @@ def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
         alone = np.clip(pixels @ mix[0] / (mix[0] @ mix[0]), 0, 1.2)
         a, w = np.where(w < 0, alone, np.maximum(a, 0)), np.maximum(w, 0)
         rest = pixels - a[:, None] * mix[0] - w[:, None] * mix[1]
-        error[k] = (rest * rest).sum(1) + 800 * w * w + 1e5 * (a < 0.08)  # colour explains better than white
+        error[k] = (rest * rest).sum(1) + 800 * w * w + 1e5 * (a < 0.08)  # prefers colour to white
         colour_part[k], white_part[k] = a, w
     share = np.zeros((len(v.COLOURS), num_frames * height * width), np.float32)
     white = np.zeros_like(share)
@@ -117,10 +117,9 @@ def unmix(frames: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
 
 
 def _shape(areas: NDArray, x: NDArray, y: NDArray, present: NDArray, share: NDArray) -> str | None:
-    """The shape whose outline fits best in frames where the object is at rest, over a few sizes and degrees of blur.
+    """The best fitting shape in frames where the object is at rest, over a few sizes and blurs.
 
-    A picture whose colours have half its resolution (yuv420p) shows a square with round corners; a blurred square still fits it
-    better than a circle.
+    With chroma at half resolution (yuv420p) a square has round corners, but a blurred square still fits better than a circle.
     """
     usual = float(np.median(areas[present]))
     resting = np.flatnonzero(present & (np.abs(areas - usual) < 0.12 * usual))[:6]
@@ -147,5 +146,5 @@ def _blurred(pictures: NDArray, blur: float) -> NDArray:
 
 
 def middle_y(shape: str, centroid: NDArray, radius: NDArray) -> NDArray:
-    """y of a shape's middle from that of its centre of mass, which lies a third of the radius lower in a triangle."""
+    """y of a shape's middle, from its centre of mass, which in a triangle is a third of the radius lower."""
     return centroid - radius / 3 if shape == "triangle" else centroid

@@ -1,9 +1,9 @@
-"""What the world is made of: colours, shapes, columns, voices, words, and how long everything takes.
+"""Constants of the world: colours, shapes, columns, voices, words and durations.
 
-Space is measured in units of a canvas of 48 x 48 at any pixel size, y downwards; time in s; frequency in Hz.
+Lengths are in units of a canvas of 48 x 48, for any number of pixels, with y downwards; times are in s, frequencies in Hz.
 
-Every carrier is a multiple of 40 Hz, so that an encoder of 40 tokens/s sees a steady tone as the same token again and again, and
-carriers lie 80 Hz apart or more.
+Every carrier is a multiple of 40 Hz, so that an encoder with 40 tokens/s gives a constant token for a constant tone. Carriers are at least
+80 Hz apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "magenta": (220, 50, 220),
     "cyan": (40, 210, 220),
 }
-"""RGB of each colour. Colours are unique in a scene, so a colour names an object, and its voice."""
+"""RGB of each colour. Colours are unique in a scene, so a colour identifies an object and its voice."""
 GROUND = (16, 16, 20)
 SHAPES = ("circle", "square", "triangle")
 COLUMNS = ("left", "middle", "right")
@@ -29,7 +29,7 @@ RADIUS = 5.0
 # Voices: colour k speaks with carriers 3k, 3k + 1, 3k + 2; a word is an ordered pair of two of them.
 CARRIERS = (400, 480, 560, 640, 760, 880, 1000, 1160, 1320, 1520, 1760, 2000, 2320, 2680, 3080, 3520, 4080, 4680, 160, 6000)
 THUMP, DING = 18, 19
-"""Carriers of the two sound effects; both together are a clack."""
+"""Indices of the carriers of the two sound effects; both together are a clack."""
 WORDS: dict[str, tuple[int, int]] = {"ba": (0, 1), "bo": (0, 2), "di": (1, 0), "do": (1, 2), "ku": (2, 0), "ka": (2, 1)}
 
 TONE_SECONDS = 0.14
@@ -50,7 +50,7 @@ SLIDE_SECONDS = 0.5
 
 KINDS = ("says", "jumps", "hits", "flashes", "slides")
 EFFECTS: dict[str, str] = {"jumps": "thump", "flashes": "ding", "hits": "clack"}
-"""The sound of each event that has one; a slide is silent."""
+"""Sound effect of each kind of event that has one; a slide is silent."""
 
 
 def word_start(k: int) -> float:
