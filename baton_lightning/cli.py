@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,6 +29,7 @@ from baton_lightning.construction import networks as construction
 from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
 from baton_lightning.plain_files import require_own_files
+from baton_lightning.quiet import silence
 from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.run_spec import RunSpec
@@ -58,6 +58,7 @@ class BatonCLI(LightningCLI):
     """LightningCLI with sections ``clip`` and ``run``, both linked to wherever they are needed."""
 
     def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
+        silence()
         self.asked = asked(args[1:]) if run else None
         self.lock: IO[str] | None = None
         if not torch.cuda.is_available():
@@ -76,14 +77,12 @@ class BatonCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # `python -m baton_lightning` gives both on purpose
-            try:
-                super().parse_arguments(parser, args)
-            except (argparse.ArgumentError, OmegaConfBaseException) as error:
-                verb = args[0] if self.subcommands().keys() & set(args[:1]) else None
-                actions = self._parser(verb)._actions
-                raise WrongArguments(explain(str(error), [action.dest for action in actions])) from error
+        try:
+            super().parse_arguments(parser, args)
+        except (argparse.ArgumentError, OmegaConfBaseException) as error:
+            verb = args[0] if self.subcommands().keys() & set(args[:1]) else None
+            actions = self._parser(verb)._actions
+            raise WrongArguments(explain(str(error), [action.dest for action in actions])) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--base", type=str | None, default=None, help="Configuration file this one builds on, relative to it.")

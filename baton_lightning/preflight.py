@@ -124,8 +124,8 @@ def require_parents(verb: str, layers: list[Layer], chosen: dict[str, Any], fold
     Raises:
         ValueError: Naming the first.
     """
-    afresh = chosen.get("resume") == "never" or not any((folder / "checkpoints").glob("*.ckpt"))
-    if verb not in ("fit", "predict") or (verb == "fit" and (chosen.get("ckpt_path") or not afresh)):
+    afresh = not chosen.get("ckpt_path") and (chosen.get("resume") == "never" or not folder.exists())
+    if verb not in ("fit", "predict") or (verb == "fit" and not afresh):
         return
     parents = init_args(chosen, "model").get("parents")
     given = [found for layer in layers if isinstance(found := init_args(layer.values, "model").get("parents"), dict)]
