@@ -13,7 +13,7 @@ from baton_lightning.asked import Layer, Unclear
 from baton_lightning.explain import misspelt_class, misspelt_key
 
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
-SECTIONS = {"clip": "baton_lightning.clip.ClipSpec", "run": "baton_lightning.cli.RunSpec"}
+SECTIONS = {"clip": "baton_lightning.clip.ClipSpec", "run": "baton_lightning.runs.run_spec.RunSpec"}
 WORDS = {"config": "Any", "seed_everything": "bool | int", "base": "str | None", "resume": "Literal['auto', 'changed', 'never']"}
 OF_THE_PARSER = ("model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule")
 """Arguments of the trainer's methods that come from elsewhere."""
