@@ -34,7 +34,7 @@ from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
 from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.run_spec import RunSpec
 from baton_lightning.runs.saved_config import SavedConfig
-from baton_lightning.sessions import compared, finish, segments
+from baton_lightning.sessions import finish, requirements, segments
 from baton_lightning.sessions.termination import INTERRUPTED, TERMINATED, Terminated, Termination
 from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
@@ -107,41 +107,14 @@ class BatonCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         self.chosen.base = None  # the saved configuration stands alone
-        self._require_precision()
+        requirements.require_precision(self.chosen.trainer)
         if self.subcommand != "fit":
             return
-        self._require_accelerator()
+        requirements.require_accelerator(self.chosen.trainer)
         folder = Path(self.chosen.run.root) / self.chosen.run.experiment / self.chosen.run.stage
         if self.chosen.resume != "never" and (folder / manifest.NAME).exists():
-            self._require_same(folder)
+            requirements.require_same(folder, self.plain_config())
             raise Finished(preflight.finished(folder))
-
-    def _require_precision(self) -> None:
-        """Refuses a precision that would round what has to stay float32."""
-        if (precision := str(self.chosen.trainer.precision)) in ("bf16-true", "16-true"):
-            raise ValueError(
-                f"trainer.precision {precision} rounds weights, statistics and metrics to half precision; give bf16-mixed, which computes "
-                "in bfloat16 and keeps these in float32, or 32-true"
-            )
-
-    def _require_accelerator(self) -> None:
-        """Refuses a GPU's strategy on a machine without one, before it starts a process for each rank."""
-        strategy = self.chosen.trainer.strategy
-        name = str(getattr(strategy, "class_path", strategy))
-        if name.rpartition(".")[2].startswith(("DeepSpeedStrategy", "deepspeed")) and not torch.cuda.is_available():
-            raise ValueError(
-                f"trainer.strategy {name} needs CUDA GPUs, and this machine has none that torch can use; lay a strategy for CPUs over the "
-                "experiment, e.g. -c experiments/strategy/zero3_cpu.yaml, or --trainer.strategy=auto --trainer.devices=1"
-            )
-
-    def _require_same(self, folder: Path) -> None:
-        """Refuses to take a finished run for one of other settings."""
-        flat = compared.flatten
-        if differs := compared.differences(flat(manifest.read(folder)["config"]), flat(self.plain_config())):
-            raise ValueError(
-                f"{folder}/ holds a finished run of another configuration: {compared.told(differs)}; give another run.experiment, or "
-                "delete the folder"
-            )
 
     def plain_config(self) -> dict[str, Any]:
         """The resolved configuration as plain values, without what only says how this session began."""

@@ -1,0 +1,62 @@
+"""What a session cannot be started with, whatever the run: found before networks exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from baton_lightning.runs import manifest
+from baton_lightning.sessions import compared
+
+
+def require_precision(trainer: Any) -> None:
+    """Refuses a precision that would round what has to stay float32.
+
+    Args:
+        trainer: Settings of the trainer.
+
+    Raises:
+        ValueError: If all weights would be of half precision.
+    """
+    if (precision := str(trainer.precision)) in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"trainer.precision {precision} rounds weights, statistics and metrics to half precision; give bf16-mixed, which computes "
+            "in bfloat16 and keeps these in float32, or 32-true"
+        )
+
+
+def require_accelerator(trainer: Any) -> None:
+    """Refuses a GPU's strategy on a machine without one, before it starts a process for each rank.
+
+    Args:
+        trainer: Settings of the trainer.
+
+    Raises:
+        ValueError: If DeepSpeed's own strategy is asked for and there is no GPU.
+    """
+    name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
+    if name.rpartition(".")[2].startswith(("DeepSpeedStrategy", "deepspeed")) and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.strategy {name} needs CUDA GPUs, and this machine has none that torch can use; lay a strategy for CPUs over the "
+            "experiment, e.g. -c experiments/strategy/zero3_cpu.yaml, or --trainer.strategy=auto --trainer.devices=1"
+        )
+
+
+def require_same(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses to take a finished run for one of other settings.
+
+    Args:
+        folder: Folder of the finished run.
+        config: Resolved configuration that is asked for.
+
+    Raises:
+        ValueError: Naming what differs.
+    """
+    flat = compared.flatten
+    if differs := compared.differences(flat(manifest.read(folder)["config"]), flat(config)):
+        raise ValueError(
+            f"{folder}/ holds a finished run of another configuration: {compared.told(differs)}; give another run.experiment, or "
+            "delete the folder"
+        )
