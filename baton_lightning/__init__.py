@@ -1,1 +1,35 @@
-"""Baton: plan-guided joint video-audio diffusion, as a PyTorch Lightning framework."""
+"""Baton: plan-guided joint video-audio diffusion, as a PyTorch Lightning framework.
+
+The names below are imported when they are first used, so that a command that needs no torch loads none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baton_lightning.generation.clip import GeneratedClip
+    from baton_lightning.generation.generator import Generator
+    from baton_lightning.generation.pipeline import Pipeline, load
+    from baton_lightning.plan.clip_plan import ClipPlan
+
+__all__ = ["ClipPlan", "GeneratedClip", "Generator", "Pipeline", "load"]
+
+_HOMES = {
+    "ClipPlan": "baton_lightning.plan.clip_plan",
+    "GeneratedClip": "baton_lightning.generation.clip",
+    "Generator": "baton_lightning.generation.generator",
+    "Pipeline": "baton_lightning.generation.pipeline",
+    "load": "baton_lightning.generation.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

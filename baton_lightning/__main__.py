@@ -51,11 +51,25 @@ def usage() -> str:
             "",
             *lines,
             "",
+            "  python -m baton_lightning --version                         versions of the library, torch and lightning",
             "  python -m baton_lightning VERB --help                       what a verb takes",
             "  python -m baton_lightning fit -c experiments/stage1.yaml    train the first stage",
             "  python -m baton_lightning fit -c FILE --print_config        show the resolved configuration",
         ]
     )
+
+
+def versions() -> str:
+    """Versions of the library, torch and lightning, as they are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("baton-lightning", "torch", "lightning"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,6 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(versions())
+        return 0
     verb, rest = argv[0], argv[1:]
     if verb not in LIGHTNING and verb not in OTHERS:
         from difflib import get_close_matches

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import baton_lightning
 from baton_lightning import settings
 from baton_lightning.__main__ import LIGHTNING, OTHERS, main
 
@@ -58,6 +61,31 @@ except SystemExit: pass
 sys.exit('lightning' in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_the_console_script_tells_versions_and_loads_nothing_heavy():
+    module, function = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["baton"].split(":")
+    code = f"""
+import sys
+from {module} import {function}
+code = {function}(['--version'])
+sys.exit(code or len({{'torch', 'lightning'}} & sys.modules.keys()))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ", ".join(f"{name} {version(name)}" for name in ("baton-lightning", "torch", "lightning"))
+
+
+def test_the_package_has_its_public_names_without_loading_torch():
+    code = """
+import sys
+import baton_lightning
+assert set(baton_lightning.__all__) <= set(dir(baton_lightning))
+sys.exit('torch' in sys.modules)"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    for name in baton_lightning.__all__:
+        assert getattr(baton_lightning, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        baton_lightning.lode  # noqa: B018
 
 
 def test_a_misspelt_verb_is_told_the_right_one(capsys):

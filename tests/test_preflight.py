@@ -48,6 +48,8 @@ def child(*argv: str) -> tuple[str, str, float]:
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
+        (["generate", "--run", "{tmp}/none", "--out", "{tmp}/clips"], 1, "there is no run {tmp}/none/; "),
+        (["evaluate", "--run", "{tmp}"], 1, "the run {tmp}/ is not finished (no manifest.json); "),
         (["fti"], 2, "there is no verb 'fti'; did you mean `fit`?"),
         ([*STAGE2, "--trainer.max_stepz", "3"], 2, "the configuration has no key `trainer.max_stepz`; did you mean `trainer.max_steps`?"),
         ([*STAGE2, "--model.planner.llm.widt=3"], 2, "the configuration has no key `widt`; did you mean `width`?"),
@@ -82,7 +84,7 @@ def child(*argv: str) -> tuple[str, str, float]:
             "`shards build`",
         ),
     ],
-    ids=["verb", "key", "argument", "key in a file", "file", "base", "class", "renamed", "parent", "data"],
+    ids=["generate", "evaluate", "verb", "key", "argument", "key in a file", "file", "base", "class", "renamed", "parent", "data"],
 )
 def test_a_certain_mistake_is_named_before_torch_is_loaded_and_leaves_no_folder(tmp_path, argv, code, said):
     (tmp_path / "misspelt.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\nclip:\n  second: 3\n")

@@ -12,12 +12,12 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from baton_lightning import hints, settings, trust
+from baton_lightning import hints, trust
 from baton_lightning.clip import ClipSpec
+from baton_lightning.generation.described import described_of, require_of
 from baton_lightning.generation.moved import bases, located, parent_of, with_data
 from baton_lightning.models.planner import VAPlanner
-from baton_lightning.plain_files import read_bytes
-from baton_lightning.runs import checkpoint_weights, checkpoints, manifest
+from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs import weights as stored
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.joint import JointTraining
@@ -149,17 +149,6 @@ def fitting(run: Path) -> Iterator[None]:
         raise ValueError(f"{run}/ cannot be built from its own settings ({type(error).__name__}: {told}); restore them") from error
 
 
-def require_of(run: Path, checkpoint: Path) -> None:
-    """Refuses a checkpoint that another run wrote: shapes alone would let it pass.
-
-    Raises:
-        ValueError: If it is not in the run's folder.
-    """
-    homes = run.resolve(), (run / "checkpoints").resolve()  # which may be a link to a larger disk
-    if not any(path.is_relative_to(home) for path in (checkpoint.resolve(), checkpoint.parent.resolve()) for home in homes):
-        raise ValueError(f"--ckpt must be a checkpoint of the run, in {run}/, got {checkpoint}; give --run the folder it lies in")
-
-
 def alone(make: Callable[[ClipSpec], CachedPlan]) -> Callable[[ClipSpec], CachedPlan]:
     """A factory of cached plans that have all they need among the run's own weights."""
 
@@ -169,25 +158,6 @@ def alone(make: Callable[[ClipSpec], CachedPlan]) -> Callable[[ClipSpec], Cached
         return plan
 
     return made
-
-
-def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:
-    """The manifest of a run; of one that is not finished, as much of it as its saved configuration tells.
-
-    Raises:
-        ValueError: If the run is not finished and no checkpoint was given.
-    """
-    if (run / manifest.NAME).exists():
-        return manifest.read(run) if checkpoint else manifest.require(run)
-    saved = run / "config.yaml"
-    if checkpoint is None:
-        newest = checkpoints.newest(run / "checkpoints")[0] if saved.exists() else None
-        if newest is None:
-            return manifest.require(run)  # which says what there is not
-        raise ValueError(f"the run {run}/ is not finished; finish it, or give --ckpt {newest} for clips from its newest checkpoint")
-    if not saved.exists():
-        raise ValueError(f"--run must be the folder of the run that wrote the checkpoint, {run}/ has no {saved.name}")
-    return {"config": settings.parsed(read_bytes(saved), str(saved))}
 
 
 def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None, roles: tuple[str, ...]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from baton_lightning import trust
 from baton_lightning.arguments import require_at_least_one
+from baton_lightning.generation.described import require_run
+from baton_lightning.runs import manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,6 +176,9 @@ def clips_of(generator: Generator, requests: Requests, place: int, batch: Batch,
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     check(options)
+    require_run(options.run, options.ckpt)
+    if options.dit is not None:
+        manifest.read(options.dit)
 
     import torch
     from rich.console import Console

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baton_lightning.generation.described import require_run
+
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
 
@@ -77,6 +79,7 @@ def make(options: argparse.Namespace) -> ClipPlan:
         raise ValueError("plan make: a clip of the data set has its prompts; give --key, or the two prompts")
     if options.truth and options.key is None:
         raise ValueError("plan make: --truth needs a clip of the data set: give --key")
+    require_run(options.run, None)
 
     from baton_lightning.generation.pipeline import load
 

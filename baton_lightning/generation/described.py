@@ -1,0 +1,58 @@
+"""What a run says of itself, read without torch: its manifest, or its saved configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from baton_lightning import settings
+from baton_lightning.plain_files import read_bytes
+from baton_lightning.runs import checkpoints, manifest
+
+
+def require_run(run: Path, checkpoint: Path | None) -> None:
+    """Refuses a folder that clips cannot be made from, before torch is loaded; weights are looked at later.
+
+    Args:
+        run: Folder of a run.
+        checkpoint: Checkpoint of it; ``None`` asks for a finished run.
+
+    Raises:
+        ValueError: If it is no run, is not finished, or did not write the checkpoint.
+    """
+    if checkpoint is not None:
+        require_of(run, checkpoint)
+    if (run / manifest.NAME).exists():
+        manifest.read(run)
+    else:
+        described_of(run, checkpoint)
+
+
+def require_of(run: Path, checkpoint: Path) -> None:
+    """Refuses a checkpoint that another run wrote: shapes alone would let it pass.
+
+    Raises:
+        ValueError: If it is not in the run's folder.
+    """
+    homes = run.resolve(), (run / "checkpoints").resolve()  # which may be a link to a larger disk
+    if not any(path.is_relative_to(home) for path in (checkpoint.resolve(), checkpoint.parent.resolve()) for home in homes):
+        raise ValueError(f"--ckpt must be a checkpoint of the run, in {run}/, got {checkpoint}; give --run the folder it lies in")
+
+
+def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """The manifest of a run; of one that is not finished, as much of it as its saved configuration tells.
+
+    Raises:
+        ValueError: If the run is not finished and no checkpoint was given.
+    """
+    if (run / manifest.NAME).exists():
+        return manifest.read(run) if checkpoint else manifest.require(run)
+    saved = run / "config.yaml"
+    if checkpoint is None:
+        newest = checkpoints.newest(run / "checkpoints")[0] if saved.exists() else None
+        if newest is None:
+            return manifest.require(run)  # which says what there is not
+        raise ValueError(f"the run {run}/ is not finished; finish it, or give --ckpt {newest} for clips from its newest checkpoint")
+    if not saved.exists():
+        raise ValueError(f"--run must be the folder of the run that wrote the checkpoint, {run}/ has no {saved.name}")
+    return {"config": settings.parsed(read_bytes(saved), str(saved))}
