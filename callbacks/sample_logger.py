@@ -13,6 +13,7 @@ from torch import Tensor
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.generator import Generator
+from baton_lightning.names import require_name
 from baton_lightning.stages.joint import JointTraining
 from callbacks.pictures import frame_strip, gif, spectrogram
 
@@ -60,7 +61,7 @@ class SampleLogger(Callback):
         folder = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, key in enumerate(batch.keys):
-            generator.write(folder / f"{key}.mp4", frames[i], waveform[i])
+            generator.write(folder / f"{require_name(key, 'the key of a clip')}.mp4", frames[i], waveform[i])
             self._log(trainer, generator.model.clip, key, frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
 
     def _log(self, trainer: Trainer, clip: ClipSpec, key: str, frames: Tensor, waveform: Tensor, prompt: str) -> None:

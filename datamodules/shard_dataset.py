@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from bisect import bisect_left
 from collections import Counter
@@ -18,18 +17,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from baton_lightning import hints
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import AAC_FRAME, read_mp4
+from baton_lightning.names import quoted, wrong_with
 from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, PLANS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
+from baton_lightning.shards.records import metadata_of
 from datamodules.order import Buckets, Slot
 
 MEDIA = "media"
 KINDS = (*CACHES, PLANS)
-ENCODE = "python -m baton_lightning predict -c experiments/encode.yaml"
-ESTIMATE = "python -m baton_lightning predict -c experiments/statistics.yaml"
-PLAN = "python -m baton_lightning predict -c experiments/plans.yaml"
-UNREADABLE = (ValueError, KeyError, TypeError, OSError, SafetensorError)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError, MemoryError, SafetensorError)
 """What reading a damaged clip raises; DamagedMember and MediaError are ValueErrors."""
 
 
@@ -105,8 +104,8 @@ class ShardDataset(Dataset):
 
     def _open(self, number: int, kind: str) -> Shard:
         tar = self.index.tar(number, kind)
-        if not tar.exists():
-            fix = "build the data again" if kind == CLIPS else f"cache it with `{maker(kind)}`"
+        if not tar.is_file():
+            fix = "build the data again" if kind == CLIPS else f"cache it with {maker(kind, self.index.folder.parent)}"
             raise ValueError(f"data: the shard {tar} does not exist; {fix}")
         shard, promised = Shard.open(tar), self.index.shards[number]["num_clips"]
         got = len(shard.members) if tar.stat().st_size else 0
@@ -130,8 +129,28 @@ class ShardDataset(Dataset):
 
     def metadata(self) -> list[dict[str, Any]]:
         """What ``k.json`` says of every clip that is whole, or the key alone, and its key."""
-        known = ((key, {} if key in self.damaged else json.loads(self.shards[CLIPS][n].read(key, "json"))) for n, key in self.places)
-        return [{"key": key, **meta} for key, meta in known]
+        return [self._metadata(number, key) for number, key in self.places]
+
+    def _metadata(self, number: int, key: str) -> dict[str, Any]:
+        """What ``k.json`` of a clip says, and its key; one that cannot be read is damage."""
+        if key not in self.damaged:
+            try:
+                return {"key": key, **self._described(number, key)}
+            except UNREADABLE as error:
+                self.report([Damage(key, self.shards[CLIPS][number].tar.name, f"{type(error).__name__}: {error}")])
+        return {"key": key}
+
+    def _described(self, number: int, key: str) -> dict[str, Any]:
+        """What ``k.json`` of a clip says.
+
+        Raises:
+            ValueError: If it is no JSON of a clip.
+        """
+        metadata = metadata_of(self.shards[CLIPS][number].read(key, "json"), f"{key}.json")
+        for name in ("video_prompt", "audio_prompt", "tier"):
+            if not isinstance(metadata.get(name, ""), str):
+                raise DamagedMember(f"{key}.json must hold a text as {name}, got a {type(metadata[name]).__name__}")
+        return metadata
 
     # ---- for caching
     def is_cached(self, number: int, recipe: str, kinds: Sequence[str] = CACHES) -> bool:
@@ -169,12 +188,12 @@ class ShardDataset(Dataset):
                 continue
             self.damaged[damage.key] = damage
             count = f"{len(self.damaged)} of at most {self.max_damaged}"
-            warnings.warn(f"skipped the clip {damage.key} of {damage.shard} ({count}): {damage.reason}", stacklevel=2)
+            warnings.warn(f"skipped the clip {shown(damage.key)} of {damage.shard} ({count}): {damage.reason}", stacklevel=2)
         if len(self.damaged) > self.max_damaged:
-            listed = "; ".join(f"{d.key} of {d.shard}: {d.reason}" for d in list(self.damaged.values())[:3])
+            listed = "; ".join(f"{shown(d.key)} of {d.shard}: {d.reason}" for d in list(self.damaged.values())[:3])
             raise ValueError(
                 f"data: at most {self.max_damaged} clips of {self.index.folder}/ may be damaged, got {len(self.damaged)}, "
-                f"the first are {listed}; look at all with `python -m baton_lightning shards check {self.index.folder.parent}`, "
+                f"the first are {listed}; look at all with {hints.command('shards', 'check', self.index.folder.parent)}, "
                 "or raise data.init_args.max_damaged"
             )
 
@@ -201,8 +220,8 @@ class ShardDataset(Dataset):
     def _read(self, number: int, key: str, bucket: str) -> dict[str, Any]:
         """Texts and tensors of one clip, checked."""
         has = {"video": bucket != "audio", "audio": bucket != "video"}
-        metadata = json.loads(self.shards[CLIPS][number].read(key, "json"))
-        sample: dict[str, Any] = {name: str(metadata[name]) for name in ("video_prompt", "audio_prompt")}
+        metadata = self._described(number, key)
+        sample: dict[str, Any] = {name: metadata[name] for name in ("video_prompt", "audio_prompt")}
         sample |= {f"has_{name}": present for name, present in has.items()}
         if self.media:
             sample |= self._read_media(self.shards[CLIPS][number].read(key, "mp4"), has)
@@ -252,9 +271,14 @@ class ShardDataset(Dataset):
         return blank
 
 
-def maker(kind: str) -> str:
-    """The command that makes a kind of cached tensors."""
-    return PLAN if kind == PLANS else ENCODE
+def maker(kind: str, root: Path) -> str:
+    """The command that makes a kind of cached tensors of a set."""
+    return hints.predict(hints.PLANS if kind == PLANS else hints.ENCODE, root)
+
+
+def shown(key: str) -> str:
+    """A key as messages show it."""
+    return quoted(key) if wrong_with(key) else key
 
 
 def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -265,6 +289,8 @@ def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     if tuple(tensor.shape) != shape:
         raise DamagedMember(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
+    if not tensor.is_floating_point():
+        raise DamagedMember(f"{name} must be of floating point, got {tensor.dtype}")
     if not torch.isfinite(tensor).all():
         raise DamagedMember(f"{name} holds {int((~torch.isfinite(tensor)).sum())} values that are not finite")
     return tensor.float()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from baton_lightning import hints
 from baton_lightning.clip import ClipSpec
 from baton_lightning.shards.format import (
     BUCKETS,
@@ -27,11 +28,12 @@ from baton_lightning.shards.format import (
     tensor_differences,
 )
 from baton_lightning.shards.moments import told_with
+from baton_lightning.shards.records import read_cache
 from datamodules.array_task import array_task
 from datamodules.loader import Loader
 from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
 from datamodules.position import require_same_order
-from datamodules.shard_dataset import ENCODE, ESTIMATE, KINDS, MEDIA, ShardDataset, maker
+from datamodules.shard_dataset import KINDS, MEDIA, ShardDataset, maker
 
 
 class WebShards(LightningDataModule):
@@ -240,17 +242,23 @@ class WebShards(LightningDataModule):
         Raises:
             ValueError: If there are no statistics of these features and clips.
         """
-        path, make = self.root / STATISTICS, ENCODE if online is None else ESTIMATE
+        path, make = self.root / STATISTICS, hints.predict(hints.ENCODE if online is None else hints.STATISTICS, self.root)
         if not path.exists():
-            raise ValueError(f"data: {path} does not exist; {'cache the features' if online is None else 'make it'} with `{make}`")
+            raise ValueError(f"data: {path} does not exist; {'cache the features' if online is None else 'make it'} with {make}")
         if online is not None:
             online.require_statistics(told := told_with(path))
-            if told["clips"] != SplitIndex.read(self.root / self.splits["train"]).digest:
-                raise ValueError(f"data: {path} is of other clips than {self.root / self.splits['train']}/ holds now; repeat `{make}`")
-        values = load_file(path)
+            if told.get("clips") != SplitIndex.read(self.root / self.splits["train"]).digest:
+                raise ValueError(f"data: {path} is of other clips than {self.root / self.splits['train']}/ holds now; repeat {make}")
+        try:
+            values = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"data: {path} must hold the statistics of features, and is damaged ({error}); repeat {make}") from error
         widths = {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}
         return {
-            name: (values.get(f"{name}_mean", torch.zeros(width)), values.get(f"{name}_std", torch.ones(width)))
+            name: (
+                statistic(values.get(f"{name}_mean", torch.zeros(width)), width, path),
+                statistic(values.get(f"{name}_std", torch.ones(width)), width, path),
+            )
             for name, width in widths.items()
         }
 
@@ -263,10 +271,10 @@ class WebShards(LightningDataModule):
         index = read_root(self.root)
         for path in dict.fromkeys(self.root / cache_record(kind) for kind in kinds):
             own = [kind for kind in kinds if cache_record(kind) == path.name]
-            what, again = f"the cache of {', '.join(own)} in {self.root}/", f"repeat `{maker(own[0])}`"
+            what, again = f"the cache of {', '.join(own)} in {self.root}/", f"repeat {maker(own[0], self.root)}"
             if not path.exists():
-                raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(own)}; make it with `{maker(own[0])}`")
-            cache = json.loads(path.read_text())
+                raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(own)}; make it with {maker(own[0], self.root)}")
+            cache = read_cache(path)
             if differs := tensor_differences(self.clip, cache.get("clip", {})):
                 raise ValueError(f"data: {what} is of another geometry (clip section != cache): {'; '.join(differs)}; {again}")
             if stale := [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]:
@@ -275,9 +283,9 @@ class WebShards(LightningDataModule):
     def _require_made_by_one(self, dataset: ShardDataset) -> None:
         for kind in dataset.caches:
             path = self.root / cache_record(kind)
-            recipe = json.loads(path.read_text())["recipe"]
+            recipe = read_cache(path)["recipe"]
             if other := [shard.tar for shard in dataset.shards[kind] if shard.made_by not in ("", recipe)]:
-                raise ValueError(f"data: {other[0]} was made by other networks than {path} names; repeat `{maker(kind)}`")
+                raise ValueError(f"data: {other[0]} was made by other networks than {path} names; repeat {maker(kind, self.root)}")
 
     def planned_by(self) -> dict[str, Any]:
         """What is known of the planner whose tokens are cached: ``weights_sha256`` of its run, types, settings.
@@ -286,7 +294,10 @@ class WebShards(LightningDataModule):
             ValueError: If no tokens of these clips are cached.
         """
         self.require_fresh_cache([PLANS])
-        return json.loads((self.root / PLAN_CACHE).read_text())["planner"]
+        planner = read_cache(self.root / PLAN_CACHE).get("planner")
+        if not isinstance(planner, dict) or not isinstance(planner.get("weights_sha256"), str):
+            raise ValueError(f"data: {self.root / PLAN_CACHE} must name the planner of its tokens; repeat {maker(PLANS, self.root)}")
+        return planner
 
     def manifest_digest(self) -> str:
         """Digest of the data set and its cache, for a run's manifest."""
@@ -295,3 +306,14 @@ class WebShards(LightningDataModule):
             if name and (self.root / name).exists():
                 digest.update((self.root / name).read_bytes())
         return digest.hexdigest()
+
+
+def statistic(values: Tensor, width: int, file: Path) -> Tensor:
+    """A number for each channel [C].
+
+    Raises:
+        ValueError: If they are of another number, or not finite.
+    """
+    if tuple(values.shape) != (width,) or not values.is_floating_point() or not torch.isfinite(values).all():
+        raise ValueError(f"data: {file} must hold {width} finite numbers a statistic, got {list(values.shape)}; make it again")
+    return values

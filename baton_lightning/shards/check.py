@@ -3,7 +3,6 @@ cached tensor is whole, and whether all of them together can be what working net
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
+from baton_lightning.names import quoted, wrong_with
 from baton_lightning.shards.format import (
     BUCKETS,
     CACHES,
@@ -24,6 +24,7 @@ from baton_lightning.shards.format import (
     file_digest,
     read_root,
 )  # fmt: skip
+from baton_lightning.shards.records import metadata_of, read_cache
 
 if TYPE_CHECKING:
     from baton_lightning.shards.moments import Moments
@@ -58,7 +59,7 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
     """
     names = read_root(root)["splits"]
     records = {kind: root / cache_record(kind) for kind in (*CACHES, PLANS)}
-    caches: dict[str, dict[str, Any]] = {kind: json.loads(file.read_text()) for kind, file in records.items() if file.exists()}
+    caches: dict[str, dict[str, Any]] = {kind: read_cache(file) for kind, file in records.items() if file.exists()}
     departed: dict[str, list[str]] = {}
     for name in names:
         index = SplitIndex.read(root / name)
@@ -93,9 +94,12 @@ def departures_of(root: Path, moments: dict[tuple[str, str], Moments]) -> list[s
 
 def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Problem]:
     """Problems of a shard of clips."""
-    if not tar.exists():
+    if not tar.is_file():
         return [Problem(tar, "", "is missing")]
-    problems = [] if file_digest(tar) == entry["sha256"] else [Problem(tar, "", "its content is not what the index says (SHA-256)")]
+    if (size := tar.stat().st_size) != entry["num_bytes"]:
+        problems = [Problem(tar, "", f"must have {entry['num_bytes']:,} bytes, got {size:,}")]
+    else:
+        problems = [] if file_digest(tar) == entry["sha256"] else [Problem(tar, "", "its content is not what the index says (SHA-256)")]
     shard, bucket = Shard.open(tar), entry.get("bucket", BUCKETS[0])
     has_video, has_audio = bucket != "audio", bucket != "video"
     if bucket not in BUCKETS:
@@ -103,8 +107,11 @@ def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Proble
     if len(shard.members) != entry["num_clips"]:
         problems.append(Problem(tar, "", f"must hold {entry['num_clips']} clips, got {len(shard.members)}"))
     for key in shard.members:
+        if wrong := wrong_with(key):
+            problems.append(Problem(tar, quoted(key), f"its key must be a name: {wrong}"))
+            continue
         try:
-            metadata = json.loads(shard.read(key, "json"))
+            metadata = metadata_of(shard.read(key, "json"), "its json")
             if missing := {"video_prompt", "audio_prompt"} - metadata.keys():
                 problems.append(Problem(tar, key, f"its json has no {', '.join(sorted(missing))}"))
             for name, has in (("has_video", has_video), ("has_audio", has_audio)):
@@ -115,7 +122,7 @@ def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Proble
             picture = (clip.num_frames, clip.height, clip.width) if has_video else (0, 0, 0)
             if got != (wanted := (*picture, clip.num_samples * has_audio)):
                 problems.append(Problem(tar, key, f"must hold frames, rows, columns and samples {wanted}, got {got}"))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError, MemoryError) as error:
             problems.append(Problem(tar, key, f"{type(error).__name__}: {error}"))
     return problems
 
@@ -132,11 +139,11 @@ def check_cache(
 
     from baton_lightning.shards.moments import Moments
 
-    if not tar.exists():
+    if not tar.is_file():
         return [Problem(tar, "", "is missing, although the cache is said to be finished")]
     shard, clip = Shard.open(tar), clip_of(cache["clip"])
     problems = []
-    if shard.sha256 and file_digest(tar) != shard.sha256:
+    if shard.sha256 and (tar.stat().st_size != shard.num_bytes or file_digest(tar) != shard.sha256):
         problems.append(Problem(tar, "", "its content is not what was written (SHA-256)"))
     if shard.made_by not in ("", cache["recipe"]):
         problems.append(Problem(tar, "", f"was made by other networks than {cache_record(kind)} names"))
@@ -148,6 +155,8 @@ def check_cache(
         "text": {"context": (None, clip.text_width)},
     }[kind]
     for key in Shard.open(clips).members if clips.exists() else shard.members:
+        if wrong_with(key):
+            continue  # said of the clip
         if key in cache["damaged"]:
             if kind == CACHES[0]:
                 problems.append(
@@ -156,7 +165,7 @@ def check_cache(
             continue
         try:
             tensors = load_tensors(shard.read(key, cache_suffix(kind)))
-        except (ValueError, OSError, SafetensorError) as error:
+        except (ValueError, OSError, MemoryError, SafetensorError) as error:
             problems.append(Problem(tar, key, f"{type(error).__name__}: {error}"))
             continue
         for name, shape in shapes.items():

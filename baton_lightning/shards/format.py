@@ -29,6 +29,9 @@ from typing import Any
 
 from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
+from baton_lightning.names import quoted, wrong_with
+from baton_lightning.plain_files import read_json
+from baton_lightning.shards import records
 
 VERSION = 1
 CLIPS = "clips"
@@ -46,6 +49,12 @@ MODEL_FIELDS = ("video_patch", "audio_position_scale")
 
 Members = dict[str, dict[str, tuple[int, int]]]
 """key -> suffix -> (offset, size), in bytes."""
+
+
+TWICE = (-1, -1)
+"""Place of a member that a tar holds more than once."""
+LONGEST_HEADER = 2**20
+"""Bytes of the longest name in a tar, with what else its header says."""
 
 
 class DamagedMember(ValueError):
@@ -99,10 +108,10 @@ class Shard:
         record = record_of(tar)
         if record.exists():
             try:
-                return cls(tar, **json.loads(record.read_text()))
-            except (ValueError, TypeError) as error:
+                return cls(tar, **records.require_record(read_json(record)))
+            except ValueError as error:
                 warnings.warn(f"data: {record} is damaged ({error}); the headers of {tar.name} are read instead", stacklevel=2)
-        if not tar.exists():
+        if not tar.is_file():
             raise ValueError(f"data: the shard {tar} does not exist")
         return cls(tar, tar.stat().st_size, "", "", scan(tar))
 
@@ -125,10 +134,18 @@ class Shard:
         return self.tar.stat().st_size
 
     def lacks(self, key: str, suffix: str) -> str:
-        """Why a member cannot be read, as far as the index tells; empty if it can."""
+        """Why a member cannot be read, as far as the index tells; empty if it can. A clip whose key is no name is not read at all."""
+        if wrong := wrong_with(key):
+            return f"{self.tar.name} holds a clip with the key {quoted(key)}, which must be a name: {wrong}"
         place = self.members.get(key, {}).get(suffix)
         if place is None:
             return f"{self.tar.name} has no member {key}.{suffix}"
+        if tuple(place) == TWICE:
+            return f"{self.tar.name} has two members {key}.{suffix}"
+        if not (len(place) == 2 and all(map(records.is_count, place))):
+            return f"the record of {self.tar.name} gives no place of {key}.{suffix}"
+        if place[1] > (most := records.LARGEST.get(suffix, records.LARGEST_OF_ALL)):
+            return f"{key}.{suffix} of {self.tar.name} has {place[1]:,} bytes, at most {most:,} are read"
         missing = place[0] + place[1] - self.bytes_left
         return f"{self.tar.name} ends {missing} bytes before the end of {key}.{suffix}" if missing > 0 else ""
 
@@ -163,15 +180,25 @@ def scan(tar: Path) -> Members:
     """Byte offsets from the headers of a tar. A damaged tar yields the members before the damage."""
     members: Members = {}
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tarfile.open(tar, "r:", tarinfo=Header) as archive:
             for member in archive:
-                if member.isfile():
+                if member.isfile() and not member.issparse():  # whose bytes do not lie in one piece
                     folder, _, name = member.name.rpartition("/")
                     key, _, suffix = name.partition(".")
-                    members.setdefault(f"{folder}/{key}" if folder else key, {})[suffix] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, OSError, ValueError):
+                    places = members.setdefault(f"{folder}/{key}" if folder else key, {})
+                    places[suffix] = TWICE if suffix in places else (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError):
         pass
     return members
+
+
+class Header(tarfile.TarInfo):
+    """A member of a tar; names that are longer than a name can be are not read."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in tarfile.SUPPORTED_TYPES and not self.isreg() and self.size > LONGEST_HEADER:
+            raise tarfile.ReadError("a header is too long")
+        return super()._proc_member(archive)  # type: ignore[misc]  # where tarfile reads what belongs to a header
 
 
 @dataclass(frozen=True)
@@ -211,11 +238,12 @@ class SplitIndex:
             raise ValueError(f"data: the folder {folder}/ does not exist; {known}. {fix}")
         if not file.exists():
             raise ValueError(f"data: {file} is missing, so the build of {folder}/ did not finish; run the same `shards` command again")
-        content = json.loads(file.read_text())
-        if content.pop("version", None) != VERSION:
+        content = read_json(file)
+        if not isinstance(content, dict) or content.pop("version", None) != VERSION:
             raise ValueError(f"data: {file} is not an index of version {VERSION}; build the set again")
-        if not content["num_clips"]:
+        if not content.get("num_clips"):
             raise ValueError(f"data: {folder}/ holds no clips; build it again with at least one")
+        records.index_of_split(content, file, CLIPS)
         return cls(folder, **content)
 
     def write(self) -> None:
@@ -244,7 +272,10 @@ def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
 
 def clip_of(values: dict[str, Any]) -> ClipSpec:
     """A geometry from what :meth:`ClipSpec.to_dict` gave, perhaps by way of JSON."""
-    return ClipSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
+    try:
+        return ClipSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"data: a geometry must have the fields of the `clip:` section ({error}); build it again") from error
 
 
 def read_root(root: Path) -> dict[str, Any]:
@@ -255,7 +286,7 @@ def read_root(root: Path) -> dict[str, Any]:
     """
     file = root / "index.json"
     if not file.exists():
-        if inner := sorted(path.parent.name for path in root.glob("*/index.json") if "splits" in json.loads(path.read_text())):
+        if inner := sorted(path.parent.name for path in root.glob("*/index.json") if "splits" in read_json(path)):
             raise ValueError(
                 f"data: {root}/ holds a data set for each of the geometries {', '.join(inner)}, and a run reads one, since a batch and a "
                 f"network have one `clip:` section; name it as the root, e.g. {root / inner[0]}"
@@ -264,7 +295,7 @@ def read_root(root: Path) -> dict[str, Any]:
         raise ValueError(
             f"data: the data set {root}/ {state}; make it with `python -m baton_lightning shards world {root}` or `shards build`"
         )
-    return json.loads(file.read_text())
+    return records.index_of_set(file)
 
 
 def write_json(file: Path, content: Any, indent: int | None = 1) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from baton_lightning import atomic
+from baton_lightning.plain_files import parse_json
 
 STILL = 1e-4
 """Standard deviation below which a channel counts as constant."""
@@ -117,10 +118,14 @@ def save_statistics(file: Path, sums: Mapping[str, Moments], told: Mapping[str, 
 
 def told_with(file: Path) -> dict[str, Any]:
     """What :func:`save_statistics` was to tell; empty for a file of before."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, "pt") as statistics:
-        return json.loads((statistics.metadata() or {}).get("told", "{}"))
+    try:
+        with safe_open(file, "pt") as statistics:
+            told = parse_json((statistics.metadata() or {}).get("told", "{}"), str(file))
+    except SafetensorError as error:
+        raise ValueError(f"data: {file} must hold the statistics of features, and is damaged ({error}); make it again") from error
+    return told if isinstance(told, dict) else {}
 
 
 def absurdities(kind: str, name: str, moments: Moments) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from baton_lightning import hints
+from baton_lightning.names import require_name, wrong_with
 from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, cache_suffix, clip_of, read_root
+from baton_lightning.shards.records import read_cache
 
 Decoders = Mapping[str, Any]
 """Codecs by the name of their modality, ``video`` and ``audio``."""
@@ -37,9 +39,8 @@ def write_previews(root: Path, count: int, folder: Path, decoders_of: Callable[[
         raise ValueError(f"shards check: --previews must count at least one clip, got {count}")
     splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
     if not (root / CACHE).exists():
-        fix = "make it with `python -m baton_lightning predict -c experiments/encode.yaml`"
-        raise ValueError(f"shards check: {root}/ has no cache to show; {fix}")
-    cache: dict[str, Any] = json.loads((root / CACHE).read_text())
+        raise ValueError(f"shards check: {root}/ has no cache to show; make it with {hints.predict(hints.ENCODE, root)}")
+    cache = read_cache(root / CACHE)
     clip = clip_of(cache["clip"])
     decoders = decoders_of(cache)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def write_previews(root: Path, count: int, folder: Path, decoders_of: Callable[[
             with torch.no_grad():
                 frames = None if bucket == "audio" else decoders["video"].decode(latents["video"])[0].cpu().numpy()
                 sound = None if bucket == "video" else decoders["audio"].decode(latents["audio"], clip.num_samples)[0].cpu().numpy()
-            files.append(folder / f"{split}-{key.replace('/', '_')}.mp4")
+            files.append(folder / f"{split}-{require_name(key, 'a key')}.mp4")
             write_mp4(files[-1], frames, clip.fps, sound, clip.sample_rate, pix_fmt="yuv420p")
     return files
 
@@ -61,6 +62,7 @@ def evenly(index: SplitIndex, count: int, damaged: set[str]) -> list[tuple[int, 
     chosen = []
     for bucket in BUCKETS:
         numbers = [n for n, entry in enumerate(index.shards) if entry.get("bucket", BUCKETS[0]) == bucket]
-        places = [(n, key, bucket) for n in numbers for key in Shard.open(index.tar(n)).members if key not in damaged]
+        shards = {n: Shard.open(index.tar(n)) for n in numbers}
+        places = [(n, key, bucket) for n, shard in shards.items() for key in shard.members if key not in damaged and not wrong_with(key)]
         chosen += [places[len(places) * i // count] for i in range(min(count, len(places)))] if len(places) > count else places
     return chosen

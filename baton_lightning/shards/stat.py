@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning import atomic
+from baton_lightning import atomic, hints
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.format import BUCKETS, CACHE, DamagedMember, Shard, SplitIndex, clip_of, read_root
+from baton_lightning.plain_files import read_json
+from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, clip_of, read_root
+from baton_lightning.shards.records import metadata_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,8 +77,8 @@ def facts_of(root: Path, splits: dict[str, SplitIndex]) -> Facts:
                 for key in shard.members:
                     bar.update()
                     try:
-                        facts.add(json.loads(shard.read(key, "json")), entry.get("bucket", BUCKETS[0]))
-                    except (DamagedMember, ValueError):
+                        facts.add(metadata_of(shard.read(key, "json"), key), entry.get("bucket", BUCKETS[0]))
+                    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
                         continue
     return facts
 
@@ -90,7 +91,7 @@ def print_stat(root: Path) -> None:
     """
     from rich.console import Console
 
-    build = json.loads((root / BUILD).read_text()) if (root / BUILD).exists() else {}
+    build = read_json(root / BUILD) if (root / BUILD).exists() else {}
     report = build.get("report") or {"clips": {"": {}}, "rejected": {}}
     console = Console()
     for geometry in report["clips"]:
@@ -107,7 +108,7 @@ def print_stat(root: Path) -> None:
             draw(home / PICTURE, drawn)
             console.print(f"histograms: {home / PICTURE}", highlight=False)
         cached = (home / CACHE).exists()
-        print("cache: present" if cached else "cache: none; make it with `python -m baton_lightning predict -c experiments/encode.yaml`")
+        print("cache: present" if cached else f"cache: none; make it with {hints.predict(hints.ENCODE, home)}")
     if report["rejected"]:
         console.print(rejections(report["rejected"]))
 

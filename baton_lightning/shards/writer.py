@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic
+from baton_lightning.names import require_name
 from baton_lightning.shards.format import Shard, file_digest, scan
 
 
@@ -29,13 +30,13 @@ def write_shard(
         The shard.
 
     Raises:
-        ValueError: If a key is empty, holds a dot or occurs twice.
+        ValueError: If a key is no name, holds a dot or occurs twice.
     """
     checksums: dict[str, dict[str, int]] = {}
     with atomic.aside(tar, several=True) as part:
         with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as archive:
             for key, members in clips:
-                if not key or "." in key.rpartition("/")[2] or key in checksums:
+                if key in checksums or "." in require_name(key, f"{tar.name}: a key"):
                     raise ValueError(f"{tar.name}: a key must be unique in its shard and hold no dot, got {key!r}")
                 checksums[key] = {suffix: zlib.crc32(content) for suffix, content in members.items()}
                 for suffix, content in members.items():

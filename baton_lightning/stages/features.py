@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baton_lightning import hints
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.freeze import own_precision
@@ -118,7 +119,7 @@ class OnlineFeatures:
         if differs:
             raise ValueError(
                 f"the statistics of features beside the data must be of this run's perceivers and geometry, but differ in {differs[0]}; "
-                "make them with `python -m baton_lightning predict -c experiments/statistics.yaml`"
+                f"make them with {hints.command('predict', '-c', hints.beside(hints.STATISTICS))}"
             )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from baton_lightning import trust
 from baton_lightning.arguments import require_at_least_one
 from baton_lightning.generation.described import require_run
+from baton_lightning.names import require_name
 from baton_lightning.runs import manifest
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def main(argv: list[str]) -> int:
         for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
             frames, waveform = clips_of(generator, wanted, place, batch, given)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
-                file = options.out / f"{key}.mp4"
+                file = options.out / f"{require_name(key, 'the key of a clip')}.mp4"
                 file.with_suffix(".json").write_text(json.dumps(meta | told, indent=1))
                 generator.write(file, frames[i], waveform[i])
                 total, scored = total + 1, scored and "scene" in meta

@@ -91,7 +91,7 @@ def test_a_cut_tar_yields_what_came_before_the_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keys", [["a", "a"], ["a.b"], [""]])
 def test_keys_that_cannot_be_told_apart_are_refused(tmp_path: Path, keys: list[str]) -> None:
-    with pytest.raises(ValueError, match="a key must be unique in its shard and hold no dot"):
+    with pytest.raises(ValueError, match="a key must be"):
         write_shard(tmp_path / "clips-000000.tar", ((key, {"json": b"{}"}) for key in keys))
 
 

@@ -1,0 +1,137 @@
+"""The JSON files of a data set, which may come from anybody: what they say is of the right kind, or refused in one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from baton_lightning.names import require_name
+from baton_lightning.plain_files import parse_json, read_json
+
+LARGEST = {"json": 4 * 2**20}
+"""Suffix -> bytes of the largest member that is read."""
+LARGEST_OF_ALL = 2**30
+"""The same for all other suffixes."""
+
+Kind = Callable[[Any], bool]
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def require_kinds(values: Any, where: str, needed: dict[str, Kind], may: dict[str, Kind] | None = None, *, others: bool = False) -> Any:
+    """Values whose entries are of their kinds.
+
+    Args:
+        values: What was read.
+        where: File, and the place in it, for the error.
+        needed: Entry -> whether a value is of its kind.
+        may: The same for entries that may be missing.
+        others: Whether there may be entries that are in neither.
+
+    Raises:
+        ValueError: Naming the first entry that is missing, of another kind, or unknown.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"data: {where} must be a mapping, got a {type(values).__name__}")
+    if missing := sorted(needed.keys() - values.keys()):
+        raise ValueError(f"data: {where} must have `{missing[0]}`, and has none; build the data again")
+    for name, kind in (needed | (may or {})).items():
+        if name in values and not kind(values[name]):
+            raise ValueError(f"data: {where} has a `{name}` of the wrong kind: {values[name]!r:.60}; build the data again")
+    if not others and (unknown := sorted(map(str, values.keys() - needed.keys() - (may or {}).keys()))):
+        raise ValueError(f"data: {where} has an entry {unknown[0][:60]!r}, which this version does not know; build the data again")
+    return values
+
+
+INDEX: dict[str, Kind] = {"num_clips": is_count, "seconds": is_number, "clip": is_mapping, "shards": lambda value: isinstance(value, list)}
+ENTRY: dict[str, Kind] = {"name": is_text, "num_clips": is_count, "num_bytes": is_count, "sha256": is_text}
+SHARD: dict[str, Kind] = {"num_bytes": is_count, "sha256": is_text, "made_by": is_text, "members": is_mapping}
+OF_A_CACHE: dict[str, Kind] = {"recipe": is_text, "clip": is_mapping, "splits": is_mapping, "damaged": is_mapping}
+
+
+def index_of_split(values: Any, file: Path, kind: str) -> dict[str, Any]:
+    """What the index of a split says.
+
+    Args:
+        values: Content of the file, without its version.
+        file: Named in errors.
+        kind: What the names of its shards begin with.
+
+    Raises:
+        ValueError: If an entry is of another kind, or a shard would lie in another folder.
+    """
+    require_kinds(values, str(file), INDEX)
+    for number, entry in enumerate(values["shards"]):
+        where = f"{file}: shard {number}"
+        require_kinds(entry, where, ENTRY, {"bucket": is_text})
+        name = require_name(entry["name"], f"data: {where}: `name`")
+        if not (name.startswith(f"{kind}-") and name.endswith(".tar")):
+            raise ValueError(f"data: {where} must be called {kind}-000000.tar or the like, got {name!r}; build the data again")
+    return values
+
+
+def require_record(values: Any) -> dict[str, Any]:
+    """What the record beside a tar says.
+
+    Raises:
+        ValueError: If an entry is of another kind.
+    """
+    require_kinds(values, "the record", SHARD, {"notes": is_mapping, "checksums": is_mapping})
+    for table in ("members", "checksums"):
+        if not all(map(is_mapping, values.get(table, {}).values())):
+            raise ValueError(f"the record has `{table}` that are no mappings of suffixes")
+    return values
+
+
+def index_of_set(file: Path) -> dict[str, Any]:
+    """What the index of a set says.
+
+    Raises:
+        ValueError: If it is of another kind, or a split would lie in another folder.
+    """
+    values = require_kinds(read_json(file), str(file), {"splits": is_mapping}, others=True)
+    for name, entry in values["splits"].items():
+        require_name(name, f"data: {file}: a split")
+        require_kinds(entry, f"{file}: split {name}", {"sha256": is_text}, others=True)
+    return values
+
+
+def read_cache(file: Path) -> dict[str, Any]:
+    """What the record of cached tensors says.
+
+    Raises:
+        ValueError: If it is of another kind.
+    """
+    return require_kinds(read_json(file), str(file), OF_A_CACHE, others=True)
+
+
+def metadata_of(content: bytes, where: str) -> dict[str, Any]:
+    """What the JSON of a clip says.
+
+    Args:
+        content: The member.
+        where: Clip and shard, for the error.
+
+    Raises:
+        ValueError: If it is no mapping of JSON.
+    """
+    values = parse_json(content, where)
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a mapping, got a {type(values).__name__}")
+    return values
