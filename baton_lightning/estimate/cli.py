@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     console.print(tables.memory(found, hosts, gpus, clips, sampled is not None))
     console.print(tables.fewest(load, sizes))
     disk, perceives = load.checkpoint(memory.saves_frozen(trainer.strategy)), bool(getattr(settings.model.init_args, "features", None))
-    console.print(tables.assumptions(load, sizes, walked, recomputes, sampled, hosts, node, disk, perceives))
+    console.print(tables.assumptions(load, sizes, walked, recomputes, sampled, hosts, node, disk, kept(settings), perceives))
     once, done = walked[False].flops / clips, walked[recomputes].flops / clips
     days = once * options.clips / (gpus * options.tflops * 1e12 * options.mfu) / 86400
     repeated = f", {done / 1e12:,.3g} with its repeated forward" if recomputes else ""
@@ -130,3 +130,10 @@ def weigh(model: Any, settings: Any, parts: list[Part], walked: Footprint, sampl
         activations=walked.activations,
         sampling=sampling,
     )
+
+
+def kept(settings: Any) -> int:
+    """How many checkpoints of a run stay on the disk: as its own saver says, or one, as Lightning's does."""
+    callbacks = settings.trainer.callbacks or []
+    saver = next((callback for callback in callbacks if callback.class_path == "baton_lightning.runs.saving.AtomicCheckpoint"), None)
+    return 1 if saver is None else int(saver.init_args.save_top_k)

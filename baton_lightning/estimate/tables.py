@@ -83,6 +83,7 @@ def assumptions(
     hosts: dict[str, Host],
     node: int,
     disk: float,
+    kept: int,
     perceives: bool,
 ) -> Table:
     """What each column of :func:`memory` is made of."""
@@ -113,7 +114,7 @@ def assumptions(
             "and, at the end, whole weights",
         ),
         ("fits on", f"the smallest of {', '.join(CARDS)} GB of which the largest column is {USABLE:.0%} or less"),
-        ("disk", f"a checkpoint of DeepSpeed takes {disk / 1e9:,.3g} GB"),
+        ("disk", kept_line(disk, kept)),
         (
             "checked",
             "on CPUs at a small size: activations, and the step of AdamW and of DeepSpeed; the rest is computed, and nothing was "
@@ -133,3 +134,16 @@ def sampling_line(sampled: Sampling | None) -> str:
         f"{sampled.clips} clip{'s' if sampled.clips > 1 else ''} at a time: states, and the largest of text encoder {gib(sampled.text)}, "
         f"denoising {gib(sampled.denoising)}, decoding {gib(sampled.decoding)}{left_out}"
     )
+
+
+def kept_line(checkpoint: float, kept: int) -> str:
+    """What checkpoints take on a disk.
+
+    Args:
+        checkpoint: Bytes of one.
+        kept: How many stay; one more is there while it is written, and -1 keeps all.
+    """
+    one = f"a checkpoint of DeepSpeed takes {checkpoint / 1e9:,.3g} GB"
+    if kept < 0:
+        return f"{one}, and all are kept"
+    return f"{one}; {kept} kept and one being written: {(kept + 1) * checkpoint / 1e9:,.3g} GB"

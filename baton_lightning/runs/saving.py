@@ -77,6 +77,8 @@ class AtomicCheckpoint(ModelCheckpoint):
     """
 
     last_model_path: str
+    best_model_path: str
+    best_k_models: dict[str, Any]
 
     def __init__(self, *args: Any, save_top_k: int = 1, **more: Any) -> None:
         by_time = more.get("monitor") is None and save_top_k > 1  # which Lightning refuses

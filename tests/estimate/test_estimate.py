@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from baton_lightning.__main__ import main
-from baton_lightning.estimate.cli import checkpoints, weigh
+from baton_lightning.estimate.cli import checkpoints, kept, weigh
 from baton_lightning.estimate.footprint import Footprint
 from baton_lightning.estimate.parameters import backbone, build, measure
 from baton_lightning.estimate.sampling import RELEASED, samples
+from baton_lightning.estimate.tables import kept_line
 from baton_lightning.frozen.llm import TinyLLM
 
 ROOT = Path(__file__).parents[2]
@@ -74,8 +75,14 @@ def test_the_verb_fits_a_terminal_of_80_columns_and_says_what_each_column_is(cap
     assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed
     for words in ("strategy ┃ states ┃ backward ┃ step ┃ sample ┃ host ┃ fits on", "DDP", "ZeRO-3", "offload", "2 clips a GPU", "141 GB"):
         assert words in out
+    assert "1 kept and one being written" in out
     for words in ("no clips are sampled", "if recomputed", "One pass over 1,000 clips", "of a step, 8 clips", "8 bytes of the optimiser"):
         assert words in out
+
+
+def test_the_disk_has_to_hold_the_checkpoints_that_are_kept_and_one_more():
+    assert kept_line(3e9, 2) == "a checkpoint of DeepSpeed takes 3 GB; 2 kept and one being written: 9 GB"
+    assert kept_line(3e9, -1).endswith("all are kept")
 
 
 @pytest.mark.filterwarnings("error")
@@ -88,9 +95,11 @@ def test_whether_a_planner_recomputes_is_asked_of_transformers_without_a_warning
 
 
 def test_an_average_and_samples_are_read_from_the_experiment(monkeypatch):
-    callbacks = "[{class_path: callbacks.ema.EMA}, {class_path: callbacks.sample_logger.SampleLogger, init_args: {num_samples: 3}}]"
+    saver = "{class_path: baton_lightning.runs.saving.AtomicCheckpoint, init_args: {save_top_k: 2}}"
+    sampler = "{class_path: callbacks.sample_logger.SampleLogger, init_args: {num_samples: 3}}"
+    callbacks = f"[{{class_path: callbacks.ema.EMA}}, {sampler}, {saver}]"
     model, settings = stage("stage2", "--model.init_args.dit.init_args.depth=1", f"--trainer.callbacks={callbacks}", both=True)
-    assert samples(settings.trainer.callbacks) == 3
+    assert samples(settings.trainer.callbacks) == 3 and kept(settings) == 2
     load = weigh(model, settings, list(measure(model)), Footprint(1, 1), 0)
     assert load.average and load.low and load.kept == pytest.approx(12, abs=0.01)
     assert load.trained == sum(p.numel() for p in model.parameters()) and load.frozen == 0

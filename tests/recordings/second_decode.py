@@ -221,6 +221,8 @@ def main() -> int:
             if fault:
                 wrong += 1
                 print(f"WRONG seed {seed}: {fault}\n    {made}", flush=True)
+            if (done := seed - options.first + 1) % 100 == 0:
+                print(f"{done} of {options.count}: wrong {wrong}; {dict(outcomes.most_common())}", flush=True)
     print(f"{options.count} recordings in {time.monotonic() - began:.0f} s: wrong {wrong}; {dict(outcomes.most_common())}")
     return bool(wrong)
 
