@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(run: Callable[..., Run], small
 
 
 @pytest.mark.slow
-def test_shards_that_cannot_be_written_or_were_exchanged_are_not_opened(run: Callable[..., Run], tmp_path: Path) -> None:
+def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_ones_before_are(run: Callable[..., Run], tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk; the pickle in a shard would run code."""
     stopped = run("zero2_cpu", 2)
     code, said = stopped.with_fault("limit")
@@ -146,6 +146,15 @@ def test_shards_that_cannot_be_written_or_were_exchanged_are_not_opened(run: Cal
     assert not (tmp_path / "ran").exists()
     shard.write_bytes(whole)
     stopped.goes_on()
+    weights = (stopped.folder / "weights.safetensors").read_bytes()
+    (stopped.folder / "manifest.json").unlink()  # not finished after all
+    shard = next(stopped.last.with_name("step-8.ckpt").rglob("*rank_1*optim_states.pt"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    code, said = stopped()
+    assert code == 0 and "kept as step-8.ckpt.damaged" in said and f"from {stopped.last}, which costs 4 steps" in said, said[-3000:]
+    assert (stopped.folder / "weights.safetensors").read_bytes() == weights
 
 
 @pytest.mark.slow
