@@ -165,10 +165,10 @@ class Generator:
         if alone:
             self.components.forget("text_encoder")
 
-    def sample(self, batch: Batch, plan: Plan | None) -> tuple[Tensor, Tensor]:
-        """Latents of a batch, denoised from the noise of its indices; shaped as those of :meth:`denoise`."""
+    def sample(self, batch: Batch, plan: Plan | None, given: Given = NOTHING) -> tuple[Tensor, Tensor]:
+        """Latents of a batch, denoised from the noise of its indices; arguments and shapes as of :meth:`denoise`."""
         assert batch.context is not None
-        return self.denoise(self.noise(batch.index, batch.context.device), batch.context, plan)
+        return self.denoise(self.noise(batch.index, batch.context.device), batch.context, plan, given)
 
     def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Latents of a batch along the run's own plan."""

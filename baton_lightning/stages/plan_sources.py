@@ -148,14 +148,13 @@ def present_of(batch: Batch, plan: Plan) -> Plan:
     return replace(plan, video=where_present(plan.video, batch.has_video), audio=where_present(plan.audio, batch.has_audio))
 
 
-def where_present(tensor: Tensor, present: Tensor | None, otherwise: Tensor | None = None) -> Tensor:
-    """Applies a presence mask: rows of a batch that are present; zeros, or the rows of ``otherwise``, for the others.
+def where_present(tensor: Tensor, present: Tensor | None) -> Tensor:
+    """Applies a presence mask: rows of a batch that are present, zeros for the others.
 
     Args:
         tensor: [B, ...].
         present: Which rows are present [B], bool; ``None`` = all.
-        otherwise: [B, ...].
     """
     if present is None:
         return tensor
-    return torch.where(present.view(-1, *[1] * (tensor.ndim - 1)), tensor, torch.zeros_like(tensor) if otherwise is None else otherwise)
+    return torch.where(present.view(-1, *[1] * (tensor.ndim - 1)), tensor, torch.zeros_like(tensor))

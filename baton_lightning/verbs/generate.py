@@ -4,136 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning import trust
-from baton_lightning.arguments import require_at_least_one
 from baton_lightning.generation.described import require_run
 from baton_lightning.names import require_name
 from baton_lightning.runs import manifest
+from baton_lightning.verbs.generate_options import PLANS, SCALES, check, form_of, parser
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from baton_lightning.batch import Batch, Plan
+    from baton_lightning.flow.given import Given
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.requests import Requests
     from baton_lightning.plan.clip_plan import ClipPlan
     from baton_lightning.stages.joint import JointTraining
-
-PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
-SCALES = ("video_scale", "audio_scale", "plan_scale")
-EXAMPLES = """examples:
-  held-out prompts of the run's data, scored if they are the benchmark world's:
-    python -m baton_lightning generate --run runs/demo/stage3_joint --num 8 --out clips
-
-  a plan that was made, looked at and perhaps edited (python -m baton_lightning plan --help):
-    python -m baton_lightning generate --run runs/demo/stage3_joint --plan plan.safetensors --out clips
-
-  a prompt of your own, another noise, on a GPU that holds one network at a time:
-    python -m baton_lightning generate --run runs/paper/stage3 --out mine --device cuda --offload --seed 1 \\
-        --video-prompt "a dog barks at the door" --audio-prompt "a dog barks twice"
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m baton_lightning generate",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run = made.add_argument_group("which run")
-    run.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its planner's, if the clips need it, is looked for beside it",
-    )
-    run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint in the run's folder; the run need not be finished")
-    run.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
-    run.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
-
-    run.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        type=trust.package,
-        metavar="NAME",
-        help="package whose code the run may name",
-    )
-
-    asked = made.add_argument_group("which clips")
-    asked.add_argument(
-        "--plan",
-        default="planned",
-        metavar="{planned,truth,shuffled,none,ceiling,FILE}",
-        help="what the generator follows: the planner's tokens, the clip's own features, another prompt's plan, no plan; "
-        "`ceiling` only passes the true clip through the codecs; FILE is a plan of `plan make` or `plan edit`, with its prompts "
-        "(default: %(default)s)",
-    )
-    asked.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
-    asked.add_argument("--split", default="test", help="part of the data set that they are from, e.g. ood (default: %(default)s)")
-    asked.add_argument("--video-prompt", help="a prompt of your own: what is seen")
-    asked.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
-    asked.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help='prompts of your own, as JSON: {"key": {"video_prompt": ..., "audio_prompt": ...}, ...}, or the file of Verse-Bench; clips '
-        "are named after the keys",
-    )
-
-    sampling = made.add_argument_group("how they are sampled (default: as the run says)")
-    sampling.add_argument("--seed", type=int, help="of the noise; the same one gives the same clips")
-    sampling.add_argument("--steps", type=int, help="steps of the sampler")
-    for name, what in zip(SCALES, ("the text's guidance on video", "the text's guidance on audio", "the plan's guidance"), strict=True):
-        sampling.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"{what}; 1 guides nothing and costs nothing")
-
-    where = made.add_argument_group("where they are made")
-    where.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
-    where.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="type of planner's and transformer's weights; auto is bfloat16 on a GPU, float32 on the CPU (default: %(default)s)",
-    )
-    where.add_argument(
-        "--offload", action="store_true", help="only one of text encoder, planner, transformer and codecs on the device at a time"
-    )
-    where.add_argument("--batch-size", type=int, default=16, help="clips generated together (default: %(default)s)")
-
-    out = made.add_argument_group("where they go")
-    out.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json; must hold no clips")
-    out.add_argument("--force", action="store_true", help="replace clips that an earlier `generate` left in --out")
-    return made
-
-
-def check(options: argparse.Namespace) -> None:
-    """Refuses options that contradict each other or are out of range.
-
-    Raises:
-        ValueError: Naming the option.
-    """
-    if options.plan not in PLANS and not Path(options.plan).is_file():
-        raise ValueError(f"generate: --plan must be one of {', '.join(PLANS)}, or the file of a plan, got {options.plan}")
-    if options.plan not in PLANS and (options.prompts or options.video_prompt):
-        raise ValueError("generate: a plan's file has its prompts; give --plan FILE, or prompts of your own")
-    if bool(options.video_prompt) != bool(options.audio_prompt):
-        raise ValueError("generate: --video-prompt and --audio-prompt go together; give both or neither")
-    if options.prompts and options.video_prompt:
-        raise ValueError("generate: give --prompts or --video-prompt, not both")
-    if (options.prompts or options.video_prompt) and options.plan not in ("planned", "none"):
-        raise ValueError(f"generate: a prompt of your own has no true clip, so --plan must be planned or none, got {options.plan}")
-    require_at_least_one("generate", options, "num", "batch_size")
-    if options.steps is not None:
-        require_at_least_one("generate", options, "steps")
-    for name in SCALES:
-        if (value := getattr(options, name)) is not None and not math.isfinite(value):
-            raise ValueError(f"generate: --{name.replace('_', '-')} must be a finite number, got {value}")
 
 
 def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
@@ -163,15 +53,27 @@ def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, 
     return planned.roll() if plan == "shuffled" else planned
 
 
-def clips_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan) -> tuple[Tensor, Tensor]:
-    """Frames and waveforms of a batch under one condition."""
+def clips_of(
+    generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan, held: Callable[[Batch], Given]
+) -> tuple[Tensor, Tensor]:
+    """Frames and waveforms of a batch.
+
+    Args:
+        generator: What makes them.
+        requests: What was asked for.
+        place: Which batch of it this is.
+        batch: The batch.
+        plan: What the clips follow.
+        held: What is held of a batch instead of generated.
+    """
     batch = batch.to(generator.placement.device)
     if plan == "ceiling":
         assert batch.video_latents is not None and batch.audio_latents is not None
         return generator.decode(batch.video_latents, batch.audio_latents)
     if generator.model.guidance.guides_text:
         generator.embed_negatives(generator.placement.device)  # before the planner is there: it may need the encoder's room
-    return generator.decode(*generator.sample(batch, plan_of(generator, requests, place, batch, plan)))
+    followed = plan_of(generator, requests, place, batch, plan)
+    return generator.decode(*generator.sample(batch, followed, held(batch)))
 
 
 def main(argv: list[str]) -> int:
@@ -187,7 +89,8 @@ def main(argv: list[str]) -> int:
 
     from baton_lightning.construction.handover import hand_over
     from baton_lightning.evaluation.scores import score_folder, show
-    from baton_lightning.generation import folder, requests
+    from baton_lightning.flow.given import NOTHING
+    from baton_lightning.generation import conditions, folder, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
     from baton_lightning.placement import Placement, device_of, dtype_of
@@ -198,8 +101,8 @@ def main(argv: list[str]) -> int:
 
     placement = Placement(device_of(options.device), offload=options.offload)
     dtype = dtype_of(options.dtype, placement.device)
-    given = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
-    own = requests.own_prompts(options) if isinstance(given, str) else requests.of_plan(given, Path(options.plan))
+    plan = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
+    own = requests.own_prompts(options) if isinstance(plan, str) else requests.of_plan(plan, Path(options.plan))
     folder.require_free(options.out, force=options.force)
     follows = options.plan not in ("none", "ceiling")
     model, data, weights = load_run(
@@ -218,9 +121,9 @@ def main(argv: list[str]) -> int:
     told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
     told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
     told |= {"dit": str(options.dit)} if options.dit is not None else {}
-    if isinstance(given, ClipPlan):
-        given.require_fits(model.clip, plan_space.statistics(model.plan), plan_space.DRIFT)
-        told |= {"plan_sha256": given.digest, "edits": list(given.edits)}
+    if isinstance(plan, ClipPlan):
+        plan.require_fits(model.clip, plan_space.statistics(model.plan), plan_space.DRIFT)
+        told |= {"plan_sha256": plan.digest, "edits": list(plan.edits)}
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
         model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
     generator = Generator(model, placement)
@@ -232,15 +135,25 @@ def main(argv: list[str]) -> int:
         wanted = requests.held_out(data, options.num, options.batch_size)
     if options.plan == "shuffled" and wanted.num_clips < 2:
         raise ValueError("generate: --plan shuffled gives each clip the plan of another, so there must be two or more; raise --num")
+    given = conditions.read(generator, options, form) if (form := form_of(options)) is not None else None
+    task = None if options.task is None else conditions.task_of(options.task)
+    told |= {} if form is None else {"given": form, "given_file": str(getattr(options, form))}
+    told |= {} if task is None else {"task": options.task}
+
+    def held(batch: Batch) -> Given:
+        if given is not None:
+            return given.held(batch)
+        return NOTHING if task is None else conditions.held_by_task(task, generator, batch)
+
     folder.prepare(options.out, force=options.force)
     total, scored = 0, True
     with torch.no_grad():
         for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
-            frames, waveform = clips_of(generator, wanted, place, batch, given)
+            frames, waveform = clips_of(generator, wanted, place, batch, plan, held)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
                 file = options.out / f"{require_name(key, 'the key of a clip')}.mp4"
                 file.with_suffix(".json").write_text(json.dumps(meta | told, indent=1))
-                generator.write(file, frames[i], waveform[i])
+                generator.write(file, *((frames[i], waveform[i]) if given is None else given.complete(frames[i], waveform[i])))
                 total, scored = total + 1, scored and "scene" in meta
     if scored:
         show(score_folder(options.out), Console())

@@ -1,0 +1,236 @@
+"""What a clip is given: a first picture, a film that wants sound, a sound that wants a picture, a clip to go on with or to mend.
+
+Files of anybody's making are read as data sets are built from them, and encoded by the run's codecs; the latents that they make known
+are held while the others are generated. A task of :mod:`baton_lightning.flow.tasks` does the same with held-out clips' own latents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from baton_lightning.batch import Batch
+from baton_lightning.clip import ClipSpec
+from baton_lightning.flow.given import Given
+from baton_lightning.flow.tasks import CONDITIONS, STATES, Known, Task, TaskMix, given_of
+from baton_lightning.generation.generator import Generator
+from baton_lightning.media import Media
+from baton_lightning.recordings.clips import read_clip
+from baton_lightning.shards.cut import cut_picture, cut_sound
+from baton_lightning.stages import flow_matching
+
+
+def task_of(text: str) -> Task:
+    """A task from words such as ``video=given`` or ``first_frame=1,mask=0.5``.
+
+    Raises:
+        ValueError: If it is not made of such words.
+    """
+    known = [field.name for field in fields(Task) if field.name != "share"]
+    values: dict[str, Any] = {}
+    for word in text.split(","):
+        name, _, value = word.strip().partition("=")
+        if name not in known or not value:
+            raise ValueError(
+                f"--task must be words such as video=given or first_frame=1, of {', '.join(known)}; got {word.strip()!r}. States are "
+                f"{', '.join(STATES)}; {', '.join(CONDITIONS)} are probabilities"
+            )
+        try:
+            values[name] = value if name in ("video", "audio") else float(value)
+        except ValueError as error:
+            raise ValueError(f"--task: {name} must be a probability in [0, 1], got {value!r}") from error
+    return Task(**values)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Latents of one clip, and which of them are known; every clip of a batch gets them.
+
+    Args:
+        clean: Modality -> latents [1, ...]; zeros where nothing is known.
+        known: Which are known.
+        frames: Pictures that are given whole [T, Y, X, 3]; they are shown as they came, not as the codec would make them.
+        waveform: Sound that is given whole [S], likewise.
+        before: Media of the clip that is gone on with, up to where the new one begins; ``None`` otherwise.
+    """
+
+    clean: dict[str, Tensor]
+    known: Known
+    frames: NDArray[np.uint8] | None = None
+    waveform: NDArray[np.float32] | None = None
+    before: Media | None = None
+
+    def held(self, batch: Batch) -> Given:
+        """What is held of a batch."""
+        clean = {name: x.to(batch.index.device).expand(len(batch), *x.shape[1:]) for name, x in self.clean.items()}
+        return given_of([self.known] * len(batch), clean, clean)
+
+    def complete(self, frames: Tensor, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """A generated clip [T, Y, X, 3] and [S] with what was given of it, and behind what it goes on with."""
+        if self.frames is not None:
+            frames = torch.from_numpy(self.frames)
+        if self.waveform is not None:
+            waveform = torch.from_numpy(self.waveform)
+        if self.before is None:
+            return frames, waveform
+        earlier = torch.from_numpy(self.before.frames), torch.from_numpy(self.before.waveform)
+        return torch.cat([earlier[0], frames.cpu()]), torch.cat([earlier[1], waveform.float().cpu()])
+
+
+def held_by_task(task: Task, generator: Generator, batch: Batch) -> Given:
+    """What is held of held-out clips, from their own latents; drawn by counter as in training."""
+    known = TaskMix([task], generator.model.clip, generator.model.seed).draw(batch.index, 0)
+    video, audio = generator.noise(batch.index, batch.index.device)
+    return flow_matching.held_in(batch, {"video": video, "audio": audio}, known)
+
+
+def read(generator: Generator, options: argparse.Namespace, form: str) -> Conditions:
+    """The condition of a file.
+
+    Args:
+        generator: Its codecs encode the file.
+        options: Of the command line.
+        form: ``image``, ``video``, ``audio``, ``extend`` or ``inpaint``.
+
+    Raises:
+        ValueError: If the file cannot be read, is too short, or the box is none.
+    """
+    clip, file = generator.model.clip, getattr(options, form)
+    known = Known.nothing(clip)
+    if form == "image":
+        picture = read_image(file, clip)
+        known.video[: clip.video_patch[0]] = True
+        return encoded(generator, known, np.repeat(picture[None], clip.num_frames, 0), None)
+    if form == "audio":
+        known.audio[:] = True
+        waveform = sound_of(file, clip, read_clip(file, has_video=False))
+        return replace(encoded(generator, known, None, waveform), waveform=waveform)
+    if form == "video":
+        known.video[:] = True
+        picture = picture_of(file, clip, read_clip(file, has_audio=False))
+        return replace(encoded(generator, known, picture, None), frames=picture)
+    media = read_clip(file)
+    if form == "inpaint":
+        box = box_of(options.box, clip)
+        known.video[:], known.audio[:] = True, True
+        frames, sound = known.span(clip, *box.span)
+        known.video[(frames, *box.places)] = False
+        known.audio[sound] = False
+        return encoded(generator, known, picture_of(file, clip, media), sound_of(file, clip, media))
+    shown = min(len(media.frames) / media.fps, media.seconds)
+    if not 0 < options.seconds < clip.seconds:
+        raise ValueError(f"generate: --seconds must lie between 0 and the run's {clip.seconds:g} s, got {options.seconds:g}")
+    kept = clip.seconds - options.seconds
+    if shown < kept - 0.5 / clip.fps:
+        raise ValueError(f"generate: --extend {file} must last {kept:g} s or more, to go on from; got {shown:.3f} s")
+    frames, sound = known.span(clip, 0.0, kept)
+    if frames.stop == frames.start:
+        raise ValueError(f"generate: --seconds {options.seconds:g} leaves no latent frame of the run's to go on from; give less")
+    known.video[frames], known.audio[sound] = True, True
+    begins = max(shown - kept, 0.0)
+    picture, waveform = picture_of(file, clip, media, begins, enough=False), sound_of(file, clip, media, begins, enough=False)
+    return replace(encoded(generator, known, picture, waveform), before=before(media, begins, clip))
+
+
+def encoded(generator: Generator, known: Known, frames: NDArray[np.uint8] | None, waveform: NDArray[np.float32] | None) -> Conditions:
+    """Latents of media by the run's codecs; zeros for what is not there."""
+    clip, device = generator.model.clip, generator.placement.device
+    video = torch.zeros(1, clip.video_channels, *clip.latent_grid)
+    audio = torch.zeros(1, clip.num_audio_latents, clip.audio_channels)
+    with torch.no_grad():
+        if frames is not None:
+            with generator.components.on("video_codec", device) as codec:
+                video = codec.encode(torch.from_numpy(frames)[None].to(device)).float().cpu()  # type: ignore[operator]
+        if waveform is not None:
+            with generator.components.on("audio_codec", device) as codec:
+                found = codec.encode(torch.from_numpy(waveform)[None].to(device)).float().cpu()  # type: ignore[operator]
+                audio[:, : found.shape[1]] = found[:, : audio.shape[1]]
+    return Conditions({"video": video, "audio": audio}, known)
+
+
+def read_image(file: Path, clip: ClipSpec) -> NDArray[np.uint8]:
+    """A picture [Y, X, 3], turned as its file says, its centre cut to the clip's shape.
+
+    Raises:
+        ValueError: If it is no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            return np.asarray(ImageOps.fit(upright, (clip.width, clip.height), Image.Resampling.LANCZOS))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise ValueError(f"generate: --image must be a picture such as PNG or JPEG, {file} is none that can be read: {error}") from error
+
+
+def picture_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, enough: bool = True) -> NDArray[np.uint8]:
+    """Pictures of a recording at the clip's rate and size [T, Y, X, 3].
+
+    Raises:
+        ValueError: If it ends before the clip does, unless that is ``enough``.
+    """
+    seconds = len(media.frames) / media.fps
+    if enough and seconds < clip.seconds - 1.5 / clip.fps:
+        raise ValueError(f"generate: {file} must last the run's {clip.seconds:g} s or more, its picture lasts {seconds:.3f} s")
+    return cut_picture(media.frames, np.arange(len(media.frames)) / media.fps, start, clip)
+
+
+def sound_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, enough: bool = True) -> NDArray[np.float32]:
+    """Sound of a recording at the clip's rate [S].
+
+    Raises:
+        ValueError: If it ends more than 0.1 s before the clip does, unless that is ``enough``.
+    """
+    if enough and media.seconds < clip.seconds - 0.1:
+        raise ValueError(f"generate: {file} must last the run's {clip.seconds:g} s or more, its sound lasts {media.seconds:.3f} s")
+    return cut_sound(media.waveform[:, None], media.sample_rate, 0.0, start, clip)
+
+
+def before(media: Media, end: float, clip: ClipSpec) -> Media:
+    """A recording up to a moment, at the clip's rates and size."""
+    count = round(end * clip.fps)
+    if not count:
+        return Media(np.zeros((0, clip.height, clip.width, 3), np.uint8), clip.fps, np.zeros(0, np.float32), clip.sample_rate)
+    whole = replace(clip, seconds=-(-count // clip.video_stride[0]) * clip.video_stride[0] / clip.fps, audio_latents=None)
+    times = np.arange(len(media.frames)) / media.fps
+    sound = cut_sound(media.waveform[:, None], media.sample_rate, 0.0, 0.0, whole)
+    return Media(cut_picture(media.frames, times, 0.0, whole)[:count], clip.fps, sound[: round(end * clip.sample_rate)], clip.sample_rate)
+
+
+@dataclass(frozen=True)
+class Box:
+    """What is generated anew: rows and columns of latents, and a span in s."""
+
+    places: tuple[slice, slice]
+    span: tuple[float, float]
+
+
+def box_of(numbers: Sequence[float], clip: ClipSpec) -> Box:
+    """The box of ``--box LEFT TOP RIGHT BOTTOM [START STOP]``: shares of the picture in [0, 1], and seconds.
+
+    Raises:
+        ValueError: If it is no box within the clip.
+    """
+    whole = [*numbers, 0.0, clip.seconds] if len(numbers) == 4 else list(numbers)
+    left, top, right, bottom, start, stop = whole if len(whole) == 6 else [math.nan] * 6
+    inside = 0 <= left < right <= 1 and 0 <= top < bottom <= 1 and 0 <= start < stop <= clip.seconds
+    if not inside:
+        got = " ".join(f"{number:g}" for number in numbers)
+        raise ValueError(
+            f"generate: --box must be LEFT TOP RIGHT BOTTOM in [0, 1], then START STOP in [0, {clip.seconds:g}] s if only a part of the "
+            f"time is meant; got {got}"
+        )
+    (_, height, width), (_, q, r) = clip.token_grid, clip.video_patch
+    rows = slice(int(top * height) * q, -int(-bottom * height // 1) * q)
+    columns = slice(int(left * width) * r, -int(-right * width // 1) * r)
+    return Box((rows, columns), (start, stop))
