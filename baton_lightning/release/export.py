@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning import atomic
+from baton_lightning.names import quoted
+from baton_lightning.plain_files import read_json, require_no_link, require_own_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+PARAMETER = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
+LONGEST_KEY = 500
+"""Characters of a tensor's name."""
+RESERVED = ("adapter", "language")
 LANGUAGE = "language"
 """Configuration and tokenizer of a planner's language model, as :mod:`baton_lightning.frozen.language_files` keeps them."""
 LLM = "language.llm.model."
@@ -34,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         default="baton",
         help="ovi: the transformer alone, under Ovi's names and without plan layers, as `convert ovi` reads it (default: %(default)s)",
     )
+    made.add_argument("--force", action="store_true", help="replace --out, if `export` wrote it")
     made.add_argument("--shard-size", type=float, default=5.0, help="largest file, in GB (default: %(default)s)")
     return made
 
@@ -48,16 +58,21 @@ def main(argv: list[str]) -> int:
 
     described = manifest.require(options.run)
     components = components_of(options.run)
-    if options.out.exists():
-        raise ValueError(f"export: {options.out}/ exists; give another --out, or delete it")
-    part = options.out.with_name(options.out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    require_free(options.out, force=options.force)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{options.out.name}.", dir=options.out.parent))
+    part.chmod(0o777 & ~(mask := os.umask(0)))
+    os.umask(mask)
     try:
         write = write_ovi if options.format == "ovi" else write_components
         facts = write(part, components, described, options)
+        if options.out.exists():
+            shutil.rmtree(options.out)
         part.rename(options.out)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"export: {options.out}/ could not be written ({error}); nothing is left behind") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"export: {options.run}/ has settings that are not as runs write them ({error!r:.100}); restore them") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     table = Table(title=f"{options.out}/")
@@ -71,15 +86,53 @@ def main(argv: list[str]) -> int:
 
 def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
     """Weights of a run by component: the first part of each key, or each folder of an export."""
+    from safetensors import SafetensorError, safe_open
+
     from baton_lightning.runs import weights
 
-    if not (run / weights.WEIGHTS).exists():
-        return {name: weights.read(run, name) for name in sorted({path.parent.name for path in weights.files(run)})}
-    from safetensors import safe_open
+    try:
+        if (run / weights.WEIGHTS).exists():
+            with safe_open(run / weights.WEIGHTS, "pt") as file:
+                keys = list(file.keys())
+            require_names(keys, run)
+            names = sorted({key.partition(".")[0] for key in keys})
+        else:
+            names = sorted({path.parent.name for path in weights.files(run)})
+        found = {name: weights.read(run, name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"export: the weights of {run}/ must be safetensors files ({error}); restore them") from error
+    require_names([f"{name}.{key}" for name, tensors in found.items() for key in tensors], run)
+    return found
 
-    with safe_open(run / weights.WEIGHTS, "pt") as file:
-        names = sorted({key.partition(".")[0] for key in list(file.keys())})
-    return {name: weights.read(run, name) for name in names}
+
+def require_names(keys: list[str], run: Path) -> None:
+    """Refuses weights whose names are not those of modules and parameters, since folders and files are named after them.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for key in keys:
+        if len(key) > LONGEST_KEY or not PARAMETER.fullmatch(key):
+            raise ValueError(
+                f"export: the tensors of {run}/ must be named as parameters are, part.of.a.module, got {quoted(key)}; it is no run's"
+            )
+        if key.partition(".")[0] in RESERVED:
+            raise ValueError(f"export: {run}/ has a component {quoted(key.partition('.')[0])}, a name that the folder needs itself")
+
+
+def require_free(out: Path, *, force: bool) -> None:
+    """Refuses to write where something is, but an earlier export that may be replaced.
+
+    Raises:
+        ValueError: If something is there that may not go.
+    """
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not force:
+        raise ValueError(f"export: {out}/ exists; give another --out, or --force to replace what `export` wrote")
+    card = out / "README.md"
+    if out.is_symlink() or not card.is_file() or "library_name: baton_lightning" not in card.read_text(errors="replace")[:200]:
+        raise ValueError(f"export: {out}/ is nothing that export wrote, so --force leaves it; give another --out")
 
 
 def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
@@ -91,15 +144,19 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     settings = {name: settings_of(options.run, described, name) for name in components}
     for name, tensors in components.items():
         facts[name] = write_one(part / name, tensors, options.shard_size)
-        (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described["clip"]}, indent=1))
+        (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described.get("clip", {})}, indent=1))
     if (language := options.run / LANGUAGE).is_dir():
+        require_no_link(language)
+        require_own_files(language)  # what a link leads to would be published
         shutil.copytree(language, part / LANGUAGE)
     if adapter := adapter_of(components.get("planner", {})):
         write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])
     networks = ["Ovi", "MMAudio", "Wan2.2 VAE"] * ("dit" in components) + ["Qwen3", "SigLIP2", "WavTokenizer"] * ("planner" in components)
     roles = ", ".join(f"{name}: {options.out}" for name in components if name in ("dit", "planner"))
     use = f"model.init_args.parents: {{{roles}}}"
-    (part / "README.md").write_text(model_card(f"Baton: {described['stage']}", facts, provenance(options.run, described), use, networks))
+    (part / "README.md").write_text(
+        model_card(f"Baton: {described.get('stage', options.run.name)}", facts, provenance(options.run, described), use, networks)
+    )
     content = {k: v for k, v in described.items() if k != "weights_sha256"} | {
         "weights_sha256": weights.digest(part),
         "exported_from": described["weights_sha256"],
@@ -113,15 +170,21 @@ def settings_of(run: Path, described: dict[str, Any], name: str) -> dict[str, An
     """What a component is made of: as a conversion or an export keeps it beside the weights, or as a run's configuration says."""
     kept = run / name / "config.json"
     if kept.is_file():
-        return json.loads(kept.read_text())
-    settings = described.get("config", {}).get("model", {}).get("init_args", {})
-    return settings.get(name) or {"class_path": described["stage"]}
+        require_no_link(kept)
+        found = read_json(kept)
+    else:
+        model = described.get("config", {}).get("model")
+        settings = model.get("init_args") if isinstance(model, dict) else None
+        found = (settings.get(name) if isinstance(settings, dict) else None) or {"class_path": described.get("stage", "unknown")}
+    if not isinstance(found, dict):
+        raise ValueError(f"export: the settings of {name} in {run}/ must be a mapping, got a {type(found).__name__}; restore them")
+    return found
 
 
 def provenance(run: Path, described: dict[str, Any]) -> dict[str, Any]:
     """Where weights come from, for the model card."""
     return {
-        "stage": described["stage"],
+        "stage": described.get("stage"),
         "run": run,
         "weights of the run": described["weights_sha256"],
         "data": described.get("data"),
@@ -149,12 +212,25 @@ def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: d
         print(f"export: {left_out} tensors of plan attention and Latent-MLPs are left out; without them the model no longer reads a plan")
     facts = {"ovi": write_one(part, plain, options.shard_size)}
     settings = settings_of(options.run, described, "dit")
-    config = settings.get("ovi") or ovi_config(plain, clip_of(described["clip"]), settings["init_args"]["num_heads"])
+    config = settings.get("ovi") or ovi_config(plain, clip_of(described.get("clip", {})), num_heads_of(settings, options.run))
     (part / "config.json").write_text(json.dumps(config, indent=1))
     use = f"python -m baton_lightning convert ovi --config {options.out}/config.json --weights {options.out} --out weights/ovi"
     card = model_card("Ovi's transformer", facts, provenance(options.run, described), use, ["Ovi", "MMAudio", "Wan2.2 VAE"])
     (part / "README.md").write_text(card)
     return facts
+
+
+def num_heads_of(settings: dict[str, Any], run: Path) -> int:
+    """Attention heads of a run's transformer.
+
+    Raises:
+        ValueError: If its settings do not say.
+    """
+    args = settings.get("init_args")
+    heads = args.get("num_heads") if isinstance(args, dict) else None
+    if not isinstance(heads, int):
+        raise ValueError(f"export: the settings of the transformer in {run}/ must name num_heads, got {heads!r:.60}; restore them")
+    return heads
 
 
 def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> dict[str, int]:
