@@ -12,6 +12,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:  # `python -m` looks for 
 import importlib
 
 from baton_lightning.atomic import FULL
+from baton_lightning.signals import note_requeue
 
 LIGHTNING = {
     "fit": "train a stage; goes on from its last checkpoint if it was interrupted",
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 1 a user's mistake or a failed run, 2 wrong arguments, 75 requeued by
             SLURM, 124 stalled, 130 interrupted (Ctrl+C), 143 terminated (SIGTERM).
     """
+    note_requeue()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())

@@ -18,10 +18,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from baton_lightning import preflight, trust
+from baton_lightning import peers, preflight, trust
 from baton_lightning.asked import asked
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
@@ -35,7 +36,7 @@ from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.run_spec import RunSpec
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.sessions import finish, requirements, segments
-from baton_lightning.sessions.termination import INTERRUPTED, TERMINATED, Terminated, Termination
+from baton_lightning.sessions.termination import GOES_ON, Terminated, Termination
 from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
 
@@ -108,6 +109,7 @@ class BatonCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         self.chosen.base = None  # the saved configuration stands alone
         requirements.require_precision(self.chosen.trainer)
+        requirements.require_srun(self.chosen.trainer)
         if self.subcommand != "fit":
             return
         requirements.require_accelerator(self.chosen.trainer)
@@ -135,6 +137,9 @@ class BatonCLI(LightningCLI):
     # ---- fit
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(environment := trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
+            environment.auto_requeue = False  # its handler saves inside the signal; callbacks/requeue.py goes on from a checkpoint
+        peers.watch_those_launched(trainer.strategy.launcher)
         sharding.leave_batches(trainer)
         return trainer
 
@@ -228,8 +233,9 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
     Returns:
         Exit code: 0 done, 1 a failed run, 2 wrong arguments, 130 interrupted, 143 terminated.
     """
-    termination = Termination()
+    termination = Termination(verb)
     limits = trust.limited(trusted) if trust.saved_by_runs(argv) else nullcontext()
+    peers.watch_launcher()
     try:
         with termination.listening(), limits:
             BatonCLI([verb, *expand(argv)], callbacks=[termination])
@@ -247,23 +253,14 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
         raise ValueError(
             f"a setting needs a package that cannot be imported: {' '.join(str(error).split())}; install it, or give another setting"
         ) from error
-    except Terminated:
-        print(f"baton_lightning: terminated; {GOES_ON[verb]}", file=sys.stderr, flush=True)
-        return TERMINATED
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes exit(1) of Ctrl+C
-            raise
-        print(f"baton_lightning: interrupted; {GOES_ON[verb]}", file=sys.stderr, flush=True)
-        return INTERRUPTED
+    except Terminated as end:
+        print(f"baton_lightning: {end.told}", file=sys.stderr, flush=True)
+        return int(end.code or 0)
+    except RuntimeError as error:
+        if rank := peers.dead(error):
+            raise ValueError(f"{rank}; all ranks end, and {GOES_ON[verb]}") from error
+        raise
     return 0
-
-
-GOES_ON = {
-    "fit": "the same command goes on from the last checkpoint",
-    "validate": "the same command scores from the start",
-    "test": "the same command scores from the start",
-    "predict": "the same command goes on with what is not written yet",
-}
 
 
 OWN = ("baton_lightning", "callbacks", "datamodules")

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from baton_lightning import atomic
+from baton_lightning import atomic, peers
 from baton_lightning.batch import Batch
 from callbacks.whereabouts import names
 
@@ -138,11 +138,9 @@ class Watchdog(Callback):
         text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); behind is {told}"
         sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # its end in the same write, so that the lines of two ranks do not mix
         sys.stderr.flush()
-        launched = list(getattr(self.trainer.strategy.launcher, "procs", None) or ())
-        if launched:
-            self.trainer.strategy.launcher.procs.clear()  # type: ignore[union-attr]  # Lightning's observer would kill this process first
+        peers.LET_GO.set()
         time.sleep(2 * self.tick)  # the others say the same
-        for process in launched:
+        for process in peers.LAUNCHED.values():
             process.kill()
         os._exit(STALLED)
 

@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
+def start(folder: Path, name: str, *more: str, output: Any = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "baton_lightning", "fit", "-c", str(folder / "slow.yaml"), f"--run.stage={name}", *more]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
     heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  a shell's `&` makes its children deaf
@@ -72,8 +72,8 @@ def start(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
         command,
         cwd=ROOT,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         preexec_fn=heard,
         start_new_session=True,
@@ -116,7 +116,9 @@ def test_a_run_killed_interrupted_and_terminated_ends_as_one_that_was_not(folder
     code, _ = stop_at(folder, "stopped", 6, signal.SIGKILL)
     assert code == -signal.SIGKILL and len(lines(folder, "stopped")) >= 6
     code, said = stop_at(folder, "stopped", 15, signal.SIGINT)
+    step = lines(folder, "stopped")[-1]["step"]
     assert code == 130 and "interrupted; the same command goes on from the last checkpoint" in said
+    assert f"step-{step}.ckpt of step {step}; no step is lost" in said, said[-2000:]
     code, said = stop_at(folder, "stopped", 26, signal.SIGTERM)
     assert code == 143 and "terminated; the same command goes on from the last checkpoint" in said
     assert len(lines(folder, "stopped")) < STEPS and not (folder / "runs/e/stopped/manifest.json").exists()
@@ -138,3 +140,74 @@ def test_two_ranks_are_terminated_together_and_their_ledger_names_the_samples_of
         ranks_losses = [float.fromhex(loss) for loss in together.pop("rank_losses")]
         assert float.fromhex(together.pop("loss")) == sum(ranks_losses) / 2 and alone.pop("loss")
         assert alone == together
+
+
+RANKS = ("--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+def until(said: Path, process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-3000:]
+        time.sleep(0.05)
+
+
+def two_ranks(folder: Path, name: str, *more: str) -> tuple[subprocess.Popen[str], Path]:
+    """A run of two ranks whose output goes to a file."""
+    said = folder / f"{name}.said"
+    with said.open("w") as file:
+        return start(folder, name, *RANKS, *more, output=file), said
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    """The other rank."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["told", "first", "second"])
+def test_ranks_that_wait_for_each_other_end_when_told_and_when_one_is_dead(folder: Path, who: str) -> None:
+    """The second node never comes, so that both ranks of this one wait in C++."""
+    process, said = two_ranks(folder, f"waits-{who}", "--trainer.num_nodes=2")
+    until(said, process, lambda: said.read_text().count("Initializing distributed") == 2)
+    other, began = child_of(process), time.monotonic()
+    os.kill(*{"told": (process.pid, signal.SIGTERM), "first": (process.pid, signal.SIGKILL), "second": (other, signal.SIGKILL)}[who])
+    code = process.wait(30)
+    while not gone(other):
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    text = said.read_text()
+    assert code == {"told": 143, "first": -9, "second": 1}[who], text[-2000:]
+    named = {
+        "told": "terminated",
+        "first": f"rank 0 of this machine (pid {process.pid}) has ended, and rank 1 waited for it",
+        "second": f"rank 1 (pid {other}) was killed by SIGKILL",
+    }
+    assert f"baton_lightning: {named[who]}" in text or f"baton_lightning: error: {named[who]}" in text, text[-2000:]
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_amid_the_steps_is_named_and_a_second_signal_ends_at_once(folder: Path) -> None:
+    process, said = two_ranks(folder, "dies")
+    until(said, process, lambda: len(lines(folder, "dies")) >= 5)
+    other = child_of(process)
+    os.kill(other, signal.SIGKILL)
+    assert process.wait(30) == 1
+    assert f"rank 1 (pid {other}) was killed by SIGKILL" in (text := said.read_text()) and "goes on from the last checkpoint" in text
+
+    process, said = two_ranks(folder, "dies", "--trainer.num_nodes=1")
+    until(said, process, lambda: len(lines(folder, "dies")) >= 9)
+    other = child_of(process)
+    os.kill(other, signal.SIGSTOP)  # a collective that never ends
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 143 and gone(other) and "terminated at once" in said.read_text()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from baton_lightning import peers
 from baton_lightning.runs import manifest
 from baton_lightning.sessions import compared
 
@@ -60,3 +61,17 @@ def require_same(folder: Path, config: dict[str, Any]) -> None:
             f"{folder}/ holds a finished run of another configuration: {compared.told(differs)}; give another run.experiment, or "
             "delete the folder"
         )
+
+
+def require_srun(trainer: Any) -> None:
+    """Refuses to be one of several tasks of a SLURM job that nobody has started.
+
+    Raises:
+        ValueError: With the command to use.
+    """
+    devices = trainer.devices
+    if isinstance(devices, list):
+        number = len(devices)
+    else:
+        number = int(devices) if str(devices).lstrip("-").isdigit() else -1
+    peers.require_srun(number if number >= 0 else max(1, torch.cuda.device_count()), int(trainer.num_nodes or 1))
