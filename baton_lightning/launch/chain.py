@@ -7,93 +7,25 @@ settings, is refused and the message says what differs. Words that this verb doe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from baton_lightning import atomic
+from baton_lightning import settings
 from baton_lightning.launch import slurm
-from baton_lightning.launch.status import REFUSED, Stage, Status, read_chain, statuses
-
-RECORD = "chain.json"
-QUEUE = {"PENDING": "queued", "REQUEUED": "queued", "RUNNING": "running", "COMPLETING": "running", "CONFIGURING": "running"}
-
-
-class Record:
-    """``<root>/<experiment>/chain.json``: the process or the job that works on a stage.
-
-    Args:
-        stages: The chain.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
-
-    def __init__(self, stages: dict[str, Stage]) -> None:
-        self.path = next(iter(stages.values())).folder.parent / RECORD
-        self.stages: dict[str, dict[str, Any]] = {}
-        if not self.path.exists():
-            return
-        try:
-            self.stages = json.loads(self.path.read_bytes())["stages"]
-            if not all({"pid", "host"} <= entry.keys() or "job" in entry or not entry for entry in self.stages.values()):
-                raise ValueError("an entry has neither job nor pid and host")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"chain: {self.path} is damaged ({error}); it only says who works on which stage: delete it once nobody does"
-            ) from error
-
-    def note(self, name: str, **entry: Any) -> None:
-        """Writes down who works on a stage; nothing means nobody."""
-        self.stages[name] = entry
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(self.path, json.dumps({"stages": self.stages}, indent=1))
-
-    @property
-    def jobs(self) -> dict[str, str]:
-        return {name: entry["job"] for name, entry in self.stages.items() if "job" in entry}
-
-    def busy(self) -> dict[str, str]:
-        """Stage -> running or queued."""
-        found = {name: "running" for name, entry in self.stages.items() if "pid" in entry and alive(entry)}
-        queue = squeue() if self.jobs else {}
-        return found | {name: queue[job] for name, job in self.jobs.items() if job in queue}
-
-
-def alive(entry: dict[str, Any]) -> bool:
-    """Whether a process still works on the stage, as far as this machine can tell."""
-    if entry["host"] != socket.gethostname():
-        return False
-    try:
-        return b"baton_lightning" in Path(f"/proc/{entry['pid']}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def squeue() -> dict[str, str]:
-    """Job -> running or queued, of this user's jobs; empty where there is no SLURM.
-
-    Raises:
-        ValueError: If SLURM does not answer.
-    """
-    if shutil.which("squeue") is None:
-        return {}
-    done = subprocess.run(["squeue", "--noheader", "--me", "--format=%F %T"], capture_output=True, text=True)
-    if done.returncode:  # taking its silence for an empty queue, a job would be submitted twice
-        raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
-    lines = done.stdout.splitlines()
-    found: dict[str, str] = {}
-    for job, _, state in (line.strip().partition(" ") for line in lines):
-        if state in QUEUE and found.get(job) != "running":  # one running task makes a running array
-            found[job] = QUEUE[state]
-    return found
+from baton_lightning.launch.grid import tasks, with_own_folder
+from baton_lightning.launch.jobs import Job
+from baton_lightning.launch.record import Record, working
+from baton_lightning.launch.resources import add_resources, add_tasks
+from baton_lightning.launch.status import Stage, Status, read_chain, statuses
+from baton_lightning.launch.verdict import REFUSED
 
 
 def require_sound(stage: Stage, status: Status) -> None:
@@ -109,6 +41,11 @@ def require_sound(stage: Stage, status: Status) -> None:
         )
 
 
+def home(stages: dict[str, Stage]) -> Path:
+    """``<root>/<experiment>``."""
+    return next(iter(stages.values())).folder.parent
+
+
 def run(stages: dict[str, Stage], words: list[str]) -> int:
     """Runs what is due, one process a stage.
 
@@ -118,18 +55,19 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
     Raises:
         ValueError: If a stage is stale, of other settings, or somebody works on it already.
     """
-    record = Record(stages)
+    record = Record(home(stages))
     for name, stage in stages.items():
-        status = statuses(stages, record.busy(), record.jobs)[name]
+        work = working(stages, record)
+        status = statuses(stages, work)[name]
         require_sound(stage, status)
         if status.state in ("running", "queued"):
-            raise ValueError(f"chain: {name} is {status.state} already ({record.stages[name]}); wait for it, or end it first")
+            raise ValueError(f"chain: {name} is {status.state} already ({work[name]}); wait for it, or end it first")
         if status.state == "finished":
             print(f"chain: {name} is finished", flush=True)
             continue
         command = ["-m", "baton_lightning", stage.verb, "-c", str(stage.config), *words]
         print(f"chain: {name} ({status}): python {shlex.join(command)}", flush=True)
-        if code := wait_for(record, name, [sys.executable, *command]):
+        if code := wait_for(record, stage, [sys.executable, *command]):
             print(f"chain: {name} ended with exit code {code}; the same command goes on from there", file=sys.stderr)
             return code
         if not stage.record.exists():
@@ -138,10 +76,10 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
     return 0
 
 
-def wait_for(record: Record, name: str, command: list[str]) -> int:
+def wait_for(record: Record, stage: Stage, command: list[str]) -> int:
     """Runs a stage's process to its end, whoever asks this one to stop: it stops by itself, and says how."""
     process = subprocess.Popen(command)
-    record.note(name, pid=process.pid, host=socket.gethostname())
+    record.note(stage, pid=process.pid, host=socket.gethostname())
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         while True:
@@ -152,72 +90,164 @@ def wait_for(record: Record, name: str, command: list[str]) -> int:
                 continue  # the terminal told the stage as well
     finally:
         signal.signal(signal.SIGTERM, before)
-        record.note(name)
+        record.note(stage)
     return code if code >= 0 else 128 - code
 
 
-def submit(stages: dict[str, Stage], chain: Path, words: list[str], options: argparse.Namespace, written_by: str) -> int:
-    """Submits what is due as jobs that wait for each other; a stage of an array waits for its own task of the parent's array.
+@dataclass
+class Element:
+    """One task of an array, or the whole chain where there is no array: its stages, and who works on them.
+
+    Args:
+        index: Number of the task; ``None`` without an array.
+        stages: With the task's own settings.
+        record: Of the task's own experiment.
+    """
+
+    index: int | None
+    stages: dict[str, Stage]
+    record: Record
+
+    def look(self, *, ended: bool = False) -> None:
+        """Asks SLURM, and the files, where everything stands."""
+        self.record.read()
+        named = {} if self.index is not None else {slurm.name_of(s.folder, s.folder.parent.name): s for s in self.stages.values()}
+        self.work = working(self.stages, self.record, named, ended=ended)
+        self.statuses = statuses(self.stages, self.work)
+
+    def parents(self, name: str, submitted: dict[str, str]) -> tuple[str, ...]:
+        """Jobs that a stage has to wait for, as SLURM writes them.
+
+        Args:
+            name: The stage.
+            submitted: Stage -> job or task, of this element.
+        """
+        found: dict[str, list[str]] = {}
+        for other in self.stages[name].after:
+            if number := submitted.get(other):
+                array, _, task = number.partition("_")
+                own = bool(task) and task == str(self.index) and self.stages[name].verb == "fit"
+                found.setdefault("aftercorr" if own else "afterok", []).append(array if own else number)
+        return tuple(f"{kind}:{':'.join(numbers)}" for kind, numbers in found.items())
+
+
+def elements(chain: Path, words: list[str], options: argparse.Namespace) -> list[Element]:
+    """The chain, or its tasks."""
+    stages = read_chain(chain, words)
+    variants = [with_own_folder(task, home(stages).name) for task in tasks(options.grid, options.array)]
+    if not variants:
+        return [Element(None, stages, Record(home(stages)))]
+    every = [read_chain(chain, [*words, *variant]) for variant in variants]
+    return [Element(index, own, Record(home(own))) for index, own in enumerate(every)]
+
+
+def submit(chain: Path, words: list[str], options: argparse.Namespace, written_by: str) -> int:
+    """Submits what is due as jobs that wait for each other. A task of an array is due by itself: it waits for its own parents, and is sent
+    again alone if it failed.
 
     Raises:
         ValueError: If a stage of any task is stale or of other settings, a process works on one, or sbatch refuses.
     """
-    experiment = next(iter(stages.values())).folder.parent.name
-    variants = [slurm.with_own_folder(task, experiment) for task in slurm.tasks(options.grid, options.array)]
-    record = Record(stages)
-    every = [read_chain(chain, [*words, *variant]) for variant in variants] or [stages]
-    found = [statuses(variant, record.busy(), record.jobs) for variant in every]
-    jobs: dict[str, str] = {}
-    for name, stage in stages.items():
-        for variant, status in zip(every, found, strict=True):
-            require_sound(variant[name], status[name])
-        if all(status[name].state == "finished" for status in found):
-            print(f"chain: {name} is finished")
-            continue
-        if busy := record.busy().get(name):
-            if name not in record.jobs:
-                raise ValueError(f"chain: {name} is {busy} as a process, which no job can wait for ({record.stages[name]}); wait for it")
-            jobs[name] = record.jobs[name]
-            print(f"chain: {name} is {busy} already: {record.stages[name]}")
-            continue
-        array = bool(variants) and stage.verb == "fit"
-        kinds: dict[str, list[str]] = {}
-        for other in stage.after:
-            if jobs.get(other):
-                kinds.setdefault("aftercorr" if array and stages[other].verb == "fit" else "afterok", []).append(jobs[other])
-        dependency = ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in kinds.items()) or None
-        chosen = options if array else argparse.Namespace(**vars(options) | {"grid": [], "array": None})
-        text, asked, _ = slurm.script(stage.verb, [str(stage.config)], words, chosen, written_by=written_by, dependency=dependency)
-        if options.dry_run:
-            jobs[name] = f"<{name}>"
-            print(text)
-            continue
-        jobs[name] = slurm.sbatch(text, asked)
-        record.note(name, job=jobs[name])
-        print(f"chain: {name} is job {jobs[name]}{f', {dependency}' if dependency else ''}", flush=True)
+    every = elements(chain, words, options)
+    with ExitStack() as stack:
+        records = {element.record.path: element.record for element in every}
+        for path in sorted(records):
+            stack.enter_context(records[path].held())
+        for element in every:
+            element.look()
+            for name, stage in element.stages.items():
+                require_sound(stage, element.statuses[name])
+        submitted: list[dict[str, str]] = [{} for _ in every]
+        for name, stage in every[0].stages.items():
+            shared = stage.verb == "predict"
+            asked = every[:1] if shared else every
+            due = [element for element in asked if is_due(element, name, submitted[every.index(element)])]
+            groups: dict[tuple[str, ...], list[Element]] = {}
+            for element in due:
+                groups.setdefault(element.parents(name, submitted[every.index(element)]), []).append(element)
+            for parents, group in groups.items():
+                numbers = send(group, name, words, options, written_by, parents)
+                for element, number in zip(group, numbers, strict=True):
+                    submitted[every.index(element)][name] = number
+            if shared:
+                for other in submitted[1:]:
+                    other |= {name: submitted[0][name]} if name in submitted[0] else {}
     return 0
 
 
-def status(stages: dict[str, Stage]) -> int:
+def is_due(element: Element, name: str, submitted: dict[str, str]) -> bool:
+    """Whether a stage has to be submitted; says why if not, and notes the job that is there.
+
+    Raises:
+        ValueError: If a process works on it.
+    """
+    stage, status, job = element.stages[name], element.statuses[name], element.work.get(name)
+    which = name if element.index is None or stage.verb == "predict" else f"{name} of task {element.index}"
+    if status.state == "finished":
+        print(f"chain: {which} is finished")
+        return False
+    if job is None or not job.busy:
+        return True
+    if job.number.startswith("pid"):
+        raise ValueError(f"chain: {which} is {status.state} as a process, which no job can wait for ({job}); wait for it")
+    submitted[name] = job.number
+    print(f"chain: {which} is {status.state} already: job {job}{element.record.other_settings(stage)}")
+    return False
+
+
+def send(
+    group: Sequence[Element], name: str, words: list[str], options: argparse.Namespace, written_by: str, parents: tuple[str, ...]
+) -> list[str]:
+    """Submits a stage of elements that wait for the same jobs; gives the number of each one's job or task."""
+    stage, dependency = group[0].stages[name], ",".join(parents) or None
+    indices = [element.index for element in group if element.index is not None] if stage.verb == "fit" else []
+    chosen = options if indices else argparse.Namespace(**vars(options) | {"grid": [], "array": None})
+    text, asked, folders = slurm.script(
+        stage.verb, [str(stage.config)], words, chosen, written_by=written_by, dependency=dependency, indices=indices or None
+    )
+    if options.dry_run:
+        print(text)
+        return [f"<{name}>" for _ in group]
+    number = slurm.sbatch(text, asked)
+    numbers = [f"{number}_{index}" for index in indices] or [number]
+    job = slurm.name_of(folders[0], settings.folder(settings.read([stage.config], words)).parent.name)
+    for element, own in zip(group, numbers, strict=True):
+        element.record.note(element.stages[name], job=own, log=slurm.log_of(asked, job, own))
+    print(f"chain: {name} is job {number}{f', {dependency}' if dependency else ''}", flush=True)
+    return numbers
+
+
+def status(every: list[Element]) -> int:
     """Prints where every stage stands."""
     from rich.console import Console
     from rich.table import Table
 
-    record = Record(stages)
-    table = Table(title=str(record.path.parent))
-    for column in ("stage", "state", "step", "loss", "digest", "last checkpoint", "job"):
-        table.add_column(column, justify="right" if column in ("step", "loss") else "left", no_wrap=column == "stage")
-    for name, current in statuses(stages, record.busy(), record.jobs).items():
-        table.add_row(
-            name,
-            f"{current}: {current.why}" if current.why else str(current),
-            "" if current.step is None else f"{current.step:,}",
-            "" if current.loss is None else f"{current.loss:.4f}",
-            current.digest[:12],
-            current.checkpoint,
-            current.job,
-        )
-    Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160))).print(table)
+    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160)))
+    ended: list[str] = []
+    for element in every:
+        element.look(ended=True)
+        print(f"{element.record.path.parent}/")  # whole, where a table's title would be cut
+        table = Table()
+        for column in ("stage", "state", "step", "loss", "digest", "last checkpoint", "job"):
+            table.add_column(column, justify="right" if column in ("step", "loss") else "left", no_wrap=column == "stage")
+        for name, current in element.statuses.items():
+            job = element.work.get(name, Job(""))
+            over = bool(job.number) and not job.busy
+            table.add_row(
+                name,
+                f"{current}: {current.why}" if current.why else str(current),
+                "" if current.step is None else f"{current.step:,}",
+                "" if current.loss is None else f"{current.loss:.4f}",
+                current.digest[:12],
+                current.checkpoint,
+                f"{job.number} {job.state or 'is over'}" if over else current.job,
+            )
+            if over:
+                log = element.record.of(element.stages[name]).get("log", "no log is known")
+                ended.append(f"{name}: job {job.number} {job.state or 'is over'} ({log}){f': {job.reason}' if job.reason else ''}")
+        console.print(table)
+    for line in ended:
+        print(line)
     return 0
 
 
@@ -237,16 +267,17 @@ def parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.add_argument("file", type=Path, help="the chain, e.g. experiments/chain.yaml: `name: {config: stage1.yaml, after: [names]}`")
         if name == "submit":
-            slurm.add_resources(sub)
+            add_resources(sub)
             sub.add_argument("--dry-run", action="store_true", help="print the scripts, submit nothing")
+        elif name == "status":
+            add_tasks(sub)
     return made
 
 
 def main(argv: list[str]) -> int:
     options, words = parser().parse_known_args(argv)
-    stages = read_chain(options.file, words)
     if options.what == "run":
-        return run(stages, words)
+        return run(read_chain(options.file, words), words)
     if options.what == "status":
-        return status(stages)
-    return submit(stages, options.file, words, options, shlex.join(["python", "-m", "baton_lightning", "chain", *argv]))
+        return status(elements(options.file, words, options))
+    return submit(options.file, words, options, shlex.join(["python", "-m", "baton_lightning", "chain", *argv]))

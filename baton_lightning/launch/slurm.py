@@ -7,21 +7,23 @@ goes back into the queue and goes on from its last checkpoint (callbacks/requeue
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from baton_lightning import settings
+from baton_lightning.launch.grid import tasks, with_own_folder
+from baton_lightning.launch.record import Record, working
+from baton_lightning.launch.resources import Resources, add_resources, directive, job_name, resources
+from baton_lightning.launch.status import Stage, statuses
+from baton_lightning.launch.verdict import REFUSED
 
 SECTIONS = ("base", "seed_everything", "clip", "run", "data", "model", "trainer", "optimizer", "lr_scheduler", "weights_only")
 """Of the settings that a task may be given. `resume` and `ckpt_path` are not among them: every start would begin there again."""
-RUN = ("--run.root", "--run.experiment", "--run.stage")
 
 TEMPLATE = """\
 #!/bin/bash
@@ -38,6 +40,7 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((12000 + (${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}} * 31 + ${{SLURM_ARRAY_TASK_ID:-0}}) % 20000))
 export MASTER_ADDR MASTER_PORT
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
+export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}" # srun does not take it from the job
 
 # For the network of your cluster, if NCCL does not find it or hangs:
 # export NCCL_SOCKET_IFNAME=ib0      # interface of the first handshake: `ip link` on a node lists them
@@ -50,107 +53,6 @@ srun --kill-on-bad-exit=1 {command}
 """
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a job asks for.
-
-    Args:
-        devices: Processes on a node.
-        gpus: GPUs on a node; 0 asks for none.
-        nodes: Nodes.
-        time: Time limit as SLURM writes it, e.g. ``24:00:00``.
-        partition: Partition; ``None`` leaves it to the cluster.
-        account: Account that pays; ``None`` leaves it to the cluster.
-        output: Log file; ``%A`` and ``%a`` are array and task.
-    """
-
-    devices: int
-    gpus: int
-    nodes: int
-    time: str
-    partition: str | None
-    account: str | None
-    output: str
-
-
-def add_resources(parser: argparse.ArgumentParser) -> None:
-    """Options of whatever writes a script."""
-    parser.add_argument("--array", type=Path, metavar="FILE", help="a list file: each line is one task's overrides; # starts a comment")
-    parser.add_argument(
-        "--grid", action="append", default=[], metavar="KEY=A,B", help="values of a setting; several --grid give every combination"
-    )
-    parser.add_argument(
-        "--gpus-per-node", type=int, metavar="N", help="GPUs and processes a node (default: trainer.devices; 0: no GPU is asked for)"
-    )
-    parser.add_argument("--nodes", type=int, metavar="N", help="nodes (default: trainer.num_nodes)")
-    parser.add_argument("--time", default="24:00:00", help="time limit of one start (default: %(default)s)")
-    parser.add_argument("--partition", metavar="P", help="partition of the cluster")
-    parser.add_argument("--account", metavar="A", help="account that pays")
-    parser.add_argument(
-        "--output", metavar="FILE", help="log of a task (default: <root>/logs/<job name>-%%A_%%a.out; %%j without an array)"
-    )
-
-
-def resources(options: argparse.Namespace, chosen: dict[str, Any], *, array: bool) -> Resources:
-    """What a job asks for, from options and the experiment's trainer.
-
-    Raises:
-        ValueError: If the number of devices is neither given nor a number in the experiment.
-    """
-    trainer = chosen.get("trainer") or {}
-    devices = options.gpus_per_node or trainer.get("devices", 1)
-    if not str(devices).isdigit() or not int(devices):
-        raise ValueError(f"slurm: trainer.devices must be a number of processes a node, got {devices!r}; give --gpus-per-node")
-    cpu = trainer.get("accelerator") == "cpu" or options.gpus_per_node == 0
-    output = options.output or f"{settings.folder(chosen).parents[1]}/logs/%x-{'%A_%a' if array else '%j'}.out"
-    return Resources(
-        int(devices),
-        0 if cpu else int(devices),
-        options.nodes or int(trainer.get("num_nodes", 1)),
-        options.time,
-        options.partition,
-        options.account,
-        output,
-    )
-
-
-def tasks(grid: list[str], listed: Path | None) -> list[list[str]]:
-    """Overrides of every task of an array; empty if there is no array.
-
-    Raises:
-        ValueError: If a grid is not ``key=a,b``, the list is missing or empty, or both are given.
-    """
-    if listed is not None and grid:
-        raise ValueError("slurm: --array FILE and --grid both say what the tasks are; give one of them")
-    if listed is not None:
-        if not listed.is_file():
-            raise ValueError(f"slurm: there is no list {listed}; write one line of overrides a task, e.g. `--seed_everything=1`")
-        try:
-            lines = [shlex.split(line, comments=True) for line in listed.read_text().splitlines()]
-        except ValueError as error:  # a quotation that is not closed, or no text
-            raise ValueError(f"slurm: {listed} must hold overrides as a shell would take them: {error}") from error
-        if not any(lines):
-            raise ValueError(f"slurm: {listed} must hold one line of overrides a task, it holds none")
-        return [line for line in lines if line]
-    axes = []
-    for axis in grid:
-        key, equals, values = axis.partition("=")
-        key = key.removeprefix("--")
-        if not key or not equals or not all(values.split(",")):
-            raise ValueError(f"slurm: --grid must be key=value,value, got {axis!r}; e.g. --grid seed_everything=0,1,2")
-        axes.append([f"--{key}={value}" for value in values.split(",")])
-    return [list(words) for words in itertools.product(*axes)] if axes else []
-
-
-def with_own_folder(words: list[str], experiment: str) -> list[str]:
-    """A task's overrides with ``run.experiment`` named after them, unless they say where the run goes."""
-    given = settings.overrides(words)
-    if any(name[2:] in given for name in RUN):
-        return words
-    name = "-".join(f"{key.rpartition('.')[2]}={value}" for key, value in given.items())
-    return [f"--run.experiment={experiment}-{re.sub(r'[^A-Za-z0-9.=+_-]+', '_', name)}", *words]
-
-
 def script(
     verb: str,
     configs: list[str],
@@ -159,6 +61,7 @@ def script(
     *,
     written_by: str,
     dependency: str | None = None,
+    indices: Sequence[int] | None = None,
 ) -> tuple[str, Resources, list[Path]]:
     """An sbatch script.
 
@@ -166,9 +69,10 @@ def script(
         verb: fit or predict.
         configs: Experiment files; later ones overlay earlier ones.
         words: Overrides that every task gets.
-        options: What :func:`add_resources` parsed.
+        options: What :func:`~baton_lightning.launch.resources.add_resources` parsed.
         written_by: The command to name in the script.
         dependency: Value of ``--dependency``.
+        indices: Tasks of the array that are due; ``None`` takes all.
 
     Returns:
         The script, what it asks for, and the run folder of every task.
@@ -186,18 +90,18 @@ def script(
     folders = [settings.folder(settings.read(configs, [*words, *variant])) for variant in variants or [[]]]
     if twice := sorted({str(folder) for folder in folders if folders.count(folder) > 1}):
         raise ValueError(f"slurm: every task needs a run folder of its own, {twice[0]}/ has several; give each its --run.experiment")
-    directives = {
-        "job-name": f"{experiment}-{folders[0].name}",
-        "array": f"0-{len(variants) - 1}" if variants else None,
+    directives: dict[str, Any] = {
+        "job-name": name_of(folders[0], experiment),
+        "comment": None if variants else comment_of(folders[0]),
+        "array": spans(range(len(variants)) if indices is None else indices) if variants else None,
         "dependency": dependency,
         "kill-on-invalid-dep": "yes" if dependency else None,  # else a job waits for ever for one that failed
         "nodes": asked.nodes,
         "ntasks-per-node": asked.devices,
         "gpus-per-node": asked.gpus or None,
+        **asked.others,
         "time": asked.time,
-        "partition": asked.partition,
-        "account": asked.account,
-        "signal": "SIGUSR1@300",
+        "signal": f"SIGUSR1@{asked.lead}",
         "requeue": "",
         "open-mode": "append",
         "output": asked.output,
@@ -205,14 +109,36 @@ def script(
     command = [sys.executable, "-m", "baton_lightning", verb, *(word for config in configs for word in ("-c", config)), *words]
     command += [f"--trainer.devices={asked.devices}", f"--trainer.num_nodes={asked.nodes}"]
     text = TEMPLATE.format(
-        directives="\n".join(f"#SBATCH --{key}{'=' * (value != '')}{value}" for key, value in directives.items() if value is not None),
+        directives="\n".join(directive(key, value) for key, value in directives.items() if value is not None),
         title=f"{verb} {' '.join(configs)}" + (f", {len(variants)} variants" if variants else ""),
-        written_by=written_by,
+        written_by=" ".join(written_by.splitlines()),
         folder=shlex.quote(os.getcwd()),
         array=case(variants),
         command=shlex.join(command) + (' "${overrides[@]}"' if variants else ""),
     )
     return text, asked, folders
+
+
+def name_of(folder: Path, experiment: str) -> str:
+    """Name of the job of a run."""
+    return job_name(f"{experiment}-{folder.name}")
+
+
+def comment_of(folder: Path) -> str | None:
+    """By which a job in the queue is known as a run's; ``None`` where SLURM could not take it."""
+    text = str(folder.absolute())
+    return text if len(text) < 1000 and not set(text) & set('\n\r"\\') else None
+
+
+def spans(indices: Sequence[int]) -> str:
+    """Indices as SLURM writes them, e.g. ``0-2,5``."""
+    found: list[list[int]] = []
+    for index in sorted(indices):
+        if found and index == found[-1][1] + 1:
+            found[-1][1] = index
+        else:
+            found.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 def require_settings(words: list[str]) -> None:
@@ -246,7 +172,8 @@ def sbatch(text: str, asked: Resources) -> str:
     Raises:
         ValueError: If there is no sbatch, or it refuses.
     """
-    Path(asked.output).parent.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and drops the log without a word
+    if "%" not in str(asked.logs):
+        asked.logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and drops the log without a word
     try:
         done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
     except FileNotFoundError as error:
@@ -254,6 +181,15 @@ def sbatch(text: str, asked: Resources) -> str:
     if done.returncode:
         raise ValueError(f"slurm: sbatch refused the script: {done.stderr.strip()}")
     return done.stdout.strip().split(";")[0]
+
+
+def log_of(asked: Resources, name: str, number: str) -> str:
+    """Log of a job, or of a task ``<array>_<task>``."""
+    array, _, task = number.partition("_")
+    filled = asked.output.replace("%%", "\0")
+    for sign, value in {"%x": name, "%A": array, "%a": task, "%j": number}.items():
+        filled = filled.replace(sign, value)
+    return str(Path(filled.replace("\0", "%")).absolute())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -283,15 +219,47 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     options, words = parser().parse_known_args(argv)
-    text, asked, folders = script(
-        "fit", options.config, words, options, written_by=shlex.join(["python", "-m", "baton_lightning", "slurm", *argv])
-    )
+    written_by = shlex.join(["python", "-m", "baton_lightning", "slurm", *argv])
+    text, asked, folders = script("fit", options.config, words, options, written_by=written_by)
     if options.what == "submit" and not options.dry_run:
-        number = sbatch(text, asked)
-        print(f"submitted {number}: {', '.join(f'{folder}/' for folder in folders)}; logs in {Path(asked.output).parent}/")
-    elif options.what == "write" and options.to:
+        return submit(options, words, written_by, folders)
+    if options.what == "write" and options.to:
         options.to.write_text(text)
-        print(f"wrote {options.to}; submit it with `sbatch {options.to}`, after `mkdir -p {Path(asked.output).parent}`")
+        print(f"wrote {options.to}; submit it with `sbatch {options.to}`, after `mkdir -p {asked.logs}`")
     else:
         print(text, end="")
+    return 0
+
+
+def submit(options: argparse.Namespace, words: list[str], written_by: str, folders: list[Path]) -> int:
+    """Submits the runs that are neither finished nor in the queue.
+
+    Raises:
+        ValueError: If a run that is there was made with other settings, or sbatch refuses.
+    """
+    variants = tasks(options.grid, options.array)
+    experiment = settings.folder(settings.read(options.config, words)).parent.name
+    due = []
+    for index, folder in enumerate(folders):
+        own = [*words, *with_own_folder(variants[index], experiment)] if variants else words
+        stage = Stage(folder.name, Path(options.config[-1]), "fit", (), settings.read(options.config, own))
+        stages, record = {stage.name: stage}, Record(folder.parent)
+        job = working(stages, record, {} if variants else {name_of(folder, experiment): stage})
+        status = statuses(stages, job)[stage.name]
+        if status.state in REFUSED:
+            raise ValueError(f"slurm: {folder}/ is {status.state}: {status.why}; delete that folder, or give another --run.experiment")
+        if status.state == "finished":
+            print(f"{folder}/ is finished; nothing to submit (delete the folder or give another run.experiment to train again)")
+        elif status.state in ("running", "queued"):
+            print(f"{folder}/ is {status.state} already: job {job[stage.name]}{record.other_settings(stage)}")
+        else:
+            due.append((index, stage, record))
+    if not due:
+        return 0
+    text, asked, _ = script("fit", options.config, words, options, written_by=written_by, indices=[index for index, _, _ in due])
+    number = sbatch(text, asked)
+    for index, stage, record in due:
+        own_number = f"{number}_{index}" if variants else number
+        record.note(stage, job=own_number, log=log_of(asked, name_of(folders[0], experiment), own_number))
+    print(f"submitted {number}: {', '.join(f'{stage.folder}/' for _, stage, _ in due)}; logs in {asked.logs}/")
     return 0

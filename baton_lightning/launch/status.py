@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import settings
+from baton_lightning.launch.jobs import Job
+from baton_lightning.launch.order import require_order, require_parents
+from baton_lightning.launch.verdict import cache_lacks, verdict
 from baton_lightning.runs import manifest
 from baton_lightning.runs.ledgers import NAME as LEDGER
 from baton_lightning.runs.ledgers import last_line
+from baton_lightning.shards.format import CACHE, PLAN_CACHE, STATISTICS
 
-CACHE = "cache.json"
-BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
-"""Settings that only say how a session began."""
-WHERE = ("accelerator", "devices", "num_nodes")
-"""Settings of the trainer that say where a run was made, not what was made."""
-REFUSED = ("stale", "other settings")
+PREDICTED = {"PlanEncoding": PLAN_CACHE, "FeatureStatistics": STATISTICS}
+"""What ``predict`` of a module writes last; any other one writes the cache's record."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Stage:
     def record(self) -> Path:
         """The file that is written when the stage is finished, last of all."""
         if self.verb == "predict":
-            return Path(str(self.settings["data"]["init_args"]["root"])) / CACHE
+            module = str((self.settings.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+            return Path(str(self.settings["data"]["init_args"]["root"])) / PREDICTED.get(module, CACHE)
         return self.folder / manifest.NAME
 
 
@@ -58,13 +58,13 @@ class Status:
     """How far a stage is.
 
     Args:
-        state: waiting, ready, queued, running, interrupted, finished, stale or other settings.
-        why: What differs, for the last two.
+        state: waiting, ready, queued, running, interrupted, finished, stale, other settings or damaged.
+        why: What differs, or is not there.
         step: Last optimiser step that was made.
         loss: Its loss.
         digest: Digest of the weights.
         checkpoint: Newest checkpoint.
-        job: SLURM's name of the job, if it was submitted.
+        job: The process or job that works on it, or the job that ended without finishing it.
     """
 
     state: str
@@ -104,60 +104,40 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
         after = entry.get("after") or ()
         if not isinstance(after, list | tuple):
             raise ValueError(f"chain: {path}: what {name} comes after must be a list of stages, got {after!r}; e.g. after: [{after}]")
-        if missing := [other for other in after if other not in stages]:
-            raise ValueError(
-                f"chain: {path}: {name} comes after {missing[0]}, which must be a stage above it; there are {', '.join(stages)}"
-            )
+        require_order(path, name, [str(other) for other in after], entries)
         config = Path(os.path.relpath(path.parent / entry["config"]))
         stages[name] = Stage(name, config, verb, tuple(after), settings.read([config], words))
+    require_parents(path, stages)
     homes = {stage.folder.parent for stage in stages.values()}
     if len(homes) > 1:
         raise ValueError(f"chain: all stages must share run.root and run.experiment, got {', '.join(sorted(map(str, homes)))}")
     return stages
 
 
-def statuses(stages: Mapping[str, Stage], busy: Mapping[str, str], jobs: Mapping[str, str]) -> dict[str, Status]:
+def statuses(stages: Mapping[str, Stage], jobs: Mapping[str, Job]) -> dict[str, Status]:
     """Where every stage stands.
 
     Args:
         stages: The chain.
-        busy: Stage -> ``running`` or ``queued``, of those that a process or a job works on.
-        jobs: Stage -> name of its job.
+        jobs: Stage -> who works on it, or the job that ended.
     """
     found: dict[str, Status] = {}
     for name, stage in stages.items():
         step, loss, checkpoint = progress(stage.folder) if stage.verb == "fit" else (None, None, "")
         state, why, digest = "waiting", "", ""
-        if stage.record.exists():
+        job = jobs.get(name)
+        if stage.record.exists() and stage.verb == "fit":
+            made = manifest.read(stage.folder)
+            digest = made["weights_sha256"]
+            state, why = verdict(stage, made, found)
+        elif stage.record.exists() and not (why := cache_lacks(stage)):
             state = "finished"
-            if stage.verb == "fit":
-                made = manifest.read(stage.folder)
-                digest = made["weights_sha256"]
-                state, why = verdict(stage, made, found)
-        elif name in busy:
-            state = busy[name]
+        elif job is not None and job.busy:
+            state, why = job.busy, ""
         elif all(found[other].state == "finished" for other in stage.after):
             state = "ready" if step is None and not checkpoint else "interrupted"
-        found[name] = Status(state, why, step, loss, digest, checkpoint, jobs.get(name, ""))
+        found[name] = Status(state, why, step, loss, digest, checkpoint, str(job or ""))
     return found
-
-
-def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) -> tuple[str, str]:
-    """Whether a finished run is the one that its chain asks for, and what differs."""
-    if lacking := {"config", "parents"} - made.keys():
-        return "other settings", f"its manifest has no {min(lacking)}"
-    asked = {key: value for key, value in stage.settings.items() if key not in BEGINNING}
-    asked["trainer"] = {key: value for key, value in asked.get("trainer", {}).items() if key not in WHERE}
-    if differs := settings.differences(asked, made["config"]):
-        return "other settings", "; ".join(differs[:4]) + (" ..." if len(differs) > 4 else "")
-    for role, parent in made["parents"].items():
-        path = Path(parent["run"]) / manifest.NAME
-        now = json.loads(path.read_text())["weights_sha256"] if path.exists() else "not finished"
-        if now != parent["weights_sha256"]:
-            return "stale", f"parent changed: {role} from {parent['run']}/ was {parent['weights_sha256'][:12]}, is {now[:12]}"
-    if old := [other for other in stage.after if before[other].state in REFUSED]:
-        return "stale", f"it comes after {old[0]}, which is {before[old[0]].state}"
-    return "finished", ""
 
 
 def progress(folder: Path) -> tuple[int | None, float | None, str]:

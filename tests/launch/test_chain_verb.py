@@ -55,6 +55,7 @@ folder.mkdir(parents=True, exist_ok=True)
 digest = lambda run: json.loads((Path(run) / "manifest.json").read_text())["weights_sha256"]
 parents = {{k: {{"run": v, "weights_sha256": digest(v)}} for k, v in asked["model"]["init_args"].get("parents", {{}}).items()}}
 made = {{"weights_sha256": (name + "0" * 64)[:64], "parents": parents, "config": asked}}
+(folder / "weights.safetensors").write_bytes(b"trained")
 (folder / "manifest.json").write_text(json.dumps(made))
 """
         )
@@ -192,7 +193,13 @@ def test_a_dry_run_submits_nothing(door, queue, capsys):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: {config: stage1.yaml, after: [b]}", "a comes after b"),
+        ("a: {config: stage1.yaml, after: [b]}", "a comes after b, and there is no stage of that name; the stages are a"),
+        ("part: {config: stage1.yaml}\nb: {config: stage1.yaml, after: [prt]}", "did you mean part?"),
+        ("a: {config: stage1.yaml, after: [a]}", "a comes after a, and a after a (a -> a)"),
+        ("a: {config: stage1.yaml, after: [b]}\nb: {config: stage1.yaml, after: [a]}", "b after a (a -> b -> a), so that none could begin"),
+        ("a: {config: stage1.yaml, after: [b]}\nb: {config: stage1.yaml}", "a comes after b, which stands below it; move b above a"),
+        ("b: {config: child.yaml}\na: {config: stage1.yaml}", "`after: [a]` to b, and move a above b"),
+        ("a: {config: stage1.yaml}\nb: {config: child.yaml}", "b begins from the run of a (parents.x: runs/demo/a)"),
         ("a: {config: stage1.yaml, verb: fly}", "fit or predict, got 'fly'"),
         ("a: {config: stage1.yaml, needs: [b]}", "got `needs`"),
         ("a: {config: nowhere.yaml}", "nowhere.yaml"),
@@ -205,6 +212,7 @@ def test_a_dry_run_submits_nothing(door, queue, capsys):
 )
 def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, text, said):
     (tmp_path / "stage1.yaml").write_text("run: {stage: a}\n")
+    (tmp_path / "child.yaml").write_text("run: {stage: b}\nmodel: {init_args: {parents: {x: runs/demo/a}}}\n")
     (tmp_path / "chain.yaml").write_text(text)
     assert main(["chain", "run", str(tmp_path / "chain.yaml")]) == 1
     assert said in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 from baton_lightning import settings
 from baton_lightning.__main__ import main
+from baton_lightning.launch.grid import tasks
 
 ROOT = Path(__file__).parents[2]
 STAGE1 = "experiments/stage1.yaml"
@@ -77,6 +78,31 @@ def test_without_options_the_trainer_says_how_many_and_a_cpu_run_asks_for_no_gpu
     assert "--ntasks-per-node=4" in asked and "gpus-per-node" not in asked
 
 
+def test_what_a_script_asks_for_is_read_by_slurm_as_it_was_meant(capsys, tmp_path):
+    words = ["--run.root", f"{tmp_path}/my runs {{a,b}} [1] 100%", "--run.experiment", "first try, 50% {x}"]
+    script = write(capsys, *words, "--mem", "64G", "--cpus-per-task", "6", "--qos", "long", "--lead", "900")
+    lines = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
+    asked = dict(shlex.split(line)[0].removeprefix("--").partition("=")[::2] for line in lines)
+    assert all(len(shlex.split(line)) == 1 for line in lines)
+    assert asked["output"] == f"{tmp_path}/my runs {{a,b}} [1] 100%%/logs/%x-%j.out" and asked["signal"] == "SIGUSR1@900"
+    assert (asked["mem"], asked["cpus-per-task"], asked["qos"]) == ("64G", "6", "long")
+    assert re.fullmatch(r"[\w.=+-]+", asked["job-name"]) and asked["comment"].endswith("100%/first try, 50% {x}/stage1")
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("betas=[0.9,0.98],[0.9,0.95]", [[0.9, 0.98], [0.9, 0.95]]),
+        ("betas={a: 1, b: [2,3]},{a: 4}", [{"a": 1, "b": [2, 3]}, {"a": 4}]),
+        ("betas='a,b',c", ["a,b", "c"]),
+        ("betas=1,2", [1, 2]),
+    ],
+)
+def test_a_comma_inside_brackets_or_quotes_belongs_to_its_value(axis, values):
+    assert [settings.overrides(words)["betas"] for words in tasks([axis], None)] == values
+
+
 def test_every_task_of_a_grid_is_what_the_script_says_and_has_a_folder_of_its_own(capsys, tmp_path, recorded):
     axes = ["--grid", "seed_everything=0,1", "--grid", "model.init_args.optimizer.init_args.lr=0.1,0.3"]
     script = write(capsys, *axes, "--trainer.max_steps=7", f"--run.root={tmp_path}/a b")
@@ -123,7 +149,11 @@ def test_the_ports_of_tasks_that_share_a_node_differ(capsys, tmp_path, recorded)
         (["--gpu-per-node", "8"], "no section of an experiment called --gpu-per-node"),
         (["--resume", "never"], "it would begin there again"),
         (["--grid", "ckpt_path=a.ckpt,b.ckpt"], "it would begin there again"),
-        (["--grid", "data.init_args.fields=[a,b]"], "--data.init_args.fields=[a must be YAML"),
+        (["--grid", "data.init_args.fields=[a,b"], "or lists: --grid betas=[0.9,0.98],[0.9,0.95]"),
+        (["--time", "00:04:00"], "--time 00:04:00 must be at least twice the --lead of 300 s"),
+        (["--time", "1:30:00", "--lead", "3600"], "must be at least twice the --lead of 3600 s"),
+        (["--time", "soon"], "--time must be a time limit as SLURM writes it, got 'soon'"),
+        (["--run.root", 'a"b'], "--output must hold no line break"),
     ],
 )
 def test_what_cannot_be_an_array_is_refused_in_one_line(capsys, words, said):
@@ -138,6 +168,18 @@ def test_submit_hands_over_the_script_and_makes_the_folder_of_its_logs(capsys, t
     assert main(["slurm", *argv]) == 0
     assert (tmp_path / "script.sh").read_text() == shown and (tmp_path / "runs/logs").is_dir()
     assert "submitted 4711" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_submitted_and_of_an_array_only_what_is_due(capsys, tmp_path, recorded, monkeypatch):
+    monkeypatch.setattr("baton_lightning.launch.status.verdict", lambda *_: ("finished", ""))
+    for experiment in ("demo", "demo-seed_everything=1"):
+        (tmp_path / experiment / "stage1").mkdir(parents=True)
+        (tmp_path / experiment / "stage1/manifest.json").write_text('{"weights_sha256": "0"}')
+    argv = ["slurm", "submit", "-c", STAGE1, f"--run.root={tmp_path}"]
+    assert main(argv) == 0 and not recorded.exists()
+    assert f"{tmp_path}/demo/stage1/ is finished; nothing to submit" in capsys.readouterr().out
+    assert main([*argv, "--grid", "seed_everything=0,1,2,3"]) == 0
+    assert "#SBATCH --array=0,2-3\n" in (tmp_path / "script.sh").read_text() and "=1/stage1/ is finished" in capsys.readouterr().out
 
 
 def test_a_machine_without_sbatch_is_told_so(capsys, tmp_path, monkeypatch):

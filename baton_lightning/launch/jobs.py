@@ -1,0 +1,138 @@
+"""What SLURM knows of jobs: the queue of those that are not over, whoever submitted them, and how the others ended."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "RESIZING")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "REVOKED")
+NEVER = "DependencyNeverSatisfied"
+LAST_WORDS = {  # of slurmstepd in a job's log
+    "DUE TO TIME LIMIT": "TIMEOUT",
+    "oom-kill": "OUT_OF_MEMORY",
+    "Out Of Memory": "OUT_OF_MEMORY",
+    "DUE TO NODE FAILURE": "NODE_FAIL",
+    "CANCELLED AT": "CANCELLED",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, or a task of an array.
+
+    Args:
+        number: Its id, e.g. ``12`` or ``12_3``.
+        state: SLURM's word, e.g. ``PENDING``; empty if nobody knows.
+        reason: Why it waits, or how it ended.
+    """
+
+    number: str
+    state: str = ""
+    reason: str = ""
+
+    @property
+    def busy(self) -> str:
+        """``running`` or ``queued``; empty if it is over. A state that is not known here is taken for a kind of waiting."""
+        if not self.state or self.state in ENDED:
+            return ""
+        return "running" if self.state in RUNNING else "queued"
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.number, self.state, f"({self.reason})" if self.reason else "")))
+
+
+def queue(numbers: Iterable[str]) -> dict[str, Job]:
+    """Of these jobs, those that are not over, by id; empty where there is no SLURM.
+
+    Args:
+        numbers: Ids of jobs and of tasks of arrays, of any user.
+
+    Raises:
+        ValueError: If SLURM does not answer: taking its silence for an empty queue, a job would be submitted twice.
+    """
+    asked = sorted(set(numbers))
+    if not asked or shutil.which("squeue") is None:
+        return {}
+    command = ["squeue", "--noheader", "--array", f"--jobs={','.join(asked)}", "--format=%i %T %r"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode and "Invalid job id" not in done.stderr:  # all of them are over, and forgotten
+        raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
+    return parsed(done.stdout)
+
+
+def named(names: dict[str, Path]) -> dict[Path, Job]:
+    """Jobs in the queue that work in these run folders although nobody wrote that down, by folder.
+
+    Args:
+        names: Name of a job -> its run folder, which the job tells in its comment.
+    """
+    if not names or shutil.which("squeue") is None:
+        return {}
+    command = ["squeue", "--noheader", f"--name={','.join(sorted(names))}", "--format=%i %T %r|%k"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
+    found = {}
+    for line in done.stdout.splitlines():
+        job, bar, comment = line.partition("|")
+        for known in parsed(job).values() if bar else ():
+            found |= {folder: known for folder in names.values() if str(folder.absolute()) == comment.strip() and known.busy}
+    return found
+
+
+def parsed(text: str) -> dict[str, Job]:
+    """Lines of ``id state reason``."""
+    found: dict[str, Job] = {}
+    for line in text.splitlines():
+        number, _, rest = line.strip().partition(" ")
+        state, _, reason = rest.partition(" ")
+        if number:
+            found[number] = Job(number, state, "" if reason in ("None", "N/A") else reason.strip("()"))
+    return found
+
+
+def ended(number: str, log: Path | None) -> Job:
+    """How a job ended: from the accounting, else from the controller's memory, else from what its log says."""
+    job = of_accounting(number) or of_controller(number) or Job(number)
+    if log is not None and log.exists() and job.state != "COMPLETED":
+        last = last_line(log)
+        state = job.state or next((state for words, state in LAST_WORDS.items() if words in last), "")
+        job = Job(number, state, ", ".join(filter(None, (job.reason, last))))
+    return job
+
+
+def of_accounting(number: str) -> Job | None:
+    if shutil.which("sacct") is None:
+        return None
+    command = ["sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={number}", "--format=State,ExitCode"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
+    if not line:
+        return None
+    state, _, code = line[0].partition("|")
+    return Job(number, state.split()[0], code if code not in ("", "0:0") else "")
+
+
+def of_controller(number: str) -> Job | None:
+    if shutil.which("scontrol") is None:
+        return None
+    done = subprocess.run(["scontrol", "--oneliner", "show", "job", number], capture_output=True, text=True)
+    known = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", done.stdout))
+    if done.returncode or "JobState" not in known:
+        return None
+    told = [known.get("Reason", "None"), known.get("ExitCode", "0:0")]
+    return Job(number, known["JobState"], ", ".join(text for text in told if text not in ("None", "0:0", known["JobState"])))
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says anything, without what a progress bar wrote over."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        text = file.read().decode(errors="replace")
+    said = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
+    return next((line for line in reversed(said) if line), "")

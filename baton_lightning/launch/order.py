@@ -1,0 +1,63 @@
+"""In what order the stages of a chain can be made."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baton_lightning.launch.status import Stage
+
+
+def require_order(path: Path, name: str, after: list[str], entries: dict[str, Any]) -> None:
+    """Refuses a stage that comes after one that there is not, after itself by whatever way, or that stands above it.
+
+    Raises:
+        ValueError: With what to change in the file.
+    """
+    names = [str(known) for known in entries]
+    for other in after:
+        if other not in names:
+            near = get_close_matches(other, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the stages are {', '.join(names)}"
+            raise ValueError(f"chain: {path}: {name} comes after {other}, and there is no stage of that name; {hint}")
+        if circle := way(entries, other, name):
+            raise ValueError(
+                f"chain: {path}: {name} comes after {other}, and {other} after {name} ({' -> '.join([name, *circle])}), so that none could "
+                f"begin; take one of the names out of its `after`"
+            )
+        if names.index(other) > names.index(name):
+            raise ValueError(f"chain: {path}: {name} comes after {other}, which stands below it; move {other} above {name} in the file")
+
+
+def way(entries: dict[str, Any], start: str, end: str, seen: tuple[str, ...] = ()) -> list[str]:
+    """Stages from one to another along `after`, both included; empty if no way leads there."""
+    if start == end:
+        return [end]
+    after = entries.get(start, {}).get("after") or ()
+    for other in after if isinstance(after, list | tuple) else ():
+        if other not in seen and (rest := way(entries, str(other), end, (*seen, start))):
+            return [start, *rest]
+    return []
+
+
+def require_parents(path: Path, stages: dict[str, Stage]) -> None:
+    """Refuses a stage that begins from the run of another one and does not come after it.
+
+    Raises:
+        ValueError: With what to add to the file.
+    """
+    before: dict[str, set[str]] = {}
+    folders = {stage.folder.absolute(): name for name, stage in stages.items() if stage.verb == "fit"}
+    for name, stage in stages.items():
+        before[name] = {earlier for other in stage.after for earlier in (other, *before[other])}
+        given = ((stage.settings.get("model") or {}).get("init_args") or {}).get("parents") or {}
+        for role, run in given.items() if isinstance(given, dict) else ():
+            parent = folders.get(Path(str(run)).absolute())
+            if parent is not None and parent != name and parent not in before[name]:
+                where = "" if list(stages).index(parent) < list(stages).index(name) else f", and move {parent} above {name}"
+                raise ValueError(
+                    f"chain: {path}: {name} begins from the run of {parent} (parents.{role}: {run}), but does not come after it; add "
+                    f"`after: [{parent}]` to {name}{where}"
+                )

@@ -1,0 +1,61 @@
+"""Whether what lies in a run folder or beside clips is what a chain asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baton_lightning import settings
+from baton_lightning.runs import manifest
+from baton_lightning.shards.format import CACHES, PLAN_CACHE, PLANS, SplitIndex, clip_of, tensor_differences
+
+if TYPE_CHECKING:
+    from baton_lightning.launch.status import Stage, Status
+
+BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
+"""Settings that only say how a session began."""
+WHERE = ("accelerator", "devices", "num_nodes")
+"""Settings of the trainer that say where a run was made, not what was made."""
+REFUSED = ("stale", "other settings", "damaged")
+
+
+def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) -> tuple[str, str]:
+    """Whether a finished run is the one that its chain asks for, and what differs."""
+    if not (stage.folder / manifest.WEIGHTS).exists():
+        return "damaged", f"{stage.folder / manifest.WEIGHTS} is gone"
+    if lacking := {"config", "parents"} - made.keys():
+        return "other settings", f"its manifest has no {min(lacking)}"
+    asked = {key: value for key, value in stage.settings.items() if key not in BEGINNING}
+    asked["trainer"] = {key: value for key, value in asked.get("trainer", {}).items() if key not in WHERE}
+    if differs := settings.differences(asked, made["config"]):
+        return "other settings", "; ".join(differs[:4]) + (" ..." if len(differs) > 4 else "")
+    for role, parent in made["parents"].items():
+        path = Path(parent["run"]) / manifest.NAME
+        now = json.loads(path.read_text())["weights_sha256"] if path.exists() else "not finished"
+        if now != parent["weights_sha256"]:
+            return "stale", f"parent changed: {role} from {parent['run']}/ was {parent['weights_sha256'][:12]}, is {now[:12]}"
+    if old := [other for other in stage.after if before[other].state in REFUSED]:
+        return "stale", f"it comes after {old[0]}, which is {before[old[0]].state}"
+    return "finished", ""
+
+
+def cache_lacks(stage: Stage) -> str:
+    """What a cache that has its record lacks of what a stage of ``predict`` asks for; empty if nothing that can be seen from outside."""
+    made = json.loads(stage.record.read_text()) if stage.record.suffix == ".json" else {}
+    asked = stage.settings.get("clip")
+    if asked and made.get("clip") and (differs := tensor_differences(clip_of(asked), made["clip"])):
+        return f"{stage.record} is of another geometry (asked != cached): {'; '.join(differs)}"
+    try:
+        for split, digest in made.get("splits", {}).items():
+            index = SplitIndex.read(stage.record.parent / split)
+            if index.digest != digest:
+                return f"the clips of {index.folder}/ are others than those of {stage.record}"
+            for kind in (PLANS,) if stage.record.name == PLAN_CACHE else CACHES:
+                gone = [tar for number in range(len(index.shards)) if not (tar := index.tar(number, kind)).exists()]
+                if gone:
+                    return f"{gone[0]} is gone" + (f", and {len(gone) - 1} more" if gone[1:] else "")
+    except ValueError as error:
+        return str(error)
+    return ""
