@@ -27,9 +27,9 @@ import yaml
 from baton_lightning import atomic, settings
 from baton_lightning.arguments import require_at_least_one
 from baton_lightning.launch.processes import call, kill_at
-from baton_lightning.launch.status import CACHE
 from baton_lightning.runs import manifest
 from baton_lightning.runs.ledgers import NAME as LEDGER
+from baton_lightning.shards.format import CACHE
 
 CLIPS, BATCH, SAVE_EVERY = 32, 4, 4
 PARENT_STEPS = 2

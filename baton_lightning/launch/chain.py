@@ -24,7 +24,8 @@ from baton_lightning.launch.grid import tasks, with_own_folder
 from baton_lightning.launch.jobs import Job
 from baton_lightning.launch.record import Record, working
 from baton_lightning.launch.resources import add_resources, add_tasks
-from baton_lightning.launch.status import Stage, Status, read_chain, statuses
+from baton_lightning.launch.stage import Stage, Status
+from baton_lightning.launch.status import read_chain, statuses
 from baton_lightning.launch.verdict import REFUSED
 
 

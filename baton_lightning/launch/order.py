@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from baton_lightning.launch.status import Stage
+from baton_lightning.launch.stage import Stage
 
 
 def require_order(path: Path, name: str, after: list[str], entries: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from baton_lightning import atomic, settings
 from baton_lightning.launch import jobs
 from baton_lightning.launch.jobs import Job
-from baton_lightning.launch.status import Stage
+from baton_lightning.launch.stage import Stage
 from baton_lightning.launch.verdict import WHERE
 
 NAME = "chain.json"

@@ -19,7 +19,8 @@ from baton_lightning import settings
 from baton_lightning.launch.grid import tasks, with_own_folder
 from baton_lightning.launch.record import Record, working
 from baton_lightning.launch.resources import Resources, add_resources, directive, job_name, resources
-from baton_lightning.launch.status import Stage, statuses
+from baton_lightning.launch.stage import Stage
+from baton_lightning.launch.status import statuses
 from baton_lightning.launch.verdict import REFUSED
 
 SECTIONS = ("base", "seed_everything", "clip", "run", "data", "model", "trainer", "optimizer", "lr_scheduler", "weights_only")

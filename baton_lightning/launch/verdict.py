@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baton_lightning import settings
+from baton_lightning.launch.stage import Stage, Status
 from baton_lightning.runs import manifest
 from baton_lightning.shards.format import CACHES, PLAN_CACHE, PLANS, SplitIndex, clip_of, tensor_differences
-
-if TYPE_CHECKING:
-    from baton_lightning.launch.status import Stage, Status
 
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
 """Settings that only say how a session began."""

@@ -70,8 +70,6 @@ def require_srun(trainer: Any) -> None:
         ValueError: With the command to use.
     """
     devices = trainer.devices
-    if isinstance(devices, list):
-        number = len(devices)
-    else:
-        number = int(devices) if str(devices).lstrip("-").isdigit() else -1
-    peers.require_srun(number if number >= 0 else max(1, torch.cuda.device_count()), int(trainer.num_nodes or 1))
+    asked = str(len(devices) if isinstance(devices, list) else devices)
+    number = int(asked) if asked.isdigit() else max(1, torch.cuda.device_count())
+    peers.require_srun(number, int(trainer.num_nodes or 1))
