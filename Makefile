@@ -9,11 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-TORCH := torch==2.13.0
+TORCH := $(shell grep '^torch==' constraints.txt)
 
 install: $(STAMP)
 
-# torch goes first and alone, so that no other requirement can choose its build. Unchanged pins: nothing to do.
+# torch goes first and alone, so that no other requirement can choose its build. Unchanged files: nothing to do.
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; \
 	python=; \
