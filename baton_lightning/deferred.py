@@ -1,8 +1,8 @@
-"""Deferred construction: networks are made on the meta device, where they take no memory, and filled later, one tensor at a time.
+"""Deferred construction: networks are constructed on the meta device, without memory, and materialised later, one tensor at a time.
 
-What constructors do to tensors is kept in order, as on a tape. Played back, it runs in the same order and with the same draws, so the
-numbers are those of a network that was made at once; but of the first of two initialisations, or of one that a parent's weights
-overwrite, only the draws remain.
+Operations of constructors on tensors are recorded on a tape. Replaying the tape runs them in the same order with the same random draws, so
+the values equal those of a network that is constructed directly. Initialisations that are overwritten later are not computed; only their
+random draws are made.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map
 
 OVERWRITING = {"uniform_", "normal_", "fill_", "zero_", "copy_", "random_", "exponential_", "log_normal_", "cauchy_", "geometric_"}
-"""Operations in place that do not depend on what was there before."""
+"""In-place operations that do not depend on the previous values."""
 SILENT = ("_no_grad_trunc_normal_", "orthogonal_", "sparse_", "dirac_")
-"""Initialisers of ``torch.nn.init`` that return at once on the meta device, without a word."""
+"""Initialisers of ``torch.nn.init`` that silently do nothing on the meta device."""
 CURRENT: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
 
@@ -30,12 +30,12 @@ class Step:
     """One operation on tensors of the meta device.
 
     Args:
-        run: Does it; called with the function that turns a tensor of the meta device into a real one, and the device.
-        reads: Storages it depends on.
-        writes: Storages it changes or makes.
-        covers: Those of them that it determines wholly.
+        run: Executes the operation; called with a function that maps meta tensors to real ones, and the device.
+        reads: Storages that the operation depends on.
+        writes: Storages that it changes or creates.
+        covers: Storages that it overwrites completely.
         draws: Whether it draws random numbers.
-        kept: What must live as long as the step, so that no storage's number is used twice.
+        references: Tensors that are kept alive, so that no storage id is reused.
     """
 
     run: Callable[[Callable[[Tensor], Tensor], torch.device], Sequence[tuple[Tensor, Tensor]]]
@@ -43,30 +43,30 @@ class Step:
     writes: frozenset[int]
     covers: frozenset[int]
     draws: bool = False
-    kept: Any = field(default=None, repr=False)
+    references: Any = field(default=None, repr=False)
 
 
 class Tape(TorchDispatchMode):
-    """Keeps what is done to tensors of the meta device while it is entered.
+    """Context that records operations on tensors of the meta device.
 
     Args:
-        given: Whether all weights of pretrained networks come from elsewhere, so that their architecture is enough.
+        skip_pretrained: Whether the weights of pretrained networks are loaded elsewhere, so that their files need not be read.
 
     Note:
-        ``orthogonal_``, ``sparse_`` and ``dirac_`` have to be called as members of ``torch.nn.init``: they do nothing on the meta device,
-        and a function that was imported by its own name cannot be seen here.
+        ``orthogonal_``, ``sparse_`` and ``dirac_`` must be called as members of ``torch.nn.init``. They do nothing on the meta device, and
+        functions that were imported by name cannot be intercepted.
     """
 
-    def __init__(self, given: bool = False) -> None:
+    def __init__(self, skip_pretrained: bool = False) -> None:
         super().__init__()
-        self.given = given
+        self.skip_pretrained = skip_pretrained
         self.steps: list[Step] = []
 
     def __enter__(self) -> Tape:
         self.token = CURRENT.set(self)
         self.initialisers = {name: getattr(torch.nn.init, name) for name in SILENT}
         for name, initialise in self.initialisers.items():
-            setattr(torch.nn.init, name, self.kept(initialise))
+            setattr(torch.nn.init, name, self.recorded_initialiser(initialise))
         super().__enter__()
         return self
 
@@ -78,46 +78,46 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        made = func(*args, **kwargs)
-        self.keep(func, args, kwargs, made)
-        return made
+        output = func(*args, **kwargs)
+        self.record(func, args, kwargs, output)
+        return output
 
-    def keep(self, func: Any, args: Any, kwargs: Any, made: Any) -> None:
-        """Puts an operation on the tape, unless it only looks or works on real tensors."""
-        inputs, outputs = (list(filter(is_meta, tree_flatten(values)[0])) for values in ((args, kwargs), made))
-        known = {storage(t) for t in inputs}
+    def record(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """Records an operation, unless it changes and creates no meta tensor."""
+        inputs, outputs = (list(filter(is_meta, tree_flatten(values)[0])) for values in ((args, kwargs), output))
+        known = {storage_id(t) for t in inputs}
         names = [argument.name for argument in func._schema.arguments]
-        given = dict(zip(names, args, strict=False)) | kwargs
+        arguments = dict(zip(names, args, strict=False)) | kwargs
         changed = [
             t
             for argument in func._schema.arguments
             if argument.alias_info is not None and argument.alias_info.is_write
-            for t in tree_flatten(given.get(argument.name))[0]
+            for t in tree_flatten(arguments.get(argument.name))[0]
             if is_meta(t)
         ]
-        new = [t for t in outputs if storage(t) not in known]
+        new = [t for t in outputs if storage_id(t) not in known]
         if not changed and not new:
             return
-        whole = [t for t in changed if func._schema.name.rpartition("::")[2] in OVERWRITING and covers(t)]
-        covered = {storage(t) for t in [*whole, *new]}
-        sources = {storage(t) for t in inputs if not any(t is c for c in whole)}
+        whole = [t for t in changed if func._schema.name.rpartition("::")[2] in OVERWRITING and covers_storage(t)]
+        covered = {storage_id(t) for t in [*whole, *new]}
+        sources = {storage_id(t) for t in inputs if not any(t is c for c in whole)}
 
         def run(real: Callable[[Tensor], Tensor], device: torch.device) -> list[tuple[Tensor, Tensor]]:
-            def put(value: Any) -> Any:
+            def to_real(value: Any) -> Any:
                 if isinstance(value, torch.device):
                     return device if value.type == "meta" else value
                 return real(value) if is_meta(value) else value
 
-            result = func(*tree_map(put, args), **tree_map(put, kwargs))
-            pairs = zip(tree_flatten(made)[0], tree_flatten(result)[0], strict=True)
+            result = func(*tree_map(to_real, args), **tree_map(to_real, kwargs))
+            pairs = zip(tree_flatten(output)[0], tree_flatten(result)[0], strict=True)
             return [(t, value) for t, value in pairs if any(t is n for n in new)]
 
-        written = {storage(t) for t in [*changed, *new]}
+        written = {storage_id(t) for t in [*changed, *new]}
         draws = torch.Tag.nondeterministic_seeded in func.tags
-        self.steps.append(Step(run, frozenset(sources), frozenset(written), frozenset(covered), draws, (args, kwargs, made)))
+        self.steps.append(Step(run, frozenset(sources), frozenset(written), frozenset(covered), draws, (args, kwargs, output)))
 
-    def kept(self, initialise: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """An initialiser that is put on the tape where it would do nothing."""
+    def recorded_initialiser(self, initialise: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A replacement of an initialiser that is recorded for meta tensors."""
 
         def initialise_later(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if not tensor.is_meta:
@@ -127,38 +127,38 @@ class Tape(TorchDispatchMode):
                 initialise(real(tensor), *args, **kwargs)
                 return []
 
-            self.steps.append(overwriting(tensor, run, draws=True))
+            self.steps.append(overwriting_step(tensor, run, draws=True))
             return tensor
 
         return initialise_later
 
     def fill(self, target: Tensor, read: Callable[[], Tensor]) -> None:
-        """Lets a tensor of the meta device get its values from elsewhere.
+        """Records that a meta tensor gets its values from a function.
 
         Args:
-            target: Tensor of the meta device.
-            read: Gives the values, of any floating type; called when the tensor is made.
+            target: Meta tensor.
+            read: Returns the values, of any floating type; called during replay.
         """
 
         def run(real: Callable[[Tensor], Tensor], device: torch.device) -> list[tuple[Tensor, Tensor]]:
             real(target).copy_(read())
             return []
 
-        self.steps.append(overwriting(target, run))
+        self.steps.append(overwriting_step(target, run))
 
     @torch.no_grad()
-    def play(self, wanted: Sequence[Tensor], device: torch.device, run: bool = True) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Makes tensors, each as soon as nothing more changes it, and forgets it afterwards.
+    def replay(self, targets: Sequence[Tensor], device: torch.device, run: bool = True) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Materialises tensors, each after its last change, and releases it afterwards.
 
         Args:
-            wanted: Tensors of the meta device.
-            device: Where to make them.
-            run: Whether to make them, or only to go through them in the same order.
+            targets: Meta tensors.
+            device: Device of the real tensors.
+            run: Whether to materialise them; if not, they are only yielded in the same order.
 
         Yields:
-            Each of them with its real counterpart, or ``None``.
+            Each meta tensor with its real tensor, or with ``None``.
         """
-        numbers = {storage(t) for t in wanted}
+        numbers = {storage_id(t) for t in targets}
         live, needed = set(numbers), [False] * len(self.steps)
         for at in reversed(range(len(self.steps))):
             step = self.steps[at]
@@ -168,13 +168,13 @@ class Tape(TorchDispatchMode):
         last_draw = max((at for at, step in enumerate(self.steps) if needed[at] and step.draws), default=-1)
         last_write = {n: at for at, step in enumerate(self.steps) if needed[at] for n in step.writes & numbers}
         done: dict[int, list[Tensor]] = {}
-        for tensor in wanted:
-            done.setdefault(last_write[storage(tensor)], []).append(tensor)
+        for tensor in targets:
+            done.setdefault(last_write[storage_id(tensor)], []).append(tensor)
         last_use = {n: at for at, step in enumerate(self.steps) if needed[at] for n in step.writes | step.reads}
         storages: dict[int, torch.UntypedStorage] = {}
 
         def real(tensor: Tensor, keep: bool = True) -> Tensor:
-            number = storage(tensor)
+            number = storage_id(tensor)
             memory = storages.get(number)
             if memory is None:
                 memory = torch.UntypedStorage(tensor.untyped_storage().nbytes(), device=device)
@@ -187,7 +187,7 @@ class Tape(TorchDispatchMode):
             if run and needed[at]:
                 for tensor, value in step.run(real, device):
                     if value.stride() == tensor.stride() and value.untyped_storage().nbytes() == tensor.untyped_storage().nbytes():
-                        storages[storage(tensor)] = value.untyped_storage()
+                        storages[storage_id(tensor)] = value.untyped_storage()
                     else:
                         real(tensor).copy_(value)
             elif run and step.draws and at < last_draw:
@@ -200,37 +200,37 @@ class Tape(TorchDispatchMode):
 
 
 def fill(target: Tensor, read: Callable[[], Tensor]) -> None:
-    """Gives a tensor its values: now, or, if it is on the meta device, when it is made."""
+    """Sets the values of a tensor: now, or during replay if it is a meta tensor."""
     if target.is_meta:
         tape = CURRENT.get()
-        assert tape is not None, "a tensor of the meta device can be filled while it is built only"
+        assert tape is not None, "a meta tensor can be filled only during deferred construction"
         tape.fill(target, read)
     else:
-        with torch.no_grad(), at_once():
+        with torch.no_grad(), immediate_construction():
             target.copy_(read())
 
 
-def deferring() -> bool:
-    """Whether a network that is made now is filled later."""
+def is_deferred() -> bool:
+    """Whether construction is deferred at the moment."""
     return CURRENT.get() is not None
 
 
-def weights_are_given() -> bool:
-    """Whether a pretrained network that is made now gets its weights from elsewhere, so that reading its authors' would be for nothing."""
-    return (tape := CURRENT.get()) is not None and tape.given
+def skips_pretrained_weights() -> bool:
+    """Whether pretrained networks constructed now need not read their weights, because these are loaded elsewhere."""
+    return (tape := CURRENT.get()) is not None and tape.skip_pretrained
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Inside, tensors are made at once and on the CPU, also while a network around them is deferred."""
+def immediate_construction() -> Iterator[None]:
+    """Context in which tensors are created directly, on the CPU, even during deferred construction."""
     with torch.device("cpu"), _disable_current_modes():
         yield
 
 
-def overwriting(tensor: Tensor, run: Callable[..., list[tuple[Tensor, Tensor]]], draws: bool = False) -> Step:
-    """A step that gives every element of a tensor a new value."""
-    number = frozenset({storage(tensor)})
-    whole = covers(tensor)
+def overwriting_step(tensor: Tensor, run: Callable[..., list[tuple[Tensor, Tensor]]], draws: bool = False) -> Step:
+    """A step that overwrites every element of a tensor."""
+    number = frozenset({storage_id(tensor)})
+    whole = covers_storage(tensor)
     return Step(run, frozenset() if whole else number, number, number if whole else frozenset(), draws, tensor)
 
 
@@ -238,11 +238,11 @@ def is_meta(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_meta
 
 
-def storage(tensor: Tensor) -> int:
-    """What tells a tensor's memory from any other's."""
+def storage_id(tensor: Tensor) -> int:
+    """Identifier of a tensor's storage."""
     return tensor.untyped_storage()._cdata
 
 
-def covers(tensor: Tensor) -> bool:
-    """Whether a tensor is all of its storage."""
+def covers_storage(tensor: Tensor) -> bool:
+    """Whether a tensor covers its whole storage."""
     return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes() and tensor.is_contiguous()

@@ -1,5 +1,5 @@
-"""Writes what `Encode` or `PlanEncoding` predicts beside the clips: one tar a shard and kind, whole or not at all, then statistics of
-features, then the record that says what made them."""
+"""Writes the predictions of `Encode` or `PlanEncoding` as caches beside the clips: one tar per shard and kind, written atomically, then the
+statistics of features, then a record of the networks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ FEATURES = "features"
 
 
 class CacheWriter(Callback):
-    """Collects a shard's predictions and writes them when its last clip has come.
+    """Collects the predictions of a shard and writes them after its last clip.
 
-    The module says which ``kinds`` it predicts, by what ``recipe``, and what else its ``record`` tells. Shards are written by whichever
-    rank or array task predicts them; the first one to find all of them there writes the record, ``cache.json`` or ``plans.json``, once.
-    Whoever writes a shard of features writes the moments of its clips beside it; statistics are their sum, in the order of shards, so they
-    are the same bits however many processes made these. A damaged clip gets no cached tensors and is named in the record.
+    The module defines the ``kinds`` that it predicts, the ``recipe`` (a digest of its networks), and a ``record`` for the user. A shard is
+    written by the rank or array task that predicts it. The first process that finds all shards written also writes the record,
+    ``cache.json`` or ``plans.json``. With a shard of features, the moments of its clips are written; the statistics are the sum of moments
+    in the order of shards, so they are bit-identical for any number of processes. A damaged clip has no cached tensors and is listed in
+    the record.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class CacheWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Adds a batch, and writes its shard if it is complete."""
+        """Adds a batch, and writes the shard if it is complete."""
         dataset = trainer.predict_dataloaders[dataloader_idx].dataset  # type: ignore[index]
         for i, key in enumerate(batch.keys):
             self.pending[key] = {kind: {name: t[i].cpu() for name, t in named.items()} for kind, named in outputs.items()}
@@ -61,27 +62,27 @@ class CacheWriter(Callback):
             moments = moments_of(self.pending[key][FEATURES] for key in whole)
             write_moments(dataset.index.tar(number, FEATURES), moments, made_by=pl_module.recipe, source=notes["source"])  # type: ignore[arg-type]
         for kind in pl_module.kinds:
-            members = ((key, {cache_suffix(kind): content(self.pending[key][kind])}) for key in whole)
+            members = ((key, {cache_suffix(kind): serialise(self.pending[key][kind])}) for key in whole)
             write_shard(dataset.index.tar(number, kind), members, made_by=pl_module.recipe, notes=notes)  # type: ignore[arg-type]
         self.pending.clear()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Statistics over the training split, then the record that says the cache is whole."""
+        """Writes the statistics of the training split, then the record that completes the cache."""
         if stage != "predict":
             return
         trainer.strategy.barrier("cache")
         if trainer.is_global_zero:
-            finish(trainer.datamodule.root, pl_module, trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
+            write_record(trainer.datamodule.root, pl_module, trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
 
 
-def content(tensors: Mapping[str, Tensor]) -> bytes:
-    """One clip's tensors as safetensors."""
+def serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    """A clip's tensors in safetensors format."""
     return tensor_bytes({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def finish(root: Path, module: Any, train_split: str) -> None:
-    """Writes statistics and the record, if every shard has its cached tensors and no other process has done it."""
-    with one_at_a_time(root):
+def write_record(root: Path, module: Any, train_split: str) -> None:
+    """Writes statistics and record, if all shards are cached and no other process has written them."""
+    with exclusive_lock(root):
         splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
         damaged: dict[str, str] = {}
         missing = []
@@ -98,25 +99,25 @@ def finish(root: Path, module: Any, train_split: str) -> None:
         record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, **module.record}
         record |= {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged}
         total = sum(index.num_clips for index in splits.values()) - len(damaged)
-        file, of_features = root / cache_record(module.kinds[0]), FEATURES in module.kinds
+        file, has_features = root / cache_record(module.kinds[0]), FEATURES in module.kinds
         done = f"cached {', '.join(module.kinds)} of {total} clips in {root}/, {len(damaged)} are damaged"
-        there = file.exists() and (not of_features or (root / STATISTICS).exists())
-        if there and file.read_text() == json.dumps(record, indent=1):
+        exists = file.exists() and (not has_features or (root / STATISTICS).exists())
+        if exists and file.read_text() == json.dumps(record, indent=1):
             print(f"{done}; they were before", flush=True)
             return
-        if of_features:
+        if has_features:
             split = splits[train_split if train_split in splits else next(iter(splits))]
-            told = {**module.perceivers, "clips": split.digest, "num_clips": split.num_clips}
-            save_statistics(root / STATISTICS, feature_moments(split), told)
+            provenance = {**module.perceivers, "clips": split.digest, "num_clips": split.num_clips}
+            save_statistics(root / STATISTICS, feature_moments(split), provenance)
         write_json(file, record)
         print(done, flush=True)
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder, which the system takes back from a process that dies.
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a folder; the operating system releases it if the process dies.
 
-    Where a file system has no locks, processes may write at the same time; they write the same bytes, each whole, by rename.
+    Without file locks, several processes may write at the same time. This is safe: they atomically write the same bytes.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -128,9 +129,9 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def feature_moments(index: SplitIndex) -> dict[str, Moments]:
-    """Moments of the features of a split, by modality: the sum of its shards'.
+    """Moments of the features of a split, by modality: the sum over its shards.
 
-    A shard without them, because they were lost or an older version wrote it, is read, and its moments are written.
+    If a shard has no moments, e.g. because an older version wrote it, its features are read and its moments are written.
     """
     sums: dict[str, Moments] = {}
     unknown = 0
@@ -142,8 +143,8 @@ def feature_moments(index: SplitIndex) -> dict[str, Moments]:
             moments = moments_of(load_tensors(shard.read(key, cache_suffix(FEATURES))) for key in shard.members)
             write_moments(shard.tar, moments, made_by=made_by, source=source)
             unknown += 1
-        for name, more in moments.items():
-            sums.setdefault(name, Moments()).include(more)
+        for name, shard_moments in moments.items():
+            sums.setdefault(name, Moments()).include(shard_moments)
     if unknown:
-        print(f"{unknown} shards of {index.folder}/ had no moments beside their features; these were read once more", flush=True)
+        print(f"{unknown} shards of {index.folder}/ had no moments; they were computed from the features", flush=True)
     return sums

@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights, kept among the optimiser's own moments: sharded and saved as they are."""
+"""An exponential moving average of the trained weights, stored in the optimiser's state, and sharded and saved with it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ AVERAGE = "average"
 
 
 class EMA(Callback):
-    """Averages trained weights after every optimiser step: average <- d average + (1 - d) weights, from the first step's weights on.
+    """Averages the trained weights after every optimiser step: average <- d average + (1 - d) weights, starting with the first step's
+    weights.
 
-    d grows from 2 / 11 to ``decay`` as (1 + steps) / (10 + steps), so that a short run's average is not its first steps. The average of
-    a weight is one more entry in the optimiser's state, beside its moments: under DeepSpeed each rank averages the pieces that it steps,
-    in full precision, checkpoints hold and restore it to the bit, and training itself takes the same steps as without.
+    d grows from 2 / 11 to ``decay`` as (1 + steps) / (10 + steps), so that the average of a short run is not dominated by its first steps.
+    The average of a weight is an entry of the optimiser's state, beside its moments. Under DeepSpeed each rank averages its own partition,
+    in full precision. Checkpoints restore averages bit-exactly. Training steps are the same as without this callback.
 
-    Validation, samples (of callbacks before this one) and ``weights.safetensors`` use the averages; the manifest says so. Checkpoints hold
-    both. Going on from a checkpoint without averages starts them at the weights of the next step.
+    Validation, samples (of callbacks before this one) and ``weights.safetensors`` use the averages, which the manifest records. Checkpoints
+    hold both. A run that resumes from a checkpoint without averages starts them at the weights of its next step.
 
     Args:
-        decay: Share of the average that a step leaves, in [0, 1); 0.999 remembers about a thousand steps.
+        decay: Decay d of the average, in [0, 1); 0.999 averages over about a thousand steps.
 
     Raises:
         ValueError: If ``decay`` is out of range.
@@ -34,46 +35,48 @@ class EMA(Callback):
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"EMA: decay must lie in [0, 1), got {decay}")
-        self.decay, self.exchanged = decay, False
+            raise ValueError(f"EMA: decay must be in [0, 1), got {decay}")
+        self.decay, self.swapped = decay, False
 
         self.described = {"weights": f"exponential moving average, decay {decay:g}"}
-        """What the manifest says of them."""
+        """Entry of the manifest."""
 
     # ---- training
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens to the optimiser, also of a run that goes on from its last step and never starts to train.
+        """Registers a hook of the optimiser, also if the run resumes from its last step and does not train.
 
         Raises:
-            ValueError: If there are several, or one steps weights in half precision.
+            ValueError: If there are several optimisers, or one updates weights in half precision.
         """
         if len(trainer.optimizers) != 1:
             raise ValueError(f"EMA: there must be one optimiser, got {len(trainer.optimizers)}")
         self.outer: Any = trainer.optimizers[0]
-        self.optimizer: Optimizer = getattr(self.outer, "optimizer", self.outer)  # DeepSpeed's wraps the one that steps its pieces
+        self.optimizer: Optimizer = getattr(self.outer, "optimizer", self.outer)  # DeepSpeed's optimiser wraps the one of its partition
         self.trainer = trainer
         self.handle = self.optimizer.register_step_post_hook(self.update)
 
     @torch.no_grad()
     def update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Called by the optimiser after its step; ZeRO-3 takes one step for each of its groups.
+        """Called by the optimiser after its step; ZeRO-3 makes one step for each group.
 
         Raises:
-            ValueError: If the optimiser keeps no state, or the weights have half precision.
+            ValueError: If the optimiser has no state, or the weights have half precision.
         """
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
         if all(p.grad is None for p in stepped):
-            return  # a step that was skipped
+            return  # the step was skipped
         steps = self.trainer.global_step
         decay = min(self.decay, (1 + steps) / (10 + steps))
         for p in stepped:
             state = optimizer.state.get(p)
             if not state:
                 if p.grad is not None:
-                    raise ValueError(f"EMA: averages live among an optimiser's moments, {type(optimizer).__name__} has none; use AdamW")
-                continue  # never had a gradient: the weight is its own average
+                    raise ValueError(
+                        f"EMA: averages need an optimiser with state, got {type(optimizer).__name__}, which has none; use AdamW"
+                    )
+                continue  # without a gradient so far, the weight equals its average
             if p.dtype.itemsize < 4:
-                raise ValueError(f"EMA: weights must be stepped in full precision, got {p.dtype}; use precision bf16-mixed or DeepSpeed")
+                raise ValueError(f"EMA: weights must be updated in full precision, got {p.dtype}; use precision bf16-mixed or DeepSpeed")
             if AVERAGE in state:
                 state[AVERAGE].lerp_(p, 1 - decay)
             else:
@@ -81,49 +84,49 @@ class EMA(Callback):
 
     # ---- use
     @torch.no_grad()
-    def exchange(self) -> None:
-        """Averages and weights change places; twice is as if nothing had been."""
+    def swap(self) -> None:
+        """Swaps averages and weights; a second call restores them."""
         for p, state in self.optimizer.state.items():
             if AVERAGE in state:
                 weights: Tensor = p.detach().clone()
                 p.copy_(state[AVERAGE])
                 state[AVERAGE].copy_(weights)
-        self.exchanged = not self.exchanged
+        self.swapped = not self.swapped
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Averages stand in the place of the weights; whoever writes the run's weights does it in here."""
-        self.exchange()
+    def averaged_weights(self) -> Iterator[None]:
+        """Context in which the model's weights are the averages, for writing the run's weights."""
+        self.swap()
         try:
             yield
         finally:
-            self.exchange()
+            self.swap()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.exchange()
-            publish(self.outer)
+            self.swap()
+            update_model_weights(self.outer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.exchanged:
-            self.exchange()
-            publish(self.outer)
+        if self.swapped:
+            self.swap()
+            update_model_weights(self.outer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.exchanged:
-            self.exchange()  # for whoever saves now
+        if self.swapped:
+            self.swap()  # checkpoints after an error must hold the weights
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.handle.remove()
 
 
-def publish(optimizer: Any) -> None:
-    """Lets DeepSpeed's modules compute with the pieces that its optimiser holds, as after a step."""
+def update_model_weights(optimizer: Any) -> None:
+    """Updates the weights of DeepSpeed's modules from its optimiser's partitions, as after a step."""
     if hasattr(optimizer, "update_lp_params"):  # ZeRO-1 and 2
         optimizer.update_lp_params()
     elif hasattr(optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3
         for group in range(len(optimizer.fp32_partitioned_groups_flat)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if kept := optimizer.persistent_parameters:  # small ones stay whole on every rank
-            kept[0].partition(kept)
-            kept[0].all_gather(kept)
+        if persistent := optimizer.persistent_parameters:  # small parameters are not partitioned
+            persistent[0].partition(persistent)
+            persistent[0].all_gather(persistent)

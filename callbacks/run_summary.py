@@ -1,4 +1,4 @@
-"""A table at the end of a fit: what was trained, for how long, to what, and where everything lies."""
+"""A table at the end of a fit: steps, time, parameters, memory, metrics and the checkpoints' folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunSummary(Callback):
             )
 
     def rows(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
-        """What the table says, by name."""
+        """Rows of the table, by name."""
         parameters = list(pl_module.parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident"

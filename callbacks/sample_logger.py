@@ -1,4 +1,4 @@
-"""Generated clips after every validation: mp4s with sound on disk; pictures, sound and prompts in TensorBoard."""
+"""Generates clips after every validation, as mp4 files with sound, and logs pictures, sound and prompts to TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from callbacks.pictures import frame_strip, gif, spectrogram
 
 
 class SampleLogger(Callback):
-    """Clips for the first validation prompts, from a stage 3; other modules make none.
+    """Generates clips for the first validation prompts of stage 3; for other modules it does nothing.
 
-    All ranks sample the same clips, those of rank 0: under ZeRO-3 each holds a share of every layer, and none can do it alone. They
-    compute as in a validation step, in the run's precision. Rank 0 decodes and writes.
+    All ranks sample the same clips, with the prompts of rank 0, because under ZeRO-3 every rank holds a part of every layer. They compute
+    in the run's precision, as in a validation step. Rank 0 decodes and writes.
 
     Args:
-        num_samples: Clips a validation; 0 makes none.
+        num_samples: Clips per validation; 0 = none.
     """
 
     def __init__(self, num_samples: int = 2) -> None:
@@ -81,7 +81,7 @@ class SampleLogger(Callback):
 
 
 def as_in_validation(trainer: Trainer, pl_module: LightningModule, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function of the module's networks as the strategy calls its validation step: through its wrapper, in the run's precision."""
+    """Calls a function in the way the strategy calls a validation step: through its wrapper module, in the run's precision."""
     strategy = trainer.strategy
     with strategy.precision_plugin.val_step_context():
         if strategy.model is strategy.lightning_module:

@@ -1,4 +1,4 @@
-"""How fast training runs, how much of it is waiting for data, how much of the device it uses."""
+"""Throughput of training, time spent waiting for data, memory and MFU."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from baton_lightning.batch import Batch
 from baton_lightning.gpus import peak_of
 
 
-class Flops(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):
     """Counts floating-point operations as ``torch.utils.flop_counter`` does, but keeps no tensor alive.
 
     Attributes:
-        forward: Those before :meth:`turn`.
-        owed: What the gradients of the forward pass take at most: an operation once more for each of its factors that has a gradient.
-        backward: Those after :meth:`turn`.
+        forward: Operations before :meth:`start_backward`.
+        gradient_bound: Upper bound of the operations for gradients: each product counts once for each of its factors that has a gradient.
+        backward: Operations after :meth:`start_backward`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = self.owed = self.backward = 0
-        self.turned = False
+        self.forward = self.gradient_bound = self.backward = 0
+        self.in_backward = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if (formula := flop_registry.get(func.overloadpacket)) is not None:
-            taken = formula(*args, **(kwargs or {}), out_val=made)
-            if self.turned:
-                self.backward += taken
+            count = formula(*args, **(kwargs or {}), out_val=made)
+            if self.in_backward:
+                self.backward += count
             else:
-                self.forward += taken
-                self.owed += taken * min(2, sum(has_gradient(factor) for factor in args))
+                self.forward += count
+                self.gradient_bound += count * min(2, sum(has_gradient(factor) for factor in args))
         return made
 
-    def turn(self) -> None:
-        """The backward pass begins."""
-        self.turned = True
+    def start_backward(self) -> None:
+        """Marks the start of the backward pass."""
+        self.in_backward = True
 
     @property
-    def work(self) -> int:
-        """What the model asks for: forward and backward, without a forward that is repeated to save memory."""
-        return self.forward + min(self.backward, self.owed)
+    def useful_flops(self) -> int:
+        """Operations of forward and backward, without recomputation of activations."""
+        return self.forward + min(self.backward, self.gradient_bound)
 
 
 def has_gradient(factor: Any) -> bool:
-    """Whether an argument of a product is a tensor with a gradient; biases, which are added, have one axis.
+    """Whether an argument of a product is a tensor with a gradient. Tensors with one axis (biases) do not count.
 
-    A custom function (DeepSpeed's linear layers) sees views without a gradient of tensors that have one.
+    In custom autograd functions (DeepSpeed's linear layers), arguments are views without a gradient of tensors that have one.
     """
     if not isinstance(factor, Tensor) or factor.ndim < 2:
         return False
@@ -63,35 +63,33 @@ def has_gradient(factor: Any) -> bool:
 
 class Throughput(Callback):
     """Logs ``perf/samples_per_s``, ``perf/tokens_per_s``, ``perf/data_wait_share``, ``perf/memory_gib`` and ``perf/mfu`` every
-    ``log_every_n_steps`` optimiser steps, over all batches since the last time.
+    ``log_every_n_steps`` optimiser steps, over all batches since the last log.
 
-    Tokens are latents and planned tokens of both modalities that the batch carries. Waiting is the time between the end of a batch
-    and the start of the next one; time in validation is left out. Memory is the most that rank 0 has held so far: allocated on its GPU,
-    or resident without one.
+    Tokens are the latents and planned tokens of both modalities in the batch. Waiting is the time between the end of a batch and the start
+    of the next one, without validation. Memory is the peak of rank 0: allocated on its GPU, or resident without one.
 
         MFU = (F + min(B, G)) * batches / (seconds * peak)
 
     F and B are floating-point operations of matrix products, convolutions and attention in the forward and the backward pass of rank 0's
-    first batch. F includes frozen networks. G is one F for each factor of a product that has a gradient, so at most twice the part of F
-    that is trained through, and nothing for networks that are frozen. What B has beyond G repeats a forward to save memory (activation
-    checkpointing) and is no progress.
+    first batch. F includes frozen networks. G is the upper bound of operations for gradients: each product counts once for each factor with
+    a gradient. The part of B beyond G is recomputation (activation checkpointing), which MFU does not count.
 
     Args:
-        peak_tflops: Peak of one device in TFLOP/s; ``None`` knows common GPUs by their names and logs no MFU for others.
+        peak_tflops: Peak of one device, in TFLOP/s; ``None`` = known by the GPU's name. MFU is not logged for unknown GPUs.
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:
         self.peak_tflops = peak_tflops
-        self.flops: Flops | None = None
+        self.flops: FlopCounter | None = None
         self.counting = False
         self.logged = 0
-        self.restart()
+        self.reset()
 
-    def restart(self) -> None:
-        """Nothing has been done yet."""
+    def reset(self) -> None:
+        """Resets all counts and times."""
         self.samples = self.tokens = self.batches = 0
         self.waited = 0.0
-        self.since = self.ended = time.monotonic()
+        self.started = self.ended = time.monotonic()
         self.paused: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,26 +97,26 @@ class Throughput(Callback):
             self.peak_tflops = peak_of(torch.cuda.get_device_name())
         self.flops = None
         self.logged = trainer.global_step
-        self.restart()
+        self.reset()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.paused = time.monotonic()  # until the next batch: validation and its samples are neither training nor waiting
+        self.paused = time.monotonic()  # until the next batch: validation is neither training nor waiting
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         now = time.monotonic()
         if self.paused is None:
             self.waited += now - self.ended
         else:
-            self.since += now - self.paused
+            self.started += now - self.paused
             self.paused = None
         if self.peak_tflops is not None and self.flops is None:
-            self.flops = Flops()
+            self.flops = FlopCounter()
             self.flops.__enter__()
             self.counting = True
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self.flops is not None and self.counting:
-            self.flops.turn()
+            self.flops.start_backward()
 
     def on_after_backward(self, *_: Any) -> None:
         if self.flops is not None and self.counting:
@@ -137,7 +135,7 @@ class Throughput(Callback):
         if step == self.logged or step % trainer.log_every_n_steps or trainer.logger is None:  # type: ignore[attr-defined]
             return
         self.logged = step
-        seconds = max(self.ended - self.since, 1e-9)
+        seconds = max(self.ended - self.started, 1e-9)
         values = {
             "samples_per_s": self.samples * trainer.world_size / seconds,
             "tokens_per_s": self.tokens * trainer.world_size / seconds,
@@ -145,15 +143,15 @@ class Throughput(Callback):
             "memory_gib": peak_memory(),
         }
         if self.flops is not None and self.peak_tflops is not None:
-            values["mfu"] = self.flops.work * self.batches / (seconds * self.peak_tflops * 1e12)
+            values["mfu"] = self.flops.useful_flops * self.batches / (seconds * self.peak_tflops * 1e12)
         trainer.logger.log_metrics({f"perf/{name}": value for name, value in values.items()}, step)
         ended = self.ended
-        self.restart()
-        self.since = self.ended = ended
+        self.reset()
+        self.started = self.ended = ended
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, in GiB."""
+    """Peak memory of this process, in GiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,4 +1,4 @@
-"""Ends a run that no longer moves, and names the rank that the others wait for, before a collective times out without a word."""
+"""Ends a run that makes no progress, and names the rank for which the others wait, before a collective times out silently."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from baton_lightning import atomic, peers
 from baton_lightning.batch import Batch
-from callbacks.whereabouts import names
+from callbacks.batch_description import names
 
 STALLED = 124
-"""Exit code of a run that no longer moved, as of `timeout`."""
+"""Exit code of a run without progress, as that of `timeout`."""
 FOLDER = "heartbeats"
 COLLECTIVES = ("torch/distributed", "deepspeed/comm", "lightning/fabric/utilities/distributed")
 
 
 class Watchdog(Callback):
-    """A thread on every rank that watches whether its rank moves from hook to hook.
+    """A thread on every rank that checks whether its rank progresses from hook to hook.
 
-    All ranks pass the same hooks in the same order, so whoever has passed the fewest is the one the others wait for. Each rank writes
-    how far it is, with its clips and what its main thread is doing, to ``heartbeats/`` in the run's folder, which all ranks have to see.
-    A rank that has not moved for ``seconds`` prints who is behind, and ends its process with code 124.
+    All ranks call the same hooks in the same order, so the others wait for the rank that has called the fewest. Each rank writes its
+    progress, its clips and the state of its main thread to ``heartbeats/`` in the run's folder, which must be visible to all ranks. A rank
+    without progress for ``seconds`` prints the slowest ranks and ends its process with code 124.
 
     Args:
-        seconds: Longest that anything may take between two hooks, in s: a step, a batch's reading, a checkpoint, a validation's samples.
-            Below the timeout of collectives, which is 1800 s (NCCL's own is 600 s where torch sets it).
+        seconds: Longest time between two hooks, in s: for a step, for reading a batch, for a checkpoint, for a validation's samples. It
+            must be below the timeout of collectives, which is 1800 s (600 s for NCCL if torch sets it).
 
     Raises:
         ValueError: If ``seconds`` is not positive.
@@ -43,14 +43,14 @@ class Watchdog(Callback):
         if seconds <= 0:
             raise ValueError(f"Watchdog: seconds must be positive, got {seconds}")
         self.seconds, self.tick = seconds, min(seconds / 8, 10.0)
-        self.count, self.doing, self.moved = 0, "starting", time.monotonic()
+        self.count, self.doing, self.last_progress = 0, "starting", time.monotonic()
         self.batch: Batch | None = None
         self.ended = threading.Event()
         self.thread: threading.Thread | None = None
 
-    def move(self, doing: str) -> None:
-        """The rank has passed a hook."""
-        self.count, self.doing, self.moved = self.count + 1, doing, time.monotonic()
+    def record_progress(self, doing: str) -> None:
+        """Records that the rank has called a hook."""
+        self.count, self.doing, self.last_progress = self.count + 1, doing, time.monotonic()
 
     # ---- hooks
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,37 +59,37 @@ class Watchdog(Callback):
         self.trainer, self.main = trainer, threading.get_ident()
         self.count = 0
         self.ended.clear()
-        self.move("waiting for its first batch")
-        self.beat()
-        trainer.strategy.barrier("heartbeats")  # from here on nobody reads those of an earlier start
+        self.record_progress("waiting for its first batch")
+        self.write_heartbeat()
+        trainer.strategy.barrier("heartbeats")  # no rank reads heartbeats of an earlier start after this
         self.thread = threading.Thread(target=self.watch, name="watchdog", daemon=True)
         self.thread.start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self.batch = batch
-        self.move("in its forward pass")
+        self.record_progress("in its forward pass")
 
     def on_before_backward(self, *_: Any) -> None:
-        self.move("in its backward pass")
+        self.record_progress("in its backward pass")
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self.move("in its optimiser step")
+        self.record_progress("in its optimiser step")
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.move("waiting for the batch after the one named")
+        self.record_progress("waiting for the batch after the one named")
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *_: Any) -> None:
         self.batch = batch
-        self.move("in validation")
+        self.record_progress("in validation")
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        self.move("waiting for a validation batch")
+        self.record_progress("waiting for a validation batch")
 
     def on_validation_end(self, *_: Any) -> None:
-        self.move("at the end of a validation")
+        self.record_progress("at the end of a validation")
 
     def on_save_checkpoint(self, *_: Any) -> None:
-        self.move("saving a checkpoint")
+        self.record_progress("saving a checkpoint")
 
     def on_train_end(self, *_: Any) -> None:
         self.stop()
@@ -98,7 +98,7 @@ class Watchdog(Callback):
         self.stop()
 
     def stop(self) -> None:
-        """Nobody is watched any more."""
+        """Stops the thread."""
         self.ended.set()
         if self.thread is not None:
             self.thread.join(self.tick)
@@ -107,17 +107,17 @@ class Watchdog(Callback):
     # ---- the thread
     def watch(self) -> None:
         while not self.ended.wait(self.tick):
-            self.beat()
-            if time.monotonic() - self.moved > self.seconds:
-                self.end()
+            self.write_heartbeat()
+            if time.monotonic() - self.last_progress > self.seconds:
+                self.end_process()
 
     def file(self, rank: int) -> Path:
         return self.folder / f"rank-{rank:05d}.json"
 
-    def beat(self) -> None:
-        """Writes how far this rank is."""
+    def write_heartbeat(self) -> None:
+        """Writes this rank's progress."""
         stack = traceback.extract_stack(sys._current_frames()[self.main])
-        said = {
+        heartbeat = {
             "count": self.count,
             "step": self.trainer.global_step,
             "doing": self.doing,
@@ -126,27 +126,28 @@ class Watchdog(Callback):
             "waits": any(part in frame.filename for frame in stack for part in COLLECTIVES),
             "process": f"{socket.gethostname()}, pid {os.getpid()}",
         }
-        atomic.write_text(self.file(self.trainer.global_rank), json.dumps(said))
+        atomic.write_text(self.file(self.trainer.global_rank), json.dumps(heartbeat))
 
-    def end(self) -> None:
-        """Says who is behind and ends the process: its main thread may never come back."""
+    def end_process(self) -> None:
+        """Prints the slowest ranks and ends the process; its main thread may never return."""
         rank = self.trainer.global_rank
         beats = {r: json.loads(self.file(r).read_text()) for r in range(self.trainer.world_size) if self.file(r).exists()}
-        told = "; ".join(
-            f"rank {r} ({b['process']}) at step {b['step']}, {b['doing']}, {b['clips']}, at {b['at']}" for r, b in behind(beats).items()
+        descriptions = "; ".join(
+            f"rank {r} ({b['process']}) at step {b['step']}, {b['doing']}, {b['clips']}, at {b['at']}"
+            for r, b in slowest_ranks(beats).items()
         )
-        text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); behind is {told}"
-        sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # its end in the same write, so that the lines of two ranks do not mix
+        text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); behind is {descriptions}"
+        sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # one write, so that the lines of two ranks do not mix
         sys.stderr.flush()
         peers.LET_GO.set()
-        time.sleep(2 * self.tick)  # the others say the same
+        time.sleep(2 * self.tick)  # for the other ranks' messages
         for process in peers.LAUNCHED.values():
             process.kill()
         os._exit(STALLED)
 
 
-def behind(beats: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Heartbeats of the ranks that have passed the fewest hooks; among equals, of those that do not wait in a collective, if any."""
+def slowest_ranks(beats: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Heartbeats of the ranks that have called the fewest hooks; of these, the ranks that do not wait in a collective, if there are any."""
     fewest = min(beat["count"] for beat in beats.values())
     last = {rank: beat for rank, beat in beats.items() if beat["count"] == fewest}
     busy = {rank: beat for rank, beat in last.items() if not beat["waits"]}

@@ -1,4 +1,4 @@
-"""Which part of a data set an array task works on: independent processes that share a folder and need not know of each other."""
+"""The part of a data set on which an array task works. Tasks are independent processes with a common folder, without communication."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ class ArrayTask(NamedTuple):
     """One of several processes.
 
     Args:
-        number: Which one, counted from 0.
-        count: How many there are.
+        number: Number of the process, counted from 0.
+        count: Number of processes.
     """
 
     number: int = 0
     count: int = 1
 
     def share(self, total: int, *, rank: int = 0, world_size: int = 1) -> range:
-        """Which of ``total`` things a rank of this task works on. It depends on nothing that another task may change meanwhile."""
+        """Indices of the ``total`` items on which a rank of this task works. They do not depend on the progress of other tasks."""
         return range(self.number * world_size + rank, total, self.count * world_size)
 
 
 def array_task(number: int | None, count: int | None, environment: Mapping[str, str] = os.environ) -> ArrayTask:
-    """The task that is asked for; without one, the element of the Slurm array that this process is; without that, the only one.
+    """The task given by ``number`` and ``count``; without them, the element of the Slurm array; without an array, a single task.
 
     Args:
-        number: Which task, counted from 0.
-        count: How many tasks.
-        environment: Variables that Slurm sets; an array may start at any number and have a step.
+        number: Number of the task, counted from 0.
+        count: Number of tasks.
+        environment: Slurm's variables; an array may start at any number and have a step.
 
     Raises:
-        ValueError: If one is given without the other, or they contradict each other.
+        ValueError: If only one of them is given, or ``number`` is not in [0, ``count``).
     """
     if number is None and count is None:
         if "SLURM_ARRAY_TASK_COUNT" not in environment:
@@ -43,7 +43,7 @@ def array_task(number: int | None, count: int | None, environment: Mapping[str, 
         return ArrayTask()
     if number is None or count is None or not 0 <= number < count:
         raise ValueError(
-            f"data.init_args.task and num_tasks go together, with 0 <= task < num_tasks, got task {number} of {count}; "
-            "give both, or neither to take them from Slurm's array, or num_tasks 1 for the whole set"
+            f"data.init_args.task and num_tasks must both be set, with 0 <= task < num_tasks, got task {number} of {count}; "
+            "set both, or neither to take them from Slurm's array, or num_tasks 1 for the whole set"
         )
     return ArrayTask(number, count)

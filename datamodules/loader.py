@@ -1,4 +1,4 @@
-"""A loader that starts where it is told, at the moment the first batch is asked for, and that tells of damage."""
+"""A loader that determines its position when the first batch is requested, and that reports damaged clips."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from datamodules.shard_dataset import ShardDataset
 class Loader:
     """Batches of a dataset.
 
-    Lightning takes it as it is: it replaces no sampler, and as nothing runs before the first ``next()``, a position that is restored
-    late still counts.
+    It is not a ``DataLoader``, so Lightning does not replace its sampler. It does nothing before the first ``next()``, so a position that
+    is restored late still takes effect.
 
     Args:
-        dataset: Clips.
-        batches: Returns what is to be read, in order; called once an iteration.
+        dataset: The clips.
+        batches: Returns the slots of every batch, in order; called once per iteration.
         length: Batches of a whole epoch.
-        num_workers: Processes that read ahead; 0 reads in this one.
+        num_workers: Number of worker processes; 0 reads in this process.
     """
 
     def __init__(self, dataset: ShardDataset, batches: Callable[[], Iterable[list[Slot]]], length: int, num_workers: int = 0) -> None:
@@ -36,7 +36,7 @@ class Loader:
         reader = DataLoader(
             self.dataset,
             batch_sampler=self.batches(),  # type: ignore[arg-type]
-            collate_fn=as_it_is,
+            collate_fn=identity_collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -45,13 +45,13 @@ class Loader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the position is the datamodule's. That the method exists tells Lightning that an epoch can be resumed."""
+        """Empty: the datamodule saves the position. Lightning needs this method to resume within an epoch."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing, likewise."""
+        """Does nothing, see :meth:`state_dict`."""
 
 
-def as_it_is(made: Any) -> Any:
-    """The dataset makes whole batches."""
-    return made
+def identity_collate(batch: Any) -> Any:
+    """The batch itself: the dataset returns whole batches."""
+    return batch

@@ -1,10 +1,10 @@
-"""In which order clips are seen: a pure function of (seed, number of the clip), cut into global batches, dealt out to ranks.
+"""Order of clips: a pure function of the seed, divided into global batches and distributed over ranks.
 
-The clips of a bucket (picture and sound, picture alone, sound alone) are one endless row of permutations, pass after pass, so every pass
-shows each clip exactly once. A global batch of G clips holds the next G of one row; buckets take turns as often as they have clips. An
-epoch is the next so many batches; where a pass ends within one, the next pass begins. Rank r of W takes every W-th clip of a batch from
-the r-th on. G does not depend on W, so 1, 2 or 4 ranks see the same global batches, and the position in an epoch is one number: the clips
-that all ranks together have consumed.
+The clips of a bucket (picture and sound, picture only, sound only) form an endless sequence of permutations; each permutation is a pass
+with every clip exactly once. A global batch of G clips has the next G clips of one bucket. Buckets alternate in proportion to their
+numbers of clips. An epoch is a fixed number of batches; a pass may end within an epoch. Rank r of W takes the clips r, r + W, ... of a
+batch. G does not depend on W, so 1, 2 or 4 ranks see the same global batches, and the position in an epoch is one number: the clips that
+all ranks together have consumed.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from functools import lru_cache
 import torch
 
 Slot = tuple[int, int, int]
-"""Epoch, place in the epoch's order, position in the split."""
+"""Epoch, index in the epoch's order, position in the split."""
 Buckets = Mapping[str, Sequence[int]]
 """Name of each bucket -> positions of its clips in the split."""
 
 
 @lru_cache(maxsize=6)  # two passes of each bucket
 def permutation(num_clips: int, *, seed: int, number: int) -> tuple[int, ...]:
-    """Positions in the order of a pass."""
+    """Positions in the order of pass ``number``."""
     digest = hashlib.blake2b(f"order/{seed}/{number}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     return tuple(torch.randperm(num_clips, generator=generator).tolist())
 
 
-def turn(number: int, sizes: Sequence[int]) -> tuple[int, int]:
-    """Which bucket a global batch is of, and how many batches of that bucket came before it.
+def bucket_of_batch(number: int, sizes: Sequence[int]) -> tuple[int, int]:
+    """Bucket of a global batch, and the number of earlier batches of that bucket.
 
-    The first bucket has had floor(number * its share) turns at any moment, the second likewise of the turns that the first left over, and
-    so on: each comes in proportion to its clips, as evenly as can be.
+    Of the first n batches, floor(n * share) are of the first bucket; of the remaining ones the same rule gives the second bucket, and so
+    on. So buckets alternate evenly, in proportion to their clips.
 
     Args:
-        number: Which batch, counted from the first epoch's first.
-        sizes: Clips in each bucket.
+        number: Number of the batch, counted from the start of the first epoch.
+        sizes: Number of clips of each bucket.
     """
     left = sum(sizes)
     for bucket, size in enumerate(sizes):
@@ -45,21 +45,22 @@ def turn(number: int, sizes: Sequence[int]) -> tuple[int, int]:
         if (number + 1) * size // left > before:
             return bucket, before
         number, left = number - before, left - size
-    raise AssertionError("the last bucket takes every turn that is left")
+    raise AssertionError("the last bucket takes all remaining batches")
 
 
 def epoch_length(buckets: Buckets, *, batch_size: int, epoch_clips: int | None = None, accumulate: int = 1, world_size: int = 1) -> int:
-    """Global batches of an epoch, which are whole optimiser steps.
+    """Number of global batches of an epoch; an epoch consists of whole optimiser steps.
 
     Args:
         buckets: Clips of the split.
         batch_size: Clips of a global batch.
-        epoch_clips: Clips of an epoch; ``None`` takes the whole steps that the split holds. What is left over opens the next epoch.
+        epoch_clips: Clips of an epoch; ``None`` = as many whole steps as the split has. The remaining clips start the next epoch.
         accumulate: Global batches of an optimiser step.
         world_size: Number of ranks.
 
     Raises:
-        ValueError: If the clips of a bucket do not make one batch, or a batch does not divide over the ranks, or an epoch into steps.
+        ValueError: If a bucket has fewer clips than a batch, or ``batch_size`` is not a multiple of ``world_size``, or ``epoch_clips`` not
+            one of a step's clips.
     """
     if batch_size < 1 or batch_size % world_size:
         below = batch_size // world_size * world_size
@@ -103,7 +104,7 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[list[Slot]]:
-    """What a rank sees of an epoch from ``consumed`` on.
+    """Batches of a rank in an epoch, starting after ``consumed`` clips.
 
     Args:
         buckets: Clips of the split.
@@ -111,7 +112,7 @@ def training_batches(
         seed: Seed of the order.
         epoch: Epoch, counted from 0.
         epoch_clips: As for :func:`epoch_length`.
-        accumulate: Likewise.
+        accumulate: As for :func:`epoch_length`.
         consumed: Clips of the epoch that all ranks together have consumed.
         rank: This rank.
         world_size: Number of ranks.
@@ -120,20 +121,20 @@ def training_batches(
     rows = list(buckets.values())
     sizes = [len(clips) for clips in rows]
     for batch in range(consumed // batch_size, num_batches):
-        bucket, turns = turn(epoch * num_batches + batch, sizes)
+        bucket, previous = bucket_of_batch(epoch * num_batches + batch, sizes)
         slots = []
         for within in range(rank, batch_size, world_size):
-            number, place = divmod(turns * batch_size + within, sizes[bucket])
+            number, place = divmod(previous * batch_size + within, sizes[bucket])
             position = rows[bucket][permutation(sizes[bucket], seed=seed, number=number)[place]]
             slots.append((epoch, batch * batch_size + within, position))
         yield slots
 
 
 def held_out_batches(buckets: Buckets, *, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[Slot]]:
-    """What a rank sees of a held-out split, bucket after bucket: all ranks together every clip once, none twice.
+    """Batches of a rank in a held-out split, bucket after bucket; all ranks together read every clip exactly once.
 
-    Every rank gets the same number of batches and never an empty one, so that ranks that must act together do: batches are as even
-    as they come, and hold one clip more than asked for only where fewer would leave a rank without.
+    Every rank has the same number of batches, and none is empty, so that collectives match. Batches are as equal in size as possible; they
+    have one clip more than ``batch_size / world_size`` only if a rank would otherwise have an empty batch.
 
     Raises:
         ValueError: If a bucket has fewer clips than there are ranks.

@@ -1,4 +1,4 @@
-"""Where a run stands in its order of clips, and whether it may go on from there."""
+"""Check of a checkpoint's position in the order of clips."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def require_same_order(state: Mapping[str, Any], order: Mapping[str, Any], epoch: int, consumed: int) -> None:
-    """Refuses to go on in another order of clips than the one that a checkpoint stands in.
+    """Refuses to resume with another order of clips than that of the checkpoint.
 
     Args:
-        state: What the checkpoint says: ``epoch``, ``consumed`` and the order.
-        order: The order now: ``batch_size``, ``epoch_clips``, ``accumulate``, ``seed`` and ``clips`` of each bucket.
-        epoch: Epoch that the trainer stands at.
-        consumed: Clips of it that all ranks together have consumed.
+        state: State in the checkpoint: ``epoch``, ``consumed`` and the order.
+        order: Current order: ``batch_size``, ``epoch_clips``, ``accumulate``, ``seed`` and ``clips`` of each bucket.
+        epoch: The trainer's epoch.
+        consumed: Clips of the epoch that all ranks together have consumed.
 
     Raises:
-        ValueError: If a run stopped amid an epoch and has another batch size now, or has epochs of another length, another seed or other
-            clips, or if the checkpoint is of another run.
+        ValueError: If the batch size changed within an epoch, or the length of epochs, the seed or the clips changed, or the checkpoint
+            belongs to another run.
     """
     size = state["batch_size"]
     if state["consumed"] and size != order["batch_size"]:

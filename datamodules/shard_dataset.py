@@ -1,4 +1,4 @@
-"""Clips of a split as batches, read from tar shards by byte offset. Damage is named, counted and stepped over, up to a limit."""
+"""Batches of a split, read from tar shards by byte offset. Damaged clips are reported and replaced, up to a limit."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from datamodules.order import Buckets, Slot
 MEDIA = "media"
 KINDS = (*CACHES, PLANS)
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError, MemoryError, SafetensorError)
-"""What reading a damaged clip raises; DamagedMember and MediaError are ValueErrors."""
+"""Errors that reading a damaged clip raises; DamagedMember and MediaError are ValueErrors."""
 
 
 class Damage(NamedTuple):
-    """A clip that cannot be used, where it lies, and why."""
+    """A damaged clip, its shard, and the reason."""
 
     key: str
     shard: str
@@ -41,10 +41,10 @@ class Damage(NamedTuple):
 
 
 class ShardDataset(Dataset):
-    """A split.
+    """Clips of a split.
 
-    A damaged clip is replaced by the next whole one of its bucket, whatever the rank, the worker or the run: the clip that stands in
-    is seen twice in that epoch, and the order of all others stays as it is.
+    A damaged clip is replaced with the next intact clip of its bucket, on every rank and in every run. The replacement is seen twice in
+    that epoch; the order of all other clips does not change.
 
     Of a clip without picture or without sound, cached tensors of what it lacks are zeros and the batch's masks say so; media that no clip
     of a batch has are ``None``.
@@ -52,13 +52,13 @@ class ShardDataset(Dataset):
     Args:
         folder: ``ROOT/<split>``.
         clip: Geometry that the clips must have.
-        fields: What a sample holds: ``media`` (frames and waveform) and, of the cache, ``latents``, ``features``, ``text``, ``plans``.
-        max_damaged: Clips that may be damaged before reading stops.
-        replace: Whether another clip stands in for a damaged one; else it comes blank, without picture and sound.
-        planner: Digest of the planner whose tokens ``plans`` are.
+        fields: Fields of a sample: ``media`` (frames and waveform), and from the cache ``latents``, ``features``, ``text``, ``plans``.
+        max_damaged: Largest number of damaged clips.
+        replace: Whether damaged clips are replaced; if not, they are blank, without picture and sound.
+        planner: Digest of the planner that computed ``plans``.
 
     Raises:
-        ValueError: If the split or a cache that is asked for is missing, a shard is empty, or the geometry differs.
+        ValueError: If the split or a requested cache is missing, a shard is empty, or the geometry differs.
     """
 
     def __init__(
@@ -88,9 +88,11 @@ class ShardDataset(Dataset):
         ends = list(accumulate(len(shard.members) for shard in self.shards[CLIPS]))
         self.ranges = [range(start, end) for start, end in pairwise([0, *ends])]
         """Positions of each shard's clips."""
-        if twice := [key for key, count in Counter(key for _, key in self.places).items() if count > 1]:
-            tars = [self.shards[CLIPS][number].tar.name for number, key in self.places if key == twice[0]]
-            raise ValueError(f"data: a key must name one clip of {folder}/, {twice[0]} is in {' and in '.join(tars)}; build the data again")
+        if duplicates := [key for key, count in Counter(key for _, key in self.places).items() if count > 1]:
+            tars = [self.shards[CLIPS][number].tar.name for number, key in self.places if key == duplicates[0]]
+            raise ValueError(
+                f"data: a key must name one clip of {folder}/, {duplicates[0]} is in {' and in '.join(tars)}; build the data again"
+            )
         kinds = [entry.get("bucket", BUCKETS[0]) for entry in self.index.shards]
         if unknown := sorted(set(kinds) - set(BUCKETS)):
             raise ValueError(
@@ -105,21 +107,21 @@ class ShardDataset(Dataset):
     def _open(self, number: int, kind: str) -> Shard:
         tar = self.index.tar(number, kind)
         if not tar.is_file():
-            fix = "build the data again" if kind == CLIPS else f"cache it with {maker(kind, self.index.folder.parent)}"
+            fix = "build the data again" if kind == CLIPS else f"cache it with {cache_command(kind, self.index.folder.parent)}"
             raise ValueError(f"data: the shard {tar} does not exist; {fix}")
-        shard, promised = Shard.open(tar), self.index.shards[number]["num_clips"]
+        shard, num_clips = Shard.open(tar), self.index.shards[number]["num_clips"]
         got = len(shard.members) if tar.stat().st_size else 0
-        if not got or (kind == CLIPS and got != promised):
-            raise ValueError(f"data: the shard {tar} must hold {promised} clips, got {got}; delete it and repeat what made it")
+        if not got or (kind == CLIPS and got != num_clips):
+            raise ValueError(f"data: the shard {tar} must hold {num_clips} clips, got {got}; delete it and repeat what made it")
         return shard
 
-    def _wanted(self) -> list[tuple[str, str]]:
-        """Kind and suffix of every member that a sample is read from."""
+    def _required_members(self) -> list[tuple[str, str]]:
+        """Kind and suffix of every tar member of a sample."""
         return [(CLIPS, "json")] + [(CLIPS, "mp4")] * self.media + [(kind, cache_suffix(kind)) for kind in self.caches]
 
     def _incomplete(self, number: int, key: str) -> Damage | None:
-        """What can be told without reading: a member is missing, or its tar ends before it."""
-        for kind, suffix in self._wanted():
+        """Damage that is visible without reading: a member is missing, or its tar is truncated."""
+        for kind, suffix in self._required_members():
             if reason := self.shards[kind][number].lacks(key, suffix):
                 return Damage(key, self.shards[kind][number].tar.name, reason)
         return None
@@ -128,7 +130,7 @@ class ShardDataset(Dataset):
         return len(self.places)
 
     def metadata(self) -> list[dict[str, Any]]:
-        """What ``k.json`` says of every clip that is whole, or the key alone, and its key."""
+        """Content of ``k.json`` with the key, for every clip; for a damaged clip only the key."""
         return [self._metadata(number, key) for number, key in self.places]
 
     def _metadata(self, number: int, key: str) -> dict[str, Any]:
@@ -154,31 +156,31 @@ class ShardDataset(Dataset):
 
     # ---- for caching
     def is_cached(self, number: int, recipe: str, kinds: Sequence[str] = CACHES) -> bool:
-        """Whether these caches of a shard were made by these networks of these clips, to their ends."""
+        """Whether the caches of a shard are complete and were computed by these networks (``recipe``) from these clips."""
         source = self.index.shards[number]["sha256"]
         made = [Shard.finished(self.index.tar(number, kind), recipe) for kind in kinds]
         return all(shard is not None and shard.notes.get("source") == source for shard in made)
 
     def batches_of_shard(self, number: int, batch_size: int) -> list[list[Slot]]:
-        """The clips of one shard."""
+        """Batches with the clips of one shard."""
         slots = [(0, position, position) for position in self.ranges[number]]
         return [slots[i : i + batch_size] for i in range(0, len(slots), batch_size)]
 
     # ---- samples
     def batch(self, positions: Sequence[int]) -> Batch:
-        """Clips at positions of the split's own order."""
+        """A batch of the clips at these positions of the split."""
         batch, found = self.__getitems__([(0, position, position) for position in positions])
         self.report(found)
         return batch
 
     def __getitems__(self, slots: Sequence[Slot]) -> tuple[Batch, list[Damage]]:
-        """A batch, and the damage that was met on the way. A loader's worker calls it; the process that trains calls :meth:`report`."""
+        """A batch, and the damage found. It is called in a worker; the training process passes the damage to :meth:`report`."""
         found: list[Damage] = []
         samples = [self._sample(slot, found) for slot in slots]
         return collate(samples, self.planner), found
 
     def report(self, found: Sequence[Damage]) -> None:
-        """Counts damage and names it, each clip once.
+        """Counts damaged clips, and warns once for each.
 
         Raises:
             ValueError: If more than ``max_damaged`` clips are damaged.
@@ -200,25 +202,25 @@ class ShardDataset(Dataset):
     def _sample(self, slot: Slot, found: list[Damage]) -> dict[str, Any]:
         epoch, place, position = slot
         bucket = self.kinds[self.places[position][0]]
-        alike = self.buckets[bucket]
-        first = bisect_left(alike, position)
-        for step in range(min(self.max_damaged + 1, len(alike))):
-            number, key = self.places[alike[(first + step) % len(alike)]]
+        bucket_clips = self.buckets[bucket]
+        first = bisect_left(bucket_clips, position)
+        for step in range(min(self.max_damaged + 1, len(bucket_clips))):
+            number, key = self.places[bucket_clips[(first + step) % len(bucket_clips)]]
             if key not in self.damaged:
                 try:
                     return {"key": key, "place": place, "epoch": epoch, **self._read(number, key, bucket)}
                 except UNREADABLE as error:
                     found.append(Damage(key, self.shards[CLIPS][number].tar.name, f"{type(error).__name__}: {error}"))
             if not self.replace:
-                return {"key": key, "place": place, "epoch": epoch, **self._blank(bucket)}
+                return {"key": key, "place": place, "epoch": epoch, **self._blank_sample(bucket)}
         self.report(found)
-        tried = min(self.max_damaged + 1, len(alike))
+        tried = min(self.max_damaged + 1, len(bucket_clips))
         raise ValueError(
             f"data: {self.index.folder}/ has no whole clip of the bucket {bucket} within {tried} of position {position}; build it again"
         )
 
     def _read(self, number: int, key: str, bucket: str) -> dict[str, Any]:
-        """Texts and tensors of one clip, checked."""
+        """Texts and tensors of one clip, after checks."""
         has = {"video": bucket != "audio", "audio": bucket != "video"}
         metadata = self._described(number, key)
         sample: dict[str, Any] = {name: metadata[name] for name in ("video_prompt", "audio_prompt")}
@@ -230,16 +232,16 @@ class ShardDataset(Dataset):
             tensors = load_tensors(self.shards[kind][number].read(key, cache_suffix(kind)))
             if kind == "text":
                 rows = min(len(tensors["context"]), clip.text_tokens)
-                context = whole("context", tensors["context"], (rows, clip.text_width))
+                context = checked_tensor("context", tensors["context"], (rows, clip.text_width))
                 sample["context"] = pad(context, (0, 0, 0, clip.text_tokens - rows))
                 continue
             planned = (clip.num_video_planned, clip.video_plan_width), (clip.num_audio_planned, clip.audio_plan_width)
-            if kind == PLANS:  # a plan is of both modalities, whatever the clip has
-                sample |= {f"{name}_plan": whole(f"{name} plan", tensors[name], s) for name, s in zip(has, planned, strict=True)}
+            if kind == PLANS:  # a plan has both modalities, even if the clip does not
+                sample |= {f"{name}_plan": checked_tensor(f"{name} plan", tensors[name], s) for name, s in zip(has, planned, strict=True)}
                 continue
             grids = (clip.video_channels, *clip.latent_grid), (clip.num_audio_latents, clip.audio_channels)
             for name, shape in zip(has, grids if kind == "latents" else planned, strict=True):
-                sample[f"{name}_{kind}"] = whole(f"{name} {kind}", tensors[name], shape) if has[name] else torch.zeros(shape)
+                sample[f"{name}_{kind}"] = checked_tensor(f"{name} {kind}", tensors[name], shape) if has[name] else torch.zeros(shape)
         return sample
 
     def _read_media(self, content: bytes, has: dict[str, bool]) -> dict[str, Tensor]:
@@ -249,19 +251,19 @@ class ShardDataset(Dataset):
             frames = torch.from_numpy(media.frames)
             if len(frames) < clip.num_frames or frames.shape[1:3] != (clip.height, clip.width) or abs(media.fps - clip.fps) > 1e-3:
                 count, height, width = frames.shape[:3]
-                wanted = f"the clip {clip.num_frames} of {clip.height} x {clip.width} at {clip.fps:g}"
-                raise DamagedMember(f"the picture has {count} frames of {height} x {width} at {media.fps:g} fps, {wanted}")
+                expected = f"the clip {clip.num_frames} of {clip.height} x {clip.width} at {clip.fps:g}"
+                raise DamagedMember(f"the picture has {count} frames of {height} x {width} at {media.fps:g} fps, {expected}")
             made["frames"] = frames[: clip.num_frames]
         if has["audio"]:
             waveform = torch.from_numpy(media.waveform)
             if media.sample_rate != clip.sample_rate or len(waveform) < clip.num_samples - AAC_FRAME:
-                wanted = f"the clip {clip.num_samples} at {clip.sample_rate}"
-                raise DamagedMember(f"the sound has {len(waveform)} samples at {media.sample_rate} Hz, {wanted}")
+                expected = f"the clip {clip.num_samples} at {clip.sample_rate}"
+                raise DamagedMember(f"the sound has {len(waveform)} samples at {media.sample_rate} Hz, {expected}")
             made["waveform"] = pad(waveform, (0, max(0, clip.num_samples - len(waveform))))[: clip.num_samples]
         return made
 
-    def _blank(self, bucket: str) -> dict[str, Any]:
-        """What stands for a clip that cannot be read, where none may stand in for it."""
+    def _blank_sample(self, bucket: str) -> dict[str, Any]:
+        """The sample of a damaged clip that is not replaced."""
         clip = self.clip
         blank: dict[str, Any] = {"video_prompt": "", "audio_prompt": "", "has_video": False, "has_audio": False}
         if self.media and bucket != "audio":
@@ -271,7 +273,7 @@ class ShardDataset(Dataset):
         return blank
 
 
-def maker(kind: str, root: Path) -> str:
+def cache_command(kind: str, root: Path) -> str:
     """The command that makes a kind of cached tensors of a set."""
     return hints.predict(hints.PLANS if kind == PLANS else hints.ENCODE, root)
 
@@ -281,11 +283,11 @@ def shown(key: str) -> str:
     return quoted(key) if wrong_with(key) else key
 
 
-def whole(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The tensor in float32, if it has its shape and is finite.
+def checked_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The tensor in float32, after a check of its shape and values.
 
     Raises:
-        DamagedMember: If not.
+        DamagedMember: If it has another shape, or values that are not finite.
     """
     if tuple(tensor.shape) != shape:
         raise DamagedMember(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
@@ -302,11 +304,11 @@ TENSORS = (
 
 
 def collate(samples: Sequence[dict[str, Any]], planner: str | None = None) -> Batch:
-    """Samples of one epoch and bucket as a batch.
+    """A batch of samples of one epoch and bucket.
 
     Args:
-        samples: What is known of each clip.
-        planner: Digest of the planner whose tokens they hold.
+        samples: Fields of each clip.
+        planner: Digest of the planner that computed their plans.
     """
     tensors = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
     for name in ("has_video", "has_audio"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.deferred import Tape, fill, storage
+from baton_lightning.deferred import Tape, fill, storage_id
 from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.models.codes import DiscreteTowers
 from baton_lightning.models.dit import DualBranchDiT
@@ -53,42 +53,42 @@ def made_later(make: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Tens
     with Tape() as tape, torch.device("meta"):
         module = make()
     tensors = [*module.parameters(), *module.buffers()]
-    made = {id(t): v.clone() for t, v in tape.play([t for t in tensors if t.is_meta], CPU) if v is not None}
+    result = {id(t): v.clone() for t, v in tape.replay([t for t in tensors if t.is_meta], CPU) if v is not None}
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return module, {name: made.get(id(t), t) for name, t in named}, tape
+    return module, {name: result.get(id(t), t) for name, t in named}, tape
 
 
 @pytest.mark.parametrize("make", [dit, planner, OddInitialisation])
 def test_a_deferred_network_has_the_numbers_of_one_made_at_once(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(3)
     module = make()
-    at_once, after = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers()]), torch.rand(1)
+    reference, after = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers()]), torch.rand(1)
     torch.manual_seed(3)
     _, later, _ = made_later(make)
-    assert at_once.keys() == later.keys()
-    assert all(torch.equal(at_once[name], later[name]) and at_once[name].dtype == later[name].dtype for name in at_once)
+    assert reference.keys() == later.keys()
+    assert all(torch.equal(reference[name], later[name]) and reference[name].dtype == later[name].dtype for name in reference)
     assert torch.equal(after, torch.rand(1)), "as many numbers were drawn"
 
 
 def test_what_a_file_fills_is_not_drawn_and_what_it_leaves_has_the_same_draws() -> None:
     torch.manual_seed(3)
-    at_once = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 2))
+    reference = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 2))
     torch.manual_seed(3)
     with Tape() as tape:
         with torch.device("meta"):
             later = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 2))
         for parameter in (*later[0].parameters(), *later[2].parameters()):
             fill(parameter, lambda shape=parameter.shape: torch.ones(shape, dtype=torch.float64))
-    made = dict(zip(later.parameters(), (v.clone() for _, v in sorted_as(later, tape)), strict=True))
-    for ours, theirs in zip(later[1].parameters(), at_once[1].parameters(), strict=True):
-        assert torch.equal(made[ours], theirs)
-    assert all((made[p] == 1).all() and made[p].dtype == torch.float32 for p in later[0].parameters())
+    result = dict(zip(later.parameters(), (v.clone() for _, v in sorted_as(later, tape)), strict=True))
+    for ours, theirs in zip(later[1].parameters(), reference[1].parameters(), strict=True):
+        assert torch.equal(result[ours], theirs)
+    assert all((result[p] == 1).all() and result[p].dtype == torch.float32 for p in later[0].parameters())
 
 
 def sorted_as(module: nn.Module, tape: Tape) -> list[tuple[Tensor, Tensor]]:
     """Parameters with their values, in the module's order."""
-    values = {storage(t): (t, v.clone()) for t, v in tape.play(list(module.parameters()), CPU) if v is not None}
-    return [values[storage(parameter)] for parameter in module.parameters()]
+    values = {storage_id(t): (t, v.clone()) for t, v in tape.replay(list(module.parameters()), CPU) if v is not None}
+    return [values[storage_id(parameter)] for parameter in module.parameters()]
 
 
 def test_one_tensor_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,13 +104,13 @@ def test_one_tensor_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
     def counted(size: int, device: torch.device) -> torch.UntypedStorage:
         nonlocal alive, most
-        made = Counted(size, device=device)
-        made.size = size
+        result = Counted(size, device=device)
+        result.size = size
         alive, most = alive + size, max(most, alive + size)
-        return made
+        return result
 
     monkeypatch.setattr("baton_lightning.deferred.torch.UntypedStorage", counted)
-    for _, value in tape.play(list(module.parameters()), CPU):
+    for _, value in tape.replay(list(module.parameters()), CPU):
         del value
     largest = max(p.numel() * 4 for p in module.parameters())
     assert most <= 3 * largest
@@ -119,8 +119,8 @@ def test_one_tensor_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
 def test_ranks_that_make_nothing_go_through_the_tensors_in_the_same_order() -> None:
     with Tape() as tape, torch.device("meta"):
         module = dit()
-    wanted = list(module.parameters())
+    targets = list(module.parameters())
     state = torch.random.get_rng_state()
-    idle = [(id(t), v) for t, v in tape.play(wanted, CPU, run=False)]
+    idle = [(id(t), v) for t, v in tape.replay(targets, CPU, run=False)]
     assert torch.equal(state, torch.random.get_rng_state()) and all(v is None for _, v in idle)
-    assert [i for i, _ in idle] == [id(t) for t, _ in tape.play(wanted, CPU)] and len(idle) == len(wanted)
+    assert [i for i, _ in idle] == [id(t) for t, _ in tape.replay(targets, CPU)] and len(idle) == len(targets)

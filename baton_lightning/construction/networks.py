@@ -63,7 +63,7 @@ def construct(module: LightningModule, build: Callable[[], None], take_over: Cal
             shard(module, tape, strategy, device)
         else:
             dtype, places = half_precision(strategy), Places(module)
-            for tensor, value in tape.play(deferred(module.parameters()), device):
+            for tensor, value in tape.replay(deferred(module.parameters()), device):
                 assert value is not None
                 places.put(tensor, cast(value, dtype))
     assert not any(tensor.is_meta for tensor in module.state_dict(keep_vars=True).values()), "a tensor was never made"
@@ -104,7 +104,7 @@ def shard(module: LightningModule, tape: Tape, strategy: Any, device: torch.devi
     dtype, first = half_precision(strategy), torch.distributed.get_rank() == 0
     init = deepspeed.zero.Init(config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
     places = Places(module)
-    for tensor, value in tape.play(deferred(module.parameters()), device, run=first):
+    for tensor, value in tape.replay(deferred(module.parameters()), device, run=first):
         if value is None:
             value = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
         made = places.put(tensor, cast(value, dtype))
@@ -135,7 +135,7 @@ def make_buffers(module: nn.Module, tape: Tape, device: torch.device) -> None:
     places = Places(module)
     attributes = [value for owner in module.modules() for value in vars(owner).values() if isinstance(value, Tensor)]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for tensor, value in tape.play(deferred([*module.buffers(), *attributes]), device):
+        for tensor, value in tape.replay(deferred([*module.buffers(), *attributes]), device):
             assert value is not None
             places.put(tensor, value.clone())
 

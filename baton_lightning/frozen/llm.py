@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from baton_lightning.deferred import at_once, deferring, weights_are_given
+from baton_lightning.deferred import immediate_construction, is_deferred, skips_pretrained_weights
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.downloads import explain_weight_errors, load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, seeded
@@ -168,16 +168,16 @@ class PretrainedLLM(TextLLM):
         from transformers import AutoModel
 
         licence = "Apache-2.0 (Qwen3)"
-        if (kept := language_files.current()) is not None:
-            model = uninitialised(str(kept), dtype=getattr(torch, dtype))
-            tokenizer = load_tokenizer(str(kept), num_embeddings=model.config.vocab_size, licence=licence)
-        elif torch.get_default_device().type == "meta" and not deferring():
+        if (run_folder := language_files.current()) is not None:
+            model = uninitialised(str(run_folder), dtype=getattr(torch, dtype))
+            tokenizer = load_tokenizer(str(run_folder), num_embeddings=model.config.vocab_size, licence=licence)
+        elif torch.get_default_device().type == "meta" and not is_deferred():
             tokenizer, model = None, AutoModel.from_config(language_model_config(name_or_path), dtype=getattr(torch, dtype))
         else:
-            if weights_are_given():
+            if skips_pretrained_weights():
                 model = uninitialised(name_or_path, dtype=getattr(torch, dtype))
             else:
-                with at_once():
+                with immediate_construction():
                     model = load_pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
             tokenizer = load_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         if lora_rank is not None:

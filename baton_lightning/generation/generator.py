@@ -57,7 +57,7 @@ class Generator:
         """
         for network in (self.planner, self.model.dit):
             cast_parameters(network, dtype)
-        self.placement.settle(*([self.planner] if follows and denoises else []), *([self.model.dit] if denoises else []))
+        self.placement.move(*([self.planner] if follows and denoises else []), *([self.model.dit] if denoises else []))
 
     @torch.no_grad()
     def contexts(self, video_prompts: Sequence[str], audio_prompts: Sequence[str], batch_size: int = 16) -> Tensor:
@@ -93,7 +93,7 @@ class Generator:
             Video tokens [B, K_v, C_v] and audio tokens [B, K_a, C_a], standardised.
         """
         source = self.model.plan
-        with self.placement.using(self.planner, "planner"):
+        with self.placement.in_use(self.planner, "planner"):
             return source.planned(batch) if isinstance(source, PlannedTokens) else source.truth(batch)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class Generator:
         Raises:
             ValueError: If the batch carries no features.
         """
-        with self.placement.using(self.planner, "planner"):
+        with self.placement.in_use(self.planner, "planner"):
             return self.model.plan.truth(batch)
 
     # ---- noise
@@ -143,7 +143,7 @@ class Generator:
         model = self.model
         wanted = Condition(context, context, plan)
         negative = Condition(*(self.negative(text, context) for text in model.negatives)) if model.guidance.guides_text else None
-        with self.placement.using(model.dit, "transformer"):
+        with self.placement.in_use(model.dit, "transformer"):
             return given.over(*model.sampler(model.guidance(model.dit, wanted, negative, given), *noise))
 
     def negative(self, text: str, context: Tensor) -> Tensor:

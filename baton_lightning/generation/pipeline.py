@@ -167,16 +167,16 @@ def load(
         ValueError: If the run is not finished, names other classes, its parents are not found, or it makes no clips.
     """
     from baton_lightning.generation.load import load_run
-    from baton_lightning.placement import DTYPES, Placement, device_of, dtype_of
+    from baton_lightning.placement import DTYPES, Placement, parse_device, parse_dtype
     from baton_lightning.runs import manifest
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    placement, run = Placement(device_of(device), offload=False), Path(run)
+    placement, run = Placement(parse_device(device), offload=False), Path(run)
     places = {"checkpoint": checkpoint and Path(checkpoint), "data": data and Path(data)}
     model, module, _ = load_run(run, **places, trusted=trust)
     generator = Generator(model, placement)  # type: ignore[arg-type]  # load_run refuses other modules
-    generator.settle(dtype_of(dtype, placement.device))
+    generator.settle(parse_dtype(dtype, placement.device))
     told = manifest.read(run) if (run / manifest.NAME).exists() else {}
     planner = told.get("parents", {}).get("planner", {}).get("weights_sha256")
     return Pipeline(generator, module, planner, f"{run}/")

@@ -80,16 +80,16 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
 
 def absurd(moments: dict[tuple[str, str], Moments]) -> list[str]:
     """What no working network gives, of a split."""
-    from baton_lightning.shards.moments import absurdities
+    from baton_lightning.shards.moments import implausible_statistics
 
-    return [text for (kind, name), sums in moments.items() for text in absurdities(kind, name, sums)]
+    return [text for (kind, name), sums in moments.items() for text in implausible_statistics(kind, name, sums)]
 
 
 def departures_of(root: Path, moments: dict[tuple[str, str], Moments]) -> list[str]:
     """Where the set's statistics are not those of a split's features."""
-    from baton_lightning.shards.moments import departures
+    from baton_lightning.shards.moments import statistics_deviations
 
-    return departures(root / STATISTICS, {name: sums for (kind, name), sums in moments.items() if kind == "features"})
+    return statistics_deviations(root / STATISTICS, {name: sums for (kind, name), sums in moments.items() if kind == "features"})
 
 
 def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Problem]:

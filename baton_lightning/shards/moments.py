@@ -95,7 +95,7 @@ def write_moments(tar: Path, moments: Mapping[str, Moments], *, made_by: str, so
 
 
 def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] | None:
-    """What :func:`write_moments` wrote; ``None`` if there is nothing, or it is of other features."""
+    """Reads the file of :func:`write_moments`; ``None`` if it is missing or belongs to other features."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -108,16 +108,16 @@ def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] 
     return {name: Moments(int(sums[0, 0]), sums[1], sums[2]) for name, sums in stacked.items()}
 
 
-def save_statistics(file: Path, sums: Mapping[str, Moments], told: Mapping[str, Any]) -> None:
-    """Writes mean and standard deviation of each modality's features, and what is to be told with them."""
+def save_statistics(file: Path, sums: Mapping[str, Moments], provenance: Mapping[str, Any]) -> None:
+    """Writes mean and standard deviation of each modality's features, with their provenance."""
     tensors = {
         f"{name}_{which}": value.float() for name, total in sums.items() for which, value in (("mean", total.mean), ("std", total.std))
     }
-    atomic.write_tensors(file, tensors, {"told": json.dumps(told, sort_keys=True)}, several=True)
+    atomic.write_tensors(file, tensors, {"told": json.dumps(provenance, sort_keys=True)}, several=True)
 
 
-def told_with(file: Path) -> dict[str, Any]:
-    """What :func:`save_statistics` was to tell; empty for a file of before."""
+def read_provenance(file: Path) -> dict[str, Any]:
+    """Provenance in a file of :func:`save_statistics`; empty for files of older versions."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -128,13 +128,13 @@ def told_with(file: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def absurdities(kind: str, name: str, moments: Moments) -> list[str]:
-    """What no working network gives.
+def implausible_statistics(kind: str, name: str, moments: Moments) -> list[str]:
+    """Statistics that no working network gives, as texts.
 
     Args:
         kind: ``latents`` or ``features``.
         name: ``video`` or ``audio``.
-        moments: Over all clips of a split that have this modality.
+        moments: Moments over all clips of a split that have this modality.
     """
     std, found = moments.std, []
     still = int((std < STILL).sum())
@@ -150,12 +150,12 @@ def absurdities(kind: str, name: str, moments: Moments) -> list[str]:
     return found
 
 
-def departures(file: Path, moments: dict[str, Moments]) -> list[str]:
-    """Where statistics on disk are not those of the cached features.
+def statistics_deviations(file: Path, moments: dict[str, Moments]) -> list[str]:
+    """Differences between a statistics file and the cached features, as texts.
 
     Args:
         file: ``features.stats.safetensors``.
-        moments: Of the features of one split, by modality.
+        moments: Moments of the features of one split, by modality.
     """
     from safetensors.torch import load_file
 

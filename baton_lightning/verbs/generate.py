@@ -93,14 +93,14 @@ def main(argv: list[str]) -> int:
     from baton_lightning.generation import conditions, folder, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
-    from baton_lightning.placement import Placement, device_of, dtype_of
+    from baton_lightning.placement import Placement, parse_device, parse_dtype
     from baton_lightning.plan.clip_plan import ClipPlan
     from baton_lightning.stages import plan_space
     from baton_lightning.stages.cached_plan import CachedPlan
     from baton_lightning.stages.plan_sources import PlannedTokens
 
-    placement = Placement(device_of(options.device), offload=options.offload)
-    dtype = dtype_of(options.dtype, placement.device)
+    placement = Placement(parse_device(options.device), offload=options.offload)
+    dtype = parse_dtype(options.dtype, placement.device)
     plan = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
     own = requests.own_prompts(options) if isinstance(plan, str) else requests.of_plan(plan, Path(options.plan))
     folder.require_free(options.out, force=options.force)

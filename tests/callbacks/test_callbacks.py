@@ -107,7 +107,7 @@ def test_mfu_is_work_over_what_the_device_could_do_and_a_repeated_forward_is_no_
     fit(tmp_path, Heavy(repeats), throughput)
     frozen, trained = 2 * 20 * 50 * 30, 2 * 20 * 30 * 40
     assert throughput.flops.forward == frozen + trained and throughput.flops.backward == (3 if repeats else 2) * trained
-    assert throughput.flops.work == frozen + 3 * trained
+    assert throughput.flops.useful_flops == frozen + 3 * trained
     per_second = [value / 2 for value in logged(tmp_path, "samples_per_s").values()]  # batches of two clips
     mfu = list(logged(tmp_path, "mfu").values())
     assert mfu == pytest.approx([(frozen + 3 * trained) * rate / 1e6 for rate in per_second], rel=1e-4) and len(mfu) == 3
@@ -119,13 +119,13 @@ def test_work_is_the_same_with_the_linear_layers_that_deepspeed_puts_in_their_pl
 
     throughput = Throughput(peak_tflops=1e-6)
     fit(tmp_path, Heavy(True, zero3_linear_wrap), throughput)
-    assert throughput.flops.work == 2 * 20 * 50 * 30 + 3 * 2 * 20 * 30 * 40
+    assert throughput.flops.useful_flops == 2 * 20 * 50 * 30 + 3 * 2 * 20 * 30 * 40
 
 
 def test_with_accumulated_gradients_rates_are_logged_once_a_step_and_cover_every_batch(tmp_path, monkeypatch):
     throughput, counts = Throughput(), []
-    restart = throughput.restart
-    monkeypatch.setattr(throughput, "restart", lambda: (counts.append(throughput.samples), restart()))
+    reset = throughput.reset
+    monkeypatch.setattr(throughput, "reset", lambda: (counts.append(throughput.samples), reset()))
     fit(tmp_path, Tiny(), throughput, steps=16, accumulate_grad_batches=4)
     assert list(logged(tmp_path, "samples_per_s")) == [2, 4]
     assert counts == [0, 16, 16]  # at the start, and the clips of eight batches each time

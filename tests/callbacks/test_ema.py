@@ -128,7 +128,7 @@ def test_checkpoints_hold_the_weights_that_are_trained_when_a_validation_writes_
 
 
 def test_an_optimiser_without_moments_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="SGD has none; use AdamW"):
+    with pytest.raises(ValueError, match="SGD, which has none; use AdamW"):
         fit(tmp_path, Net(lambda p: torch.optim.SGD(p, lr=0.1)), EMA())
 
 
@@ -139,5 +139,5 @@ def test_weights_in_half_precision_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_a_decay_out_of_range_is_refused(decay: float) -> None:
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
         EMA(decay)

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch
 from baton_lightning.flow.timesteps import UniformTimesteps
+from callbacks.batch_description import describe
 from callbacks.gradient_guard import GradientGuard
-from callbacks.whereabouts import describe
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.order import Buckets, epoch_length, held_out_batches, permutation, training_batches, turn
+from datamodules.order import Buckets, bucket_of_batch, epoch_length, held_out_batches, permutation, training_batches
 
 worlds = st.sampled_from([1, 2, 3, 4])
 
@@ -77,10 +77,10 @@ def test_an_epoch_of_buckets_that_divide_into_batches_shows_each_clip_once(batch
 def test_buckets_take_turns_in_proportion_at_any_moment(sizes: list[int], start: int) -> None:
     counts = [0] * len(sizes)
     for number in range(start, start + 50):
-        bucket, before = turn(number, sizes)
+        bucket, before = bucket_of_batch(number, sizes)
         assert abs(before - number * sizes[bucket] / sum(sizes)) < 2
         counts[bucket] += 1
-        assert turn(number + sum(sizes), sizes) == (bucket, before + sizes[bucket])
+        assert bucket_of_batch(number + sum(sizes), sizes) == (bucket, before + sizes[bucket])
     for count, size in zip(counts, sizes, strict=True):
         assert abs(count - 50 * size / sum(sizes)) < 3
 

@@ -155,7 +155,7 @@ def test_prompts_that_were_written_again_make_the_tokens_stale(planned: Path, ru
     with pytest.raises(ValueError, match="cache of plans in .* made of other clips .*experiments/plans.yaml"):
         opened(root)
     (root / PLAN_CACHE).unlink()
-    with pytest.raises(ValueError, match="no finished cache of plans; make it with .*experiments/plans.yaml"):
+    with pytest.raises(ValueError, match="no finished cache of plans; run .*experiments/plans.yaml"):
         opened(root)
 
 

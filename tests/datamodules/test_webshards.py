@@ -246,7 +246,7 @@ def test_missing_data_cache_or_shards_say_what_makes_them(make_set: SetMaker, tm
     with pytest.raises(ValueError, match="latents-000000.tar does not exist; cache it with `python -m baton_lightning predict"):
         data(root, fields=("latents",)).setup("fit")
     (root / CACHE).unlink()
-    with pytest.raises(ValueError, match="no finished cache of text; make it with `python -m baton_lightning predict"):
+    with pytest.raises(ValueError, match="no finished cache of text; run `python -m baton_lightning predict"):
         data(root).setup("fit")
     data(root, fields=()).setup("fit")
     (root / "train" / "clips-000001.tar").unlink()

@@ -136,7 +136,7 @@ def test_statistics_of_a_whole_split_are_the_cache_s_and_of_a_sample_those_of_it
 
 
 def test_statistics_of_a_cache_are_not_replaced_by_a_sample_s(cached: Path) -> None:
-    with pytest.raises(ValueError, match="must not be replaced by a sample's"):
+    with pytest.raises(ValueError, match="it is not replaced with a sample's"):
         estimate(cached, 2)
 
 
