@@ -36,6 +36,7 @@ from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.run_spec import RunSpec
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.sessions import finish, requirements, segments
+from baton_lightning.sessions.misfits import misfits_named
 from baton_lightning.sessions.termination import GOES_ON, Terminated, Termination
 from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
@@ -237,7 +238,7 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
     limits = trust.limited(trusted) if trust.saved_by_runs(argv) else nullcontext()
     peers.watch_launcher()
     try:
-        with termination.listening(), limits:
+        with termination.listening(), limits, misfits_named():
             BatonCLI([verb, *expand(argv)], callbacks=[termination])
     except Finished as finished:
         print(finished)

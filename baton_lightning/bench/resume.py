@@ -251,6 +251,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world is made")
     add("--work", type=Path, metavar="DIR", help="keep set, parents and runs there, and use those that are; default: a temporary folder")
     add("--experiments", type=Path, default=Path("experiments"), help="folder of the experiment files (default: %(default)s)")
+    add("--settings", action="store_true", help="instead, change one setting after another between the kill and the resume of stage1")
     add("--json", type=Path, metavar="FILE", help="write what was found; `headline` holds identical and first_difference")
 
 
@@ -260,6 +261,10 @@ def main(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     sys.warnoptions.append("ignore:resource_tracker")  # of processes that are killed, whose semaphores it clears
+    if options.settings:
+        from baton_lightning.bench import resume_settings
+
+        return resume_settings.main(options)
     chosen = list(product(options.stage, options.strategy, options.ranks))
     rest = {name: getattr(options, name) for name in ("steps", "kills", "repeats", "seed", "workers", "data", "experiments")}
     with tempfile.TemporaryDirectory(prefix="bench-resume-") as scratch:

@@ -54,12 +54,15 @@ FIXED = (
     "parents.*",
     "model.init_args.optimizer",
     "model.init_args.optimizer.class_path",
+    "model.init_args.rates",
     "seed_everything",
     "trainer.accumulate_grad_batches",
+    "trainer.limit_train_batches",
+    "trainer.overfit_batches",
     "data.init_args.epoch_clips",
 )
-"""A checkpoint holds the weights that came from the parents, the state of one class of optimiser, and a place in the order of the clips:
-these cannot change under it."""
+"""A checkpoint holds the weights that came from the parents, the state of one class of optimiser and of its groups, and a place in the
+order of the clips: these cannot change under it."""
 NONE = "none"
 
 

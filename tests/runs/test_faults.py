@@ -132,7 +132,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(run: Callable[..., Run], small
 
 
 @pytest.mark.slow
-def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_ones_before_are(run: Callable[..., Run], tmp_path: Path) -> None:
+def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_ones_before_are(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
     """A limit on the size of files stands for a full disk; the pickle in a shard would run code."""
     stopped = run("zero2_cpu", 2)
     code, said = stopped.with_fault("limit")

@@ -1,0 +1,41 @@
+"""A checkpoint that does not fit the networks or the optimiser that were built for it is refused in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def misfits_named() -> Iterator[None]:
+    """Inside, what torch says of a state that does not fit becomes one line with the way out.
+
+    Raises:
+        ValueError: Naming the first parameters that differ.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if not (what := misfit(str(error))):
+            raise
+        raise ValueError(
+            f"the checkpoint holds {what}; what is built, frozen, or trained at a rate of its own cannot change under a checkpoint: give "
+            "what it was, or another run.experiment"
+        ) from error
+
+
+def misfit(said: str) -> str:
+    """What does not fit, in a few words; empty if a message is about something else."""
+    if said.startswith("loaded state dict"):
+        return "the state of an optimiser of other parameters"
+    if "Error(s) in loading state_dict" not in said:
+        return ""
+    sizes = re.findall(r"size mismatch for ([\w.]+): .*?torch\.Size\((\[[\d, ]*\])\).*?torch\.Size\((\[[\d, ]*\])\)", said)
+    names = [
+        name
+        for listed in re.findall(r"(?:Missing|Unexpected) key\(s\) in state_dict: (.*?)\.\s*$", said, re.M)
+        for name in listed.split(", ")
+    ]
+    first = [f"{name} is {was} there and {now} here" for name, was, now in sizes[:2]] or [name.strip('"') for name in names[:2]]
+    return f"other networks: {len(sizes)} parameters of another shape, {len(names)} that only one of both has ({', '.join(first)})"
