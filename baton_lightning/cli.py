@@ -40,8 +40,10 @@ from baton_lightning.sessions.misfits import misfits_named
 from baton_lightning.sessions.termination import GOES_ON, Terminated, Termination
 from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
+from baton_lightning.written import keep_names
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+keep_names()
 VOLATILE = ("base", "resume", "config", "ckpt_path", "weights_only")
 
 

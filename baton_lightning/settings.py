@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.config import chain
+from baton_lightning.written import NAMES, named
 
 
 def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def parsed(text: str | bytes, where: str) -> Any:
         ValueError: Naming where it is none.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.create(text if isinstance(text, str) else text.decode()), resolve=False)
+        text = text if isinstance(text, str) else text.decode()
+        return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise ValueError(f"configuration: {where} must be YAML: {' '.join(str(error).split())}") from error
 
@@ -102,7 +104,7 @@ def overrides(words: list[str]) -> dict[str, Any]:
             raise ValueError(f"overrides must be --key=value, got {word!r}; e.g. --trainer.max_steps=100")
         if not equals:
             value = next(rest, "")
-        if "${" in value:
+        if "${" in value or key[2:] in NAMES:
             found[key[2:]] = value
         else:
             found[key[2:]] = parsed(f"value: {value}", word)["value"]
