@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,8 @@ def of_plan(plan: ClipPlan, file: Path) -> dict[str, Prompt]:
 
 
 def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int) -> Requests:
-    """Prompts in batches; their contexts come from the run's text encoder, which works once for all; the noise from their places."""
+    """Prompts in batches; their contexts come from the run's text encoder, which works once for all; the noise from their keys, so that a
+    prompt makes the same clip whatever stands beside it."""
     import torch
 
     keys = list(prompts)
@@ -97,7 +99,12 @@ def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int
     def read(part: list[int]) -> tuple[Batch, list[dict[str, Any]]]:
         chosen = {keys[place]: prompts[keys[place]] for place in part}
         seen, heard = ([getattr(prompt, name) for prompt in chosen.values()] for name in ("video_prompt", "audio_prompt"))
-        batch = Batch(list(chosen), torch.tensor(part), 0, seen, heard, context=contexts[part])
+        batch = Batch(list(chosen), torch.tensor([number_of(key) for key in chosen]), 0, seen, heard, context=contexts[part])
         return batch, [prompt.to_dict() for prompt in chosen.values()]
 
     return Requests(divided(list(range(len(keys))), batch_size), read)
+
+
+def number_of(key: str) -> int:
+    """A sample index of a prompt's own, from 0 to 2^62."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 2

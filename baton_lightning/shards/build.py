@@ -11,26 +11,23 @@ with, from the first moment on, and at the end what came of it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic
+from baton_lightning.shards.claim import claim
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, shard_name, write_json
 from baton_lightning.shards.parts import PART, PART_SOURCES, Settings, make_part
 from baton_lightning.shards.source import Source
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 
-BUILD, REJECTED, WORK, LOCK = "build.json", "rejected.jsonl", ".build", ".build.lock"
+BUILD, REJECTED, WORK = "build.json", "rejected.jsonl", ".build"
 
 Note = dict[str, Any]
 """What became of a clip."""
@@ -53,7 +50,7 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
         ValueError: If the folder holds a set that was built otherwise, a setting is out of range, or no clip passed.
     """
     require_sense(settings, workers)
-    with claim(out):
+    with claim(out, "shards build"):
         return _build_set(sources, base, out, settings, workers)
 
 
@@ -88,35 +85,6 @@ def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings,
     write_json(out / BUILD, {"settings": settings.to_dict(), "report": report})
     shutil.rmtree(work)
     return report
-
-
-@contextmanager
-def claim(out: Path) -> Iterator[None]:
-    """Holds a folder against other builds, until this one ends, however it ends; the file that says so is taken away.
-
-    Raises:
-        ValueError: If another build holds it, or it cannot be written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / LOCK).open("a")
-    except OSError as error:
-        raise ValueError(f"shards build: {out}/ must be a folder that can be written to, and is not ({error.strerror})") from error
-    with lock:
-        busy = f"shards build: another build is at work in {out}/; wait for it, or build into another folder"
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (out / LOCK).exists() or os.fstat(lock.fileno()).st_ino != (out / LOCK).stat().st_ino:
-                raise ValueError(busy)  # it was taken away by a build that has just ended
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise ValueError(busy) from error
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks protect nobody
-                raise
-        try:
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
 
 
 def require_sense(settings: Settings, workers: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.shards.claim import claim
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, file_digest, shard_name, write_json
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
@@ -94,29 +95,31 @@ def build_world(
     if not splits or min(splits.values()) < 0 or shard_clips < 1 or workers < 0 or not tiers:
         raise ValueError(f"shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0, got splits={splits}, tiers={tiers}, "
                          f"shard_clips={shard_clips}, workers={workers}")  # fmt: skip
-    index = {"version": VERSION, "kind": "world", "seed": seed, "tiers": list(tiers), "shard_clips": shard_clips, "clip": clip.to_dict()}
-    index |= {"references": True} if references else {}
-    jobs: list[tuple[Path, Recipe, int, int]] = []
-    for split, count in splits.items():
-        recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips, references)
-        (out / split).mkdir(parents=True, exist_ok=True)
-        refuse_other_recipe(out / split, recipe)
-        jobs += [(out / split, recipe, first, min(first + shard_clips, count)) for first in range(0, count, shard_clips)]
-    built: dict[tuple[str, str], Shard] = {}
-    with tqdm(total=sum(splits.values()), desc=f"clips {out}", unit="clip", mininterval=1) as bar:
-        for shard in run_jobs(build_shard, jobs, workers):
-            built[shard.tar.parent.name, shard.tar.name] = shard
-            bar.update(len(shard.members))
-    entries = {}
-    for split, count in splits.items():
-        shards = [shard for (folder, _), shard in sorted(built.items()) if folder == split]
-        listed = [{"name": s.tar.name, "num_clips": len(s.members), "num_bytes": s.num_bytes, "sha256": s.sha256} for s in shards]
-        content = SplitIndex(out / split, count, count * clip.seconds, clip.to_dict(), listed)
-        content.write()
-        entries[split] = {"num_clips": count, "seconds": content.seconds, "sha256": content.digest}
-    index |= {"splits": entries, "codec": fit_codec(out, clip, "train" if "train" in splits else next(iter(splits)))}
-    write_json(out / "index.json", index)
-    return out / "index.json"
+    with claim(out, "shards world"):
+        index: dict[str, Any] = {"version": VERSION, "kind": "world", "seed": seed, "tiers": list(tiers)}
+        index |= {"shard_clips": shard_clips, "clip": clip.to_dict()}
+        index |= {"references": True} if references else {}
+        jobs: list[tuple[Path, Recipe, int, int]] = []
+        for split, count in splits.items():
+            recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips, references)
+            (out / split).mkdir(parents=True, exist_ok=True)
+            refuse_other_recipe(out / split, recipe)
+            jobs += [(out / split, recipe, first, min(first + shard_clips, count)) for first in range(0, count, shard_clips)]
+        built: dict[tuple[str, str], Shard] = {}
+        with tqdm(total=sum(splits.values()), desc=f"clips {out}", unit="clip", mininterval=1) as bar:
+            for shard in run_jobs(build_shard, jobs, workers):
+                built[shard.tar.parent.name, shard.tar.name] = shard
+                bar.update(len(shard.members))
+        entries = {}
+        for split, count in splits.items():
+            shards = [shard for (folder, _), shard in sorted(built.items()) if folder == split]
+            listed = [{"name": s.tar.name, "num_clips": len(s.members), "num_bytes": s.num_bytes, "sha256": s.sha256} for s in shards]
+            content = SplitIndex(out / split, count, count * clip.seconds, clip.to_dict(), listed)
+            content.write()
+            entries[split] = {"num_clips": count, "seconds": content.seconds, "sha256": content.digest}
+        index |= {"splits": entries, "codec": fit_codec(out, clip, "train" if "train" in splits else next(iter(splits)))}
+        write_json(out / "index.json", index)
+        return out / "index.json"
 
 
 def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:

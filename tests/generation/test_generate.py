@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.generation.load import load_run
-from baton_lightning.generation.requests import Requests, divided
+from baton_lightning.generation.requests import Requests, divided, of_prompts
+from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.manifest import file_digest
 from baton_lightning.verbs.generate import plan_of
@@ -54,6 +55,13 @@ def test_two_seeds_make_two_clips_and_one_seed_makes_the_same(made, tmp_path):
     assert one.read_bytes() == again.read_bytes() != other.read_bytes()
     told = json.loads(one.with_suffix(".json").read_text())
     assert (told["seed"], told["steps"], told["dtype"]) == (3, 2, "float32")
+
+
+def test_a_prompt_makes_the_same_clip_whatever_stands_beside_it():
+    encoder = SimpleNamespace(contexts=lambda seen, heard, batch_size: torch.zeros(len(seen), 1, 1))
+    several, alone = ({key: Prompt("a dog", "a bark") for key in keys} for keys in ("abc", "b"))
+    (three, _), (one, _) = (of_prompts(encoder, prompts, 3)[0] for prompts in (several, alone))
+    assert three.index[1] == one.index[0] and len(set(three.index.tolist())) == 3
 
 
 def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clips_resemble_float32_ones(made, tmp_path, caplog):

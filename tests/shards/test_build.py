@@ -277,11 +277,17 @@ def test_a_film_of_a_phone_is_taken_with_one_switch(tmp_path: Path, recorder: An
 
 
 def test_one_build_works_in_a_folder_at_a_time(recordings: Path, tmp_path: Path, capsys: Any) -> None:
-    from baton_lightning.shards.build import claim
+    from baton_lightning.shards.claim import claim
 
-    with claim(tmp_path / "set"):
+    with claim(tmp_path / "set", "shards build"):
         assert build(recordings, tmp_path / "set") == 1
         assert "another build is at work in" in capsys.readouterr().err
+        (tmp_path / "set/train").mkdir()
+        half = tmp_path / "set/train/.clips-000000.tar.host.1.part"
+        half.write_bytes(b"half")
+        assert main(["shards", "world", str(tmp_path / "set"), "--train", "4", "--val", "0", "--test", "0"]) == 1
+        assert "shards world: another build is at work in" in capsys.readouterr().err and half.exists()
+        shutil.rmtree(tmp_path / "set/train")
     assert not list((tmp_path / "set").iterdir())
 
 
