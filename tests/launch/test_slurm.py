@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from baton_lightning import settings
+from baton_lightning import peers, settings, signals
 from baton_lightning.__main__ import main
 from baton_lightning.launch.grid import tasks
 
@@ -267,6 +267,37 @@ def test_a_checkpoint_that_another_job_left_is_not_taken(base, in_a_job, recorde
     (run / "hpc_ckpt_1.ckpt").write_bytes(b"of another job")
     assert start(base, "foreign") == 1
     assert "hpc_ckpt_1.ckpt, which another job left" in capsys.readouterr().err
+
+
+def test_a_signal_before_anything_is_ready_is_noted_from_the_first_line_on(in_a_job, capsys):
+    assert main(["--help"]) == 0
+    os.kill(os.getpid(), signal.SIGUSR1)  # would end a process that has no handler
+    assert signals.REQUEUE.wait(5)
+    assert main(["--help"]) == 0 and not signals.REQUEUE.is_set()
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "refused"),
+    [
+        ({"NTASKS": "2"}, 2, True),
+        ({"NTASKS": "2", "STEP_ID": "4294967290", "STEP_NUM_TASKS": "1"}, 2, True),  # the shell of `salloc`
+        ({"NTASKS": "2", "STEP_ID": "0", "STEP_NUM_TASKS": "2"}, 2, False),
+        ({"NTASKS": "2", "PROCID": "1"}, 2, False),
+        ({"NTASKS": "2"}, 1, False),
+        ({"NTASKS": "1"}, 2, False),
+        ({"NTASKS": "2", "JOB_NAME": "interactive"}, 2, False),
+    ],
+)
+def test_one_of_several_tasks_that_srun_did_not_start_is_refused_with_the_command_to_use(
+    in_a_job, monkeypatch, environment, devices, refused
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr("sys.argv", ["x", "fit", "-c", "a b.yaml"])
+    if not refused:
+        return peers.require_srun(devices, 1)
+    with pytest.raises(ValueError, match=r"job 73 has 2 tasks.*use `srun python -m baton_lightning fit -c 'a b.yaml'`"):
+        peers.require_srun(devices, 1)
 
 
 def test_outside_slurm_the_signal_is_left_alone(monkeypatch):

@@ -102,6 +102,37 @@ def test_three_processes_of_which_one_is_killed_and_repeated_leave_what_one_leav
     assert sum("14 clips" in text and "they were before" not in text for text in said) == 1
 
 
+def test_a_job_that_is_told_amid_a_shard_writes_it_requeues_itself_and_goes_on_with_the_next(
+    clips: Path, alone: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from callbacks.cache_writer import CacheWriter
+
+    job = {"JOB_ID": 73, "JOB_NAME": "encode", "NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    (tmp_path / "scontrol").write_text(f"#!/bin/bash\necho $* >> {tmp_path}/asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    collect, told = CacheWriter.on_predict_batch_end, []
+
+    def signalled(writer, *given, **more):
+        collect(writer, *given, **more)
+        if writer.pending and not told:  # the first of two clips
+            told.append(os.kill(os.getpid(), signal.SIGUSR1))
+
+    monkeypatch.setattr(CacheWriter, "on_predict_batch_end", signalled)
+    before = signal.getsignal(signal.SIGUSR1)
+    root = shutil.copytree(clips, tmp_path / "set")
+    one_by_one = arguments(root, clips / "codec.safetensors", "--data.init_args.batch_size=1")
+    with pytest.raises(SystemExit) as left:
+        main(one_by_one)
+    assert left.value.code == 75 and (tmp_path / "asked").read_text() == "requeue 73\n"
+    assert "whole shards are written; requeued 73" in capsys.readouterr().out
+    assert len(list(root.glob("*/text-*.tar"))) == 1 and not (root / CACHE).exists() and not list(tmp_path.rglob("hpc_ckpt*"))
+    assert main(one_by_one) == 0 and digests(root).keys() == alone.keys()
+    signal.signal(signal.SIGUSR1, before)
+
+
 def test_tasks_and_their_ranks_share_everything_once() -> None:
     for count, ranks, total in ((1, 1, 5), (3, 2, 17), (5, 1, 3)):
         taken = [i for t in range(count) for rank in range(ranks) for i in ArrayTask(t, count).share(total, rank=rank, world_size=ranks)]
