@@ -54,7 +54,6 @@ FIXED = (
     "parents.*",
     "model.init_args.optimizer",
     "model.init_args.optimizer.class_path",
-    "model.init_args.rates",
     "seed_everything",
     "trainer.accumulate_grad_batches",
     "trainer.limit_train_batches",
@@ -117,9 +116,16 @@ def makes_the_result(key: str, was: Any, now: Any) -> bool:
     return not any(key == f"{CALLBACKS}.{name}" or key.startswith(f"{CALLBACKS}.{name}.") for name in WATCHING)
 
 
-def is_fixed(key: str) -> bool:
-    """Whether a change can have no effect, or none that is sound, on a run that goes on from a checkpoint."""
-    return any(fnmatchcase(key, fixed) for fixed in FIXED)
+def is_fixed(key: str, was: Any, now: Any) -> bool:
+    """Whether a change can have no effect, or none that is sound, on a run that goes on from a checkpoint.
+
+    Args:
+        key: Dotted key, see :func:`changes`.
+        was: Value before.
+        now: Value now.
+    """
+    another_group = key.startswith("model.init_args.rates.") and NONE in (was, now)
+    return another_group or any(fnmatchcase(key, fixed) for fixed in FIXED)
 
 
 def lines(found: dict[str, tuple[Any, Any]]) -> list[str]:

@@ -146,7 +146,7 @@ class Segments(Callback):
         """
         if not (found := self.result_changes()):
             return
-        if fixed := {key: values for key, values in found.items() if compared.is_fixed(key)}:
+        if fixed := {key: values for key, values in found.items() if compared.is_fixed(key, *values)}:
             raise ValueError(
                 f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "  # type: ignore[union-attr]
                 f"{compared.told(fixed)}; give what it was, or another run.experiment"

@@ -151,3 +151,8 @@ def test_steps_may_only_grow(was: int, now: int, other: bool) -> None:
 def test_a_class_that_was_renamed_is_no_change_of_settings() -> None:
     was, now = ({"trainer": {"strategy": {"class_path": f"baton_lightning.{room}.deepspeed_cpu.CPUDeepSpeedStrategy"}}} for room in ROOMS)
     assert compared.changes(was, now) == {}
+
+
+def test_a_rate_may_change_and_a_part_with_a_rate_of_its_own_may_not() -> None:
+    assert compared.is_fixed("model.init_args.rates.planner.readout", compared.NONE, 0.1)
+    assert not compared.is_fixed("model.init_args.rates.planner.readout", 0.2, 0.1)
