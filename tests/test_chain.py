@@ -195,6 +195,27 @@ def test_generate_repeats_itself_to_the_byte(base):
         assert file.read_bytes() == (base / "b" / file.name).read_bytes()
 
 
+def test_a_mix_of_tasks_is_trained_and_sampled_alike(base, capsys):
+    words = [f"--run.root={base}/runs", "--run.experiment=e", f"--data.init_args.root={base}/data", "--data.init_args.batch_size=8"]
+    sampler = "--model.init_args.sampler.init_args.steps=2"
+    assert main(["fit", "-c", "experiments/tasks/all.yaml", *words, *SMALL["stage3_joint"], sampler]) == 0
+    assert len((base / "runs/e/tasks/ledger.jsonl").read_text().splitlines()) == 2
+    capsys.readouterr()
+    assert main(["bench", "parity", "--run", str(base / "runs/e/tasks")]) == 0
+    assert "every tensor is the same to the bit" in capsys.readouterr().out
+
+
+def test_a_joint_run_is_sampled_as_it_was_trained(base, capsys):
+    assert main(["bench", "parity", "--run", str(base / "runs/e/stage3_joint"), "--num", "2"]) == 0
+    assert "every tensor is the same to the bit" in capsys.readouterr().out
+
+
+def test_generate_takes_what_is_given_from_held_out_clips(base):
+    out = base / "given"
+    assert main(["generate", "--run", str(base / "runs/e/stage3_joint"), "--num", "1", "--task", "video=given", "--out", str(out)]) == 0
+    assert json.loads(next(out.glob("test-*.json")).read_text())["task"] == "video=given"
+
+
 def test_a_run_without_a_planner_says_what_it_can_do(base, capsys):
     assert main(["generate", "--run", f"{base}/runs/e/stage3_adapt", "--out", f"{base}/no"]) == 1
     assert "--plan truth or none" in capsys.readouterr().err

@@ -1,6 +1,7 @@
-"""Does the transformer compute what Ovi computes? Replays a folder of recorded forwards and reports the largest relative errors.
+"""Does the transformer compute what Ovi computes, and is a run sampled as it was trained?
 
-relative error = max |ours - theirs| / max |theirs|
+``--fixture`` replays a folder of recorded forwards and reports the largest relative errors, max |ours - theirs| / max |theirs|.
+``--run`` compares every tensor that reaches a run's transformer in training and in sampling, see :mod:`trained_as_sampled`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning.arguments import require_at_least_one
 from baton_lightning.bench.recording import NAMES, load_model, read_case, read_config, read_tensors
 
 if TYPE_CHECKING:
@@ -41,12 +43,21 @@ class Error:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``bench parity``."""
-    parser.add_argument("--fixture", type=Path, required=True, metavar="DIR", help="folder with config.json, weights and cases")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--fixture", type=Path, metavar="DIR", help="folder with config.json, weights and cases: parity with Ovi")
+    what.add_argument("--run", type=Path, metavar="RUN", help="run folder of a stage 3: is it sampled as it was trained?")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="with --run: where its data set is now (default: where it was)")
+    parser.add_argument("--num", type=int, default=4, help="with --run: validation clips that are compared (default: %(default)s)")
     parser.add_argument("--dtype", choices=[*BARS, "both"], default="both", help="precision to run in (default: both)")
 
 
 def main(options: argparse.Namespace) -> int:
     """Runs what the options ask for; the exit code is 0 if every error stays under its bar, 1 if not, 2 if the folder is malformed."""
+    if options.run is not None:
+        from baton_lightning.bench import trained_as_sampled
+
+        require_at_least_one("bench parity", options, "num")
+        return trained_as_sampled.run(options.run, data=options.data, num=options.num)
     dtypes = list(BARS) if options.dtype == "both" else [options.dtype]
     try:
         if options.dtype == "both" and read_config(options.fixture).get("dtype") == "float32":

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from baton_lightning.flow.sampler import EulerSampler
 from baton_lightning.generation.generator import Generator
 from baton_lightning.stages import flow_matching
 from baton_lightning.stages.joint import JointTraining
+from baton_lightning.stages.plan_sources import PlannedTokens
 
 TIMES = (0.25, 0.5, 0.75)
 """Flow times that a scheduler's thousandths hold exactly."""
@@ -72,6 +74,25 @@ def calls_of(network: torch.nn.Module) -> Iterator[list[dict[str, Any]]]:
         hook.remove()
 
 
+@contextmanager
+def plainly(model: JointTraining, t: float) -> Iterator[None]:
+    """A model that works at one flow time, without guidance and without what training alone draws: dropped plans and texts, true plans."""
+    settings = {"timesteps": FixedTime(t), "sampler": OneStep(t), "guidance": type(model.guidance)()}
+    changed: list[tuple[object, dict[str, Any]]] = [(model, settings | {"plan_dropout": 0.0, "caption_dropout": 0.0})]
+    if isinstance(model.plan, PlannedTokens):
+        changed.append((model.plan, {"truth_share": 0.0}))
+    kept = [(owner, {name: getattr(owner, name) for name in values}) for owner, values in changed]
+    try:
+        for owner, values in changed:
+            for name, value in values.items():
+                setattr(owner, name, value)
+        yield
+    finally:
+        for owner, values in kept:
+            for name, value in values.items():
+                setattr(owner, name, value)
+
+
 def tensors_of(call: dict[str, Any], like: Tensor) -> dict[str, Tensor]:
     """What a call gives, flattened to tensors. No plan mask is a mask of ones, nothing known a mask of zeros."""
     plan: Plan | None = call["plan"]
@@ -88,6 +109,41 @@ def tensors_of(call: dict[str, Any], like: Tensor) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in found.items()}
 
 
+def run(run: Path, *, data: Path | None = None, num: int = 4) -> int:
+    """Prints what a run's transformer is given in training and in sampling, for validation clips at several flow times.
+
+    Args:
+        run: Run folder of a stage 3.
+        data: Where its data set is now; ``None`` looks where it was.
+        num: Clips that are compared.
+
+    Returns:
+        0 if every tensor is the same to the bit, else 1.
+
+    Raises:
+        ValueError: If the run or its data cannot be read.
+    """
+    from baton_lightning.generation.load import load_run
+
+    model, module, _ = load_run(run, data=data)
+    assert isinstance(model, JointTraining)
+    module.setup("validate")  # type: ignore[arg-type]
+    dataset = module.val_dataset  # type: ignore[attr-defined]
+    batch = dataset.batch(list(range(min(num, len(dataset)))))
+    prompts = model.component_factories["text_encoder"] is not None
+    found = {t: {row.name: row.difference for row in compare(model, batch, t, prompts=prompts)} for t in TIMES}
+    texts = "embedded anew from the prompts" if prompts else "read from the cache in both, as the run names no text encoder"
+    print(f"{run}/: {len(batch)} validation clips, training against sampling; texts are {texts}")
+    print(f"{'input':<20}" + "".join(f"{f't = {t:g}':>14}" for t in TIMES))
+    names = list(dict.fromkeys(name for rows in found.values() for name in rows))
+    for name in names:
+        differences = [found[t].get(name, float("inf")) for t in TIMES]
+        print(f"{name:<20}" + "".join(f"{d:>14.2e}" for d in differences) + ("" if not any(differences) else "  DIFFERS"))
+    differing = [name for name in names if any(found[t].get(name, float("inf")) for t in TIMES)]
+    print("sampled as it was trained: every tensor is the same to the bit" if not differing else f"DIFFERS in {', '.join(differing)}")
+    return 1 if differing else 0
+
+
 def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = False) -> list[Row]:
     """Inputs of the transformer in training and in sampling, for the clips of a batch along the run's own plan.
 
@@ -98,26 +154,18 @@ def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = Fal
         prompts: Whether sampling embeds the prompts itself instead of reading the cached text.
     """
     assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
-    timesteps, sampler, guidance = model.timesteps, model.sampler, model.guidance
-    shares = model.plan_dropout, model.caption_dropout
-    model.timesteps, model.sampler, model.guidance = FixedTime(t), OneStep(t), type(guidance)()  # type: ignore[assignment]
-    model.plan_dropout = model.caption_dropout = 0.0
-    try:
-        with calls_of(model.dit) as calls, torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning: nothing is logged without a trainer
-            model.training_step(batch, 0)
-            generator = Generator(model)
-            clean = flow_matching.clean_latents(batch)
-            noise = flow_matching.noise(batch, seed=model.seed, epoch=batch.epoch, purpose="noise")
-            given = flow_matching.held_in(batch, noise, None if model.tasks.plain else model.tasks.draw(batch.index, batch.epoch))
-            time = torch.full((len(batch),), t, device=batch.context.device)
-            start = tuple(path.interpolate(clean[name], noise[name], time) for name in ("video", "audio"))
-            context = generator.contexts(batch.video_prompts, batch.audio_prompts).to(batch.context) if prompts else batch.context
-            plan = generator.plan(replace(batch, context=context))
-            generator.denoise(start, context, plan, given)  # type: ignore[arg-type]
-    finally:
-        model.timesteps, model.sampler, model.guidance = timesteps, sampler, guidance
-        model.plan_dropout, model.caption_dropout = shares
+    with plainly(model, t), calls_of(model.dit) as calls, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning: nothing is logged without a trainer
+        model.training_step(batch, 0)
+        generator = Generator(model)
+        clean = flow_matching.clean_latents(batch)
+        noise = flow_matching.noise(batch, seed=model.seed, epoch=batch.epoch, purpose="noise")
+        given = flow_matching.held_in(batch, noise, None if model.tasks.plain else model.tasks.draw(batch.index, batch.epoch))
+        time = torch.full((len(batch),), t, device=batch.context.device)
+        start = tuple(path.interpolate(clean[name], noise[name], time) for name in ("video", "audio"))
+        context = generator.contexts(batch.video_prompts, batch.audio_prompts).to(batch.context) if prompts else batch.context
+        plan = generator.plan(replace(batch, context=context))
+        generator.denoise(start, context, plan, given)  # type: ignore[arg-type]
     trained, sampled = (tensors_of(call, batch.index) for call in calls)
     return [Row(name, difference(trained.get(name), sampled.get(name))) for name in {**trained, **sampled}]
 
