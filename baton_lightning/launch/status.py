@@ -81,10 +81,9 @@ def statuses(stages: Mapping[str, Stage], jobs: Mapping[str, Job]) -> dict[str, 
 def progress(folder: Path) -> tuple[int | None, float | None, str]:
     """Last step, its loss and the newest checkpoint of a run."""
     there = [path for path in (folder / "checkpoints").glob("*.ckpt") if not path.is_symlink()]
-    checkpoints = sorted(there, key=lambda path: path.stat().st_mtime_ns)
-    steps = [int(found[1]) for path in checkpoints if (found := re.search(r"step[-=](\d+)", path.name))]
-    newest = checkpoints[-1].name if checkpoints else ""
+    steps = {path: int(found[1]) if (found := re.search(r"step[-=](\d+)", path.name)) else -1 for path in there}
+    newest = max(there, key=lambda path: (steps[path], path.stat().st_mtime_ns)).name if there else ""
     line = last_line(folder / LEDGER)
     if line is not None:
         return int(line["step"]), float.fromhex(line["loss"]), newest
-    return max(steps, default=None), None, newest
+    return max((step for step in steps.values() if step >= 0), default=None), None, newest
