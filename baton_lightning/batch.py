@@ -6,6 +6,7 @@ Letters, here and everywhere: B batch, L tokens, C width, T frames, Y/X rows/col
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,7 @@ class Batch:
 
     def first(self, count: int) -> Batch:
         """A batch of the first ``count`` clips."""
-        cut = {f.name: v[:count] for f in fields(self) if isinstance(v := getattr(self, f.name), (Tensor, list))}
+        cut: dict[str, Any] = {f.name: v[:count] for f in fields(self) if isinstance(v := getattr(self, f.name), (Tensor, list))}
         return replace(self, **cut)
 
     def to(self, device: torch.device | str, **kwargs: object) -> Batch:

@@ -164,7 +164,7 @@ class BatonCLI(LightningCLI):
         if self.trainer.is_global_zero:
             self.session.say()
         self.trainer.callbacks += [Verified(self.session), *self.session.callbacks()]
-        chosen = self.config_init.fit.ckpt_path = self.session.checkpoint and str(self.session.checkpoint)
+        chosen = self.config_init.fit.ckpt_path = None if self.session.checkpoint is None else str(self.session.checkpoint)
         if chosen:
             sharding.require_resumable(Path(chosen).resolve(), self.trainer.strategy, self.trainer.world_size)
         self.read_safely(chosen)

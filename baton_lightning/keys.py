@@ -132,8 +132,8 @@ class Walk:
             argument = key.removesuffix("+")
             if taken is not None and argument not in taken:
                 yield misspelt_key(argument, [*self.names, *taken])
-            parts = (in_mapping(part.get("init_args"), argument) for part in (now, last))
-            yield from self.argument(value, *parts, None if taken is None else taken.get(argument), word)
+            below, above = (in_mapping(part.get("init_args"), argument) for part in (now, last))
+            yield from self.argument(value, below, above, None if taken is None else taken.get(argument), word)
 
 
 def only_path(values: Any) -> list[str]:

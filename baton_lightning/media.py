@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +207,9 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
     source = io.BytesIO(file) if isinstance(file, bytes) else str(file)
     name = f"{len(file)} bytes" if isinstance(file, bytes) else str(file)
     try:
-        container = av.open(source, options=OPENING if isinstance(source, io.BytesIO) else OPENING | {"protocol_whitelist": "file"})
+        container = av.open(
+            source, mode="r", options=OPENING if isinstance(source, io.BytesIO) else OPENING | {"protocol_whitelist": "file"}
+        )
     except (av.FFmpegError, OSError) as error:
         raise MediaError("unreadable", f"{name} cannot be opened ({error})") from error
     with container:
@@ -219,7 +221,7 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
         for stream in streams:
             stream.codec_context.thread_count = 1
         convert = VideoReformatter()  # one for all frames: setting up a conversion costs more than converting
-        pictures: list[NDArray[np.uint8]] = []
+        pictures: list[NDArray[Any]] = []
         chunks: list[tuple[int, NDArray[np.float32]]] = []
         try:
             for frame in _decode(container, streams):
@@ -227,7 +229,9 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
                     pictures.append(convert.reformat(frame, format="rgb24").to_ndarray())
                 else:
                     after = chunks[-1][0] + len(chunks[-1][1]) if chunks else 0
-                    start = after if frame.pts is None else round(frame.pts * frame.time_base * frame.sample_rate)
+                    start = (
+                        after if frame.pts is None or frame.time_base is None else round(frame.pts * frame.time_base * frame.sample_rate)
+                    )
                     chunks.append((start, _mono(frame)))
         except (av.FFmpegError, OSError) as error:
             raise MediaError("corrupt", f"{name} cannot be decoded after {len(pictures)} frames ({error})") from error
@@ -242,7 +246,7 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
         if audio is None:
             return Media(frames, fps, np.zeros(0, np.float32), 0)
         length = chunks[-1][0] + len(chunks[-1][1])
-        if audio.duration is not None:
+        if audio.duration is not None and audio.time_base is not None:
             stated = round(audio.duration * audio.time_base * audio.rate)
             if length < stated - AAC_FRAME:
                 raise MediaError("truncated", f"{name} promises {stated} samples of sound and holds {length}")

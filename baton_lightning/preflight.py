@@ -88,8 +88,9 @@ def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
     if "deepspeed" in str(trainer.get("strategy")).lower() or str(trainer.get("precision")) in ("bf16-true", "16-true"):
         return False
     try:
-        read = {key: settings.parsed(f"value: {value}", key)["value"] for key, value in clip.items()}
-        ClipSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in read.items()})
+        read: dict[str, Any] = {key: settings.parsed(f"value: {value}", key)["value"] for key, value in clip.items()}
+        read |= {key: tuple(value) for key, value in read.items() if isinstance(value, list)}
+        ClipSpec(**read)
     except (ValueError, TypeError):
         return False
     return True
@@ -129,8 +130,8 @@ def require_parents(verb: str, layers: list[Layer], chosen: dict[str, Any], fold
         return
     parents = init_args(chosen, "model").get("parents")
     given = [found for layer in layers if isinstance(found := init_args(layer.values, "model").get("parents"), dict)]
-    for role in given[-1] if given and isinstance(parents, dict) else ():  # later ones may replace those below
-        if isinstance(run := parents.get(role), str):
+    for role in given[-1] if given else ():  # later ones may replace those below
+        if isinstance(run := in_mapping(parents, role), str):
             manifest.read(Path(run))
 
 

@@ -66,7 +66,8 @@ def located(name: str, depth: int = 8) -> tuple[str, ast.ClassDef] | None:
     tree = parsed(file)
     bound = [node for node in tree.body if attribute in bindings(node)]
     if not bound:
-        return absent(file, tree, attribute)
+        require_mentioned(file, tree, attribute)
+        return None
     node = bound[-1]
     if isinstance(node, ast.ClassDef):
         return module, node
@@ -79,8 +80,8 @@ def located(name: str, depth: int = 8) -> tuple[str, ast.ClassDef] | None:
         return None
 
 
-def absent(file: Path, tree: ast.Module, attribute: str) -> None:
-    """Tells an attribute that is not there from one that a module may make in a way of its own.
+def require_mentioned(file: Path, tree: ast.Module, attribute: str) -> None:
+    """Refuses an attribute that a module neither mentions nor can make in a way of its own.
 
     Raises:
         Missing: If it is not there.

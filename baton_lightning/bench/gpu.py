@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PARTS = {
+PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rounding": ("gpu_parts", "rounding", {}),
     "training, kept": ("gpu_parts", "training", {"recompute": False, "compiled": False}),
     "training, kept, compiled": ("gpu_parts", "training", {"recompute": False, "compiled": True}),

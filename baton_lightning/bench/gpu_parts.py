@@ -155,7 +155,7 @@ def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
 @contextmanager
 def blocks_compiled() -> Iterator[None]:
     """Every block is one compiled graph, the same for all; what it recomputes, too."""
-    with patch.object(dit_module, "fuse", torch.compile(dit_module.fuse)):
+    with patch.object(dit_module, "fused_block", torch.compile(dit_module.fused_block)):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ class Scale:
     warm_up: int
     steps: int
 
-    def dit(self, clip: ClipSpec, depth: int, **options: bool) -> DualBranchDiT:
+    def dit(self, clip: ClipSpec, depth: int, **options: Any) -> DualBranchDiT:
         """A transformer of so many blocks, on torch's default device."""
         return DualBranchDiT(clip, self.width, depth, self.num_heads, self.ffn_width, **options)
 

@@ -227,7 +227,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  python -m baton_lightning bench resume --stage stage1 stage3_joint --strategy ddp zero3_cpu --ranks 1 2"
     )
     add = parser.add_argument
-    several = {"nargs": "+", "metavar": "NAME"}
+    several: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     add("--stage", **several, default=["stage1"], help="experiment files: stage1, stage2, stage3_adapt, stage3_joint (default: stage1)")
     add(
         "--strategy",

@@ -127,8 +127,8 @@ def run(run: Path, *, data: Path | None = None, num: int = 4) -> int:
 
     model, module, _ = load_run(run, data=data)
     assert isinstance(model, JointTraining)
-    module.setup("validate")  # type: ignore[arg-type]
-    dataset = module.val_dataset  # type: ignore[attr-defined]
+    module.setup("validate")
+    dataset = module.val_dataset
     batch = dataset.batch(list(range(min(num, len(dataset)))))
     prompts = model.component_factories["text_encoder"] is not None
     found = {t: {row.name: row.difference for row in compare(model, batch, t, prompts=prompts)} for t in TIMES}
@@ -165,7 +165,7 @@ def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = Fal
         start = tuple(path.interpolate(clean[name], noise[name], time) for name in ("video", "audio"))
         context = generator.contexts(batch.video_prompts, batch.audio_prompts).to(batch.context) if prompts else batch.context
         plan = generator.plan(replace(batch, context=context))
-        generator.denoise(start, context, plan, given)  # type: ignore[arg-type]
+        generator.denoise(start, context, plan, given)
     trained, sampled = (tensors_of(call, batch.index) for call in calls)
     return [Row(name, difference(trained.get(name), sampled.get(name))) for name in {**trained, **sampled}]
 

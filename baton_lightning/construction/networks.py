@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def construct(module: LightningModule, build: Callable[[], None], take_over: Cal
             build()
             take_over()
         for parameter in from_checkpoint(module):
-            tape.fill(parameter, lambda shape=parameter.shape, dtype=parameter.dtype: nothing(shape, dtype))
+            tape.fill(parameter, partial(nothing, parameter.shape, parameter.dtype))
         if zero_stage(strategy) == 3:
             shard(module, tape, strategy, device)
         else:

@@ -86,7 +86,7 @@ def gathered(parameter: nn.Parameter) -> Tensor:
 def final_weights(trainer: Trainer) -> Iterator[None]:
     """Weights inside are those that a run hands on: an average of them, where a callback keeps one (and has a context ``in_place``)."""
     with ExitStack() as stack:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in trainer.callbacks:
             if hasattr(callback, "averaged_weights"):
                 stack.enter_context(callback.averaged_weights())
         yield

@@ -120,7 +120,9 @@ RELEASED = {"WanVAE": wan, "UMT5": umt5, "MMAudio16k": mmaudio}
 def decoded(codec: Any, clip: Any, clips: int) -> int:
     """Bytes at the peak of decoding so many clips' pictures: of the first frames, and as much again for each one after them."""
     frames, *sides = clip.latent_grid
-    short, long = (
-        forward_peak(codec, lambda n=n: codec.decode(torch.zeros(clips, clip.video_channels, n, *sides, device="meta"))) for n in (3, 4)
-    )
+
+    def peak(number: int) -> int:
+        return forward_peak(codec, lambda: codec.decode(torch.zeros(clips, clip.video_channels, number, *sides, device="meta")))
+
+    short, long = peak(3), peak(4)
     return long + max(0, frames - 4) * (long - short)

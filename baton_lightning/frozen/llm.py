@@ -42,6 +42,7 @@ class TextLLM(nn.Module):
         """Token ids of each text, without special tokens."""
         if not texts:
             return []
+        assert self.tokenizer is not None, "a model without a tokenizer embeds ids only"
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         warn_of_unknown_words(self.tokenizer, texts, ids)
         return ids

@@ -149,10 +149,10 @@ def encoded(generator: Generator, known: Known, frames: NDArray[np.uint8] | None
     with torch.no_grad():
         if frames is not None:
             with generator.components.on("video_codec", device) as codec:
-                video = codec.encode(torch.from_numpy(frames)[None].to(device)).float().cpu()  # type: ignore[operator]
+                video = codec.encode(torch.from_numpy(frames)[None].to(device)).float().cpu()
         if waveform is not None:
             with generator.components.on("audio_codec", device) as codec:
-                found = codec.encode(torch.from_numpy(waveform)[None].to(device)).float().cpu()  # type: ignore[operator]
+                found = codec.encode(torch.from_numpy(waveform)[None].to(device)).float().cpu()
                 audio[:, : found.shape[1]] = found[:, : audio.shape[1]]
     return Conditions({"video": video, "audio": audio}, known)
 

@@ -75,7 +75,7 @@ class Generator:
         with self.components.on("text_encoder", self.placement.device) as encoder:
             for start in range(0, len(video_prompts), batch_size):
                 part = slice(start, start + batch_size)
-                found = encoder.context(list(video_prompts[part]), list(audio_prompts[part]))  # type: ignore[operator]
+                found = encoder.context(list(video_prompts[part]), list(audio_prompts[part]))
                 rows += [row.cpu() for row in found]
         return pad(rows, self.model.clip)
 
@@ -190,9 +190,9 @@ class Generator:
             ValueError: If the configuration names no codec.
         """
         with self.components.on("video_codec", video.device) as codec:
-            frames = codec.decode(video)  # type: ignore[operator]
+            frames = codec.decode(video)
         with self.components.on("audio_codec", audio.device) as codec:
-            return frames, codec.decode(audio, self.model.clip.num_samples)  # type: ignore[operator]
+            return frames, codec.decode(audio, self.model.clip.num_samples)
 
     # ---- write
     def write(self, file: Path, frames: Tensor, waveform: Tensor) -> None:

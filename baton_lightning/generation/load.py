@@ -44,6 +44,10 @@ class WithoutPlanner(PlannedTokens):
         """Keeps nothing."""
 
 
+def unasked(clip: ClipSpec) -> VAPlanner:
+    raise AssertionError("clips that follow no plan ask for no planner")
+
+
 def load_run(
     run: Path,
     *,
@@ -93,7 +97,7 @@ def load_run(
             cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
     if not planner and "planner" in (args.get("parents") or {}):
-        model.make_plan = alone(model.make_plan) if reads else partial(WithoutPlanner, planner=None)
+        model.make_plan = alone(model.make_plan) if reads else partial(WithoutPlanner, planner=unasked)
     if checkpoint is None:
         model.parents["dit"] = str(run)  # its transformer is filled tensor by tensor while it is made, as from any parent
     with trust.limited(trusted), fitting(run):

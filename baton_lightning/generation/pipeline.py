@@ -173,9 +173,9 @@ def load(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     placement, run = Placement(parse_device(device), offload=False), Path(run)
-    places = {"checkpoint": checkpoint and Path(checkpoint), "data": data and Path(data)}
-    model, module, _ = load_run(run, **places, trusted=trust)
-    generator = Generator(model, placement)  # type: ignore[arg-type]  # load_run refuses other modules
+    where, source = (Path(path) if path else None for path in (checkpoint, data))
+    model, module, _ = load_run(run, checkpoint=where, data=source, trusted=trust)
+    generator = Generator(model, placement)  # load_run refuses other modules
     generator.settle(parse_dtype(dtype, placement.device))
     told = manifest.read(run) if (run / manifest.NAME).exists() else {}
     planner = told.get("parents", {}).get("planner", {}).get("weights_sha256")

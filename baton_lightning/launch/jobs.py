@@ -77,7 +77,7 @@ def named(names: dict[str, Path]) -> dict[Path, Job]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
-    found = {}
+    found: dict[Path, Job] = {}
     for line in done.stdout.splitlines():
         job, bar, comment = line.partition("|")
         for known in parsed(job).values() if bar else ():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from baton_lightning.metrics.backend import Backend
     from baton_lightning.metrics.clips import Clip
-    from baton_lightning.metrics.result import ClipMetric, Result
+    from baton_lightning.metrics.result import Better, ClipMetric, Result
 
 
 class MetricSpec(NamedTuple):
@@ -41,7 +41,7 @@ class MetricSpec(NamedTuple):
     """
 
     text: str
-    metric: str | tuple[str, str, str]
+    metric: str | tuple[str, str, Better]
     backend: str
     settings: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 

@@ -26,7 +26,7 @@ class PairedKL(ClipMean):
     def __init__(self, measured_by: str = "") -> None:
         super().__init__("KL", "", "down", measured_by)
 
-    def update(self, true: Tensor, made: Tensor) -> None:
+    def update(self, true: Tensor, made: Tensor) -> None:  # type: ignore[override]  # clips come in pairs here
         """Adds pairs.
 
         Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +23,7 @@ from baton_lightning.models.plan_attention import PlanOptions
 from baton_lightning.models.rope import rotary_phases
 from baton_lightning.models.rs_rope import planned_positions
 
-Latents = Tensor | Sequence[Tensor]
+Latents: TypeAlias = Tensor | Sequence[Tensor]
 Grid = tuple[int, ...]
 
 

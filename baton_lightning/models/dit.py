@@ -153,9 +153,9 @@ class FusedBranches(nn.Module):
                 video, audio = fused_block(*blocks, video, audio, video_conditions, audio_conditions)
             if on_block is not None:
                 on_block(number, video, audio)
-        if video is not None:
+        if video is not None and video_conditions is not None and video_grids is not None:
             video = unpatchify(self.video_model, video, video_conditions, video_grids, dense=isinstance(video_latents, Tensor))
-        if audio is not None:
+        if audio is not None and audio_conditions is not None and audio_grids is not None:
             audio = unpatchify(self.audio_model, audio, audio_conditions, audio_grids, dense=isinstance(audio_latents, Tensor))
         return video, audio
 
@@ -177,12 +177,11 @@ class FusedBranches(nn.Module):
             raise ValueError(f"t must hold one flow time per clip, got {len(t)} for {len(tokens)} clips of {name}")
         if context is None:
             raise ValueError(f"{name} latents need {name}_context; got None")
-        if not isinstance(context, Tensor):
-            context = pad_sequence(list(context), batch_first=True)
-        context = context.to(dtype)
+        padded = context if isinstance(context, Tensor) else pad_sequence(list(context), batch_first=True)
+        padded = padded.to(dtype)
         times = t[:, None] if known is None else torch.stack((t, torch.zeros_like(t)), 1)
         time, modulation = branch.embed_time(times)
-        text = branch.embed_text(context if self.text else torch.zeros_like(context))
+        text = branch.embed_text(padded if self.text else torch.zeros_like(padded))
         positions = for_each_grid(grids, lambda grid: token_positions(patches, grid, tokens.device))
         plan_source, plan_phase = None, None
         if plan is not None and self.plan_attention is not None:
@@ -252,15 +251,16 @@ def fused_block(
     audio_conditions: BlockConditions | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """One fused block: self-attention of both branches, then cross-attention of each to the other's tokens after self-attention (Ovi)."""
-    if video is not None:
+    video_source = audio_source = None
+    if video is not None and video_conditions is not None:
         video = video_block.self_attention(video, video_conditions)
-    if audio is not None:
+        video_source = KeyValueSource(video, video_conditions.phase, video_conditions.mask)
+    if audio is not None and audio_conditions is not None:
         audio = audio_block.self_attention(audio, audio_conditions)
-    video_source = None if video is None else KeyValueSource(video, video_conditions.phase, video_conditions.mask)
-    audio_source = None if audio is None else KeyValueSource(audio, audio_conditions.phase, audio_conditions.mask)
-    if video is not None:
+        audio_source = KeyValueSource(audio, audio_conditions.phase, audio_conditions.mask)
+    if video is not None and video_conditions is not None:
         video = video_block.feed_forward(video_block.cross_attention(video, video_conditions, audio_source), video_conditions)
-    if audio is not None:
+    if audio is not None and audio_conditions is not None:
         audio = audio_block.feed_forward(audio_block.cross_attention(audio, audio_conditions, video_source), audio_conditions)
     return video, audio
 

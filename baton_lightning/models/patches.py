@@ -48,7 +48,7 @@ class VideoPatches(nn.Conv3d):
     def forward(self, latents: Float[Tensor, "B C T Y X"]) -> Float[Tensor, "B L W"]:
         return super().forward(latents).flatten(2).transpose(1, 2)
 
-    def unpatchify(self, values: Float[Tensor, "B L V"], grid: tuple[int, int, int]) -> Float[Tensor, "B C T Y X"]:
+    def unpatchify(self, values: Float[Tensor, "B L V"], grid: tuple[int, ...]) -> Float[Tensor, "B C T Y X"]:
         """Values of the tokens' patches as latents; within a token the channel varies fastest."""
         (t, y, x), (p, q, r) = grid, self.kernel_size
         return rearrange(values, "b (t y x) (p q r c) -> b c (t p) (y q) (x r)", t=t, y=y, x=x, p=p, q=q, r=r)
@@ -79,7 +79,7 @@ class AudioPatches(nn.Sequential):
     def forward(self, latents: Float[Tensor, "B L C"]) -> Float[Tensor, "B L W"]:
         return super().forward(latents.transpose(1, 2)).transpose(1, 2)
 
-    def unpatchify(self, values: Float[Tensor, "B L V"], grid: tuple[int]) -> Float[Tensor, "B L C"]:
+    def unpatchify(self, values: Float[Tensor, "B L V"], grid: tuple[int, ...]) -> Float[Tensor, "B L C"]:
         """The values unchanged: one token is one latent."""
         return values
 

@@ -209,7 +209,9 @@ class ClipPlan:
         if told.get("format") != FORMAT:
             raise ValueError(f"plan: {path} must be a file of the format {FORMAT!r}, got {told.get('format')!r}")
         try:
-            clip = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(told["clip"]).items()}
+            clip: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(told["clip"]).items()
+            }
             return cls(
                 video=tensors["video"].float(),
                 audio=tensors["audio"].float(),

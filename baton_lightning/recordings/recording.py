@@ -149,7 +149,7 @@ def _read(
     with open_container(file) as container:
         video, audio = choose_tracks(container, file, language, kinds)
         origin = math.nan if firsts is None else firsts[0] if video is not None else firsts[1]
-        window = {"low": origin + start, "high": origin + stop} if firsts is not None else {}
+        window: dict[str, Any] = {"low": origin + start, "high": origin + stop} if firsts is not None else {}
         picture = Picture(video, str(file), whole=whole, **window) if video is not None else None
         sound = Sound(audio, str(file), whole=whole, **window) if audio is not None else None
         tracks: list[Track] = [track for track in (picture, sound) if track is not None]

@@ -122,7 +122,7 @@ def _deinterlacer(stream: Any, frame: av.VideoFrame) -> Any:
     return graph
 
 
-def _has(frame: av.VideoFrame, kind: str) -> bool:
+def _has(frame: Any, kind: str) -> bool:
     return any(data.type.name == kind for data in frame.side_data)
 
 
@@ -139,7 +139,7 @@ def pixel_aspect(stream: Any, name: str) -> float:
     return aspect
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """How stored columns and rows lie on the screen: x' = a x + c y, y' = b x + d y, as (a, b, c, d) in 1/65536."""
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":

@@ -67,7 +67,7 @@ class Track:
         codec.thread_count = 1
         codec.options = STRICT | ({"max_pixels": str(MAX_PIXELS)} if self.stream.type == "video" else {})
         self.escapes = codec.name in ("h264", "hevc") and bytes(codec.extradata or b"")[:1] == b"\1"  # lengths before units, no padding
-        self.layout = codec.layout if self.stream.type == "audio" else None  # as promised, before decoding
+        self.layout: Any = codec.layout if self.stream.type == "audio" else None  # as promised, before decoding
 
     def take(self, packet: av.Packet) -> None:
         """Decodes a packet, or only notes its time once enough was decoded."""

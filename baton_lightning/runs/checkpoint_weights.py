@@ -75,7 +75,7 @@ def averages_of(loaded: dict[str, Any], model: LightningModule) -> dict[str, Ten
     averages = {place: state[AVERAGE] for place, state in states[0]["state"].items() if AVERAGE in state}
     if not averages:
         return {}
-    optimizer = model.configure_optimizers()["optimizer"]  # type: ignore[call-overload]
+    optimizer = model.configure_optimizers()["optimizer"]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     stepped = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     return {stepped[place]: average for place, average in averages.items()}

@@ -12,6 +12,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from baton_lightning import atomic
 from baton_lightning.shards.format import file_digest
@@ -50,7 +51,7 @@ def digest_of(file: Path, smallest: int = SMALLEST) -> str:
     return digest
 
 
-def identity(file: Path) -> dict[str, int | str]:
+def identity(file: Path) -> dict[str, Any]:
     """What tells a file from one of another content."""
     said = file.stat()
     return {

@@ -131,7 +131,7 @@ class AtomicCheckpoint(ModelCheckpoint):
                 entries = {name: entry for entries in all_entries for name, entry in entries.items()}
                 entries |= checkpoints.described(part, [name for name in checkpoints.files(part) if name not in entries])
                 frozen = not getattr(trainer.strategy, "exclude_frozen_parameters", False)
-                session = next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)  # type: ignore[attr-defined]
+                session = next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)
                 run = session and session.run
                 checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size, frozen=frozen, run=run)
                 if session is not None:

@@ -29,7 +29,7 @@ def write_weights(folder: Path, trainer: Trainer, collected: sharding.WholeWeigh
     if collected is not None:
         weights = collected.weights
         if hasattr(model, "untrained"):
-            weights |= model.untrained()  # type: ignore[operator]
+            weights |= model.untrained()
     else:
         with sharding.final_weights(trainer):
             weights = sharding.whole_weights(model, tuple(getattr(model, "not_exported", ())))
@@ -59,7 +59,7 @@ def write_manifest(
         seconds: Wall time of this session, in s.
         asked: Digest of the settings as the command asked for them, if known.
     """
-    model, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+    model, data = trainer.lightning_module, trainer.datamodule
     described = manifest.describe(
         stage=type(model).__name__,
         clip=clip,
@@ -72,6 +72,6 @@ def write_manifest(
         weights=folder / manifest.WEIGHTS,
     )
     described |= {"asked": asked}
-    for part in (model, *trainer.callbacks):  # type: ignore[attr-defined]
+    for part in (model, *trainer.callbacks):
         described |= getattr(part, "described", {})
     atomic.write_text(folder / manifest.NAME, json.dumps(described, indent=1))

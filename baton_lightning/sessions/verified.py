@@ -41,11 +41,11 @@ class Verified(Callback):
         if (taken := self.session.checkpoint) == first:
             return
         require_resumable(taken, trainer.strategy, trainer.world_size)
-        pl_module.goes_on_from = taken.resolve()  # type: ignore[assignment]
+        pl_module.goes_on_from = taken.resolve()
         load_instead(trainer, taken)
-        asked = [callback for callback in trainer.callbacks if isinstance(callback, AskedOptimizer)]  # type: ignore[attr-defined]
+        asked = [callback for callback in trainer.callbacks if isinstance(callback, AskedOptimizer)]
         if self.session.has_another_optimizer and not asked:
-            trainer.callbacks.append(AskedOptimizer())  # type: ignore[attr-defined]
+            trainer.callbacks.append(AskedOptimizer())
 
     def changed(self, trainer: Trainer) -> list[str]:
         """Files of the checkpoint whose content is no longer the one that was written; none where no manifest vouches for it."""
@@ -87,4 +87,4 @@ def load_instead(trainer: Trainer, checkpoint: Path) -> None:
     def begin_here(path: Any = None, **more: Any) -> None:
         begin(str(checkpoint), **more)
 
-    connector.resume_start = begin_here  # type: ignore[method-assign]
+    connector.resume_start = begin_here

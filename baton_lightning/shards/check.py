@@ -147,13 +147,17 @@ def check_cache(
         problems.append(Problem(tar, "", "its content is not what was written (SHA-256)"))
     if shard.made_by not in ("", cache["recipe"]):
         problems.append(Problem(tar, "", f"was made by other networks than {cache_record(kind)} names"))
-    planned = {"video": (clip.num_video_planned, clip.video_plan_width), "audio": (clip.num_audio_planned, clip.audio_plan_width)}
-    shapes = {
+    planned: dict[str, tuple[int | None, ...]] = {
+        "video": (clip.num_video_planned, clip.video_plan_width),
+        "audio": (clip.num_audio_planned, clip.audio_plan_width),
+    }
+    shapes_of: dict[str, dict[str, tuple[int | None, ...]]] = {
         "latents": {"video": (clip.video_channels, *clip.latent_grid), "audio": (clip.num_audio_latents, clip.audio_channels)},
         "features": planned,
         PLANS: planned,
         "text": {"context": (None, clip.text_width)},
-    }[kind]
+    }
+    shapes = shapes_of[kind]
     for key in Shard.open(clips).members if clips.exists() else shard.members:
         if wrong_with(key):
             continue  # said of the clip

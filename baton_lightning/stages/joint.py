@@ -153,7 +153,7 @@ class JointTraining(Resumable):
 
     def on_fit_start(self) -> None:
         if isinstance(self.plan, GroundTruthPlan):
-            statistics = self.trainer.datamodule.feature_statistics(self.plan.online)  # type: ignore[attr-defined]
+            statistics = self.trainer.datamodule.feature_statistics(self.plan.online)
             self.plan.video_norm.fit(*statistics["video"])
             self.plan.audio_norm.fit(*statistics["audio"])
         if goes_on_from(self) is None:
@@ -168,7 +168,7 @@ class JointTraining(Resumable):
         if "dit" in self.parents and self.dit.plan_attention is not None:
             self.described["plan_space_drift"] = plan_space.drift(self.plan, Path(self.parents["dit"]))
         if isinstance(self.plan, CachedPlan):
-            self.plan.require_made_by(self.trainer.datamodule.planned_by())  # type: ignore[attr-defined]
+            self.plan.require_made_by(self.trainer.datamodule.planned_by())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen planner out: it has a run of its own."""
@@ -248,7 +248,7 @@ class JointTraining(Resumable):
                 self.log(f"{split}/loss_{name}", errors.mean(name), batch_size=count, **options)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if not self.trainer.fit_loop._should_accumulate() and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if not self.trainer.fit_loop._should_accumulate() and self.global_step % self.trainer.log_every_n_steps == 0:
             self.log_by_time("train")
 
     # ---- the four curves

@@ -123,7 +123,7 @@ class PlanRegression(Resumable):
 
     def on_fit_start(self) -> None:
         """Fits the feature space to the training set, or checks that the parent's still holds."""
-        statistics = self.trainer.datamodule.feature_statistics(self.online)  # type: ignore[attr-defined]
+        statistics = self.trainer.datamodule.feature_statistics(self.online)
         for name, norm in (("video", self.planner.video_norm), ("audio", self.planner.audio_norm)):
             if not norm.fitted:
                 norm.fit(*statistics[name])

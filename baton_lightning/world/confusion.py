@@ -58,10 +58,13 @@ def video_confusion(scene: Scene, frames: NDArray[np.uint8], fps: float) -> Conf
 
 def audio_confusion(scene: Scene, waveform: NDArray, sample_rate: int) -> Confusion:
     """Confusion of words and effects. A different word, or a word in another voice, is `another word`."""
-    truth = [("word", "", t, (e.actor, w)) for e in scene.events if e.kind == "says" for w, t in zip(e.words, e.anchors, strict=True)]
+    truth: list[tuple] = [
+        ("word", "", t, (e.actor, w)) for e in scene.events if e.kind == "says" for w, t in zip(e.words, e.anchors, strict=True)
+    ]
     truth += [(v.EFFECTS[e.kind], "", e.anchors[0], None) for e in scene.events if e.kind in v.EFFECTS]
     heard = detect_audio(waveform, sample_rate)
-    found = [("word", "", w.time, (w.voice, w.word)) for w in heard.words] + [(e.sound, "", e.time, None) for e in heard.effects]
+    found: list[tuple] = [("word", "", w.time, (w.voice, w.word)) for w in heard.words]
+    found += [(e.sound, "", e.time, None) for e in heard.effects]
     return _confusion(truth, found)
 
 

@@ -104,7 +104,7 @@ def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[VideoEvent
     found = []
     for i, j in itertools.pairwise(resting):
         if column[i] != column[j]:
-            crossing = _crossing(x, i, j, places[[column[i], column[j]]].mean()) / fps
+            crossing = _crossing(x, int(i), int(j), places[[column[i], column[j]]].mean()) / fps
             found.append(VideoEvent("slides", colour, (crossing,), column=int(column[j])))
             continue
         way = x[i : j + 1] - places[column[i]]
@@ -117,7 +117,7 @@ def _moves(colour: str, tracks: dict[str, Track], fps: float) -> list[VideoEvent
         gaps = {other: side * (track.x[frame] - x[frame]) for other, track in tracks.items() if other != colour}
         near = {other: gap for other, gap in gaps.items() if 0 < gap < 3 * v.RADIUS}
         if near:
-            found.append(VideoEvent("hits", colour, (contact,), target=min(near, key=near.get)))
+            found.append(VideoEvent("hits", colour, (contact,), target=min(near, key=near.__getitem__)))
     return found
 
 

@@ -104,8 +104,8 @@ def _words(scene: Scene, heard: AudioDetections) -> tuple[dict[int, tuple], list
         partners = iter(same.partner)
         for k, event in utterances:
             pairs = [(word, next(partners)) for word in event.words]
-            whole = all(j is not None for _, j in pairs)
-            times = tuple(found[j].time for _, j in pairs) if whole else None
+            heard_at = tuple(found[j].time for _, j in pairs if j is not None)
+            times = heard_at if len(heard_at) == len(pairs) else None
             words_heard = tuple(None if j is None else found[j].word for _, j in pairs)
             result[k] = times, words_heard == event.words, words_heard
     return result, surplus, errors

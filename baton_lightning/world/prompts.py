@@ -58,8 +58,8 @@ def prompts(scene: Scene, *, references: bool = False) -> tuple[str, str]:
 def _seen(event: Event, named: dict[str, str]) -> str:
     if event.kind == "says":
         return "talks"
-    if event.kind == "hits":
+    if event.kind == "hits" and event.target is not None:
         return f"hits {named[event.target]}"
-    if event.kind == "slides":
+    if event.kind == "slides" and event.column is not None:
         return f"slides to the {v.COLUMNS[event.column]}"
     return event.kind

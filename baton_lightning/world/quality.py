@@ -38,13 +38,14 @@ def identity(scene: Scene, seen: VideoDetections, num_frames: int) -> float:
 
 def psnr(seen: VideoDetections, frames: NDArray[np.uint8]) -> float | None:
     """Peak signal-to-noise ratio, in dB, to a picture rendered from the tracks; ``None`` without objects."""
-    tracks = {colour: t for colour, t in seen.tracks.items() if t.shape}
-    if not tracks:
+    shapes = {colour: t.shape for colour, t in seen.tracks.items() if t.shape}
+    if not shapes:
         return None
     state = {}
-    for colour, t in tracks.items():
-        radius = np.sqrt(t.area / area(t.shape, 1.0))
-        state[colour] = np.stack([t.x, middle_y(t.shape, t.y, radius), radius / RADIUS, np.clip(t.white, 0, 1)])
-    again = paint(state, {colour: t.shape for colour, t in tracks.items()}, *frames.shape[1:3])
+    for colour, shape in shapes.items():
+        t = seen.tracks[colour]
+        radius = np.sqrt(t.area / area(shape, 1.0))
+        state[colour] = np.stack([t.x, middle_y(shape, t.y, radius), radius / RADIUS, np.clip(t.white, 0, 1)])
+    again = paint(state, shapes, *frames.shape[1:3])
     error = np.mean((again.astype(np.float32) - frames) ** 2)
     return float(10 * np.log10(255**2 / max(error, 0.1)))

@@ -56,7 +56,7 @@ def motion(scene: Scene, times: NDArray) -> dict[str, NDArray]:
             done = 0.5 - 0.5 * np.cos(np.pi * np.clip(since / v.SLIDE_SECONDS, 0, 1))
             actor[0] += done * (v.COLUMN_X[event.column] - v.COLUMN_X[where[event.actor]])
             where[event.actor] = event.column
-        elif event.kind == "hits":
+        elif event.kind == "hits" and event.target is not None:
             way = v.COLUMN_X[where[event.target]] - v.COLUMN_X[where[event.actor]]
             side = math.copysign(1.0, way)
             back = (since - v.DASH_SECONDS) / v.RETURN_SECONDS

@@ -135,7 +135,7 @@ def _shape(areas: NDArray, x: NDArray, y: NDArray, present: NDArray, share: NDAr
             for blur in BLURS:
                 soft = _blurred(outline, blur)
                 error[shape, size, blur] = float(((soft - seen) ** 2).sum() / ((soft**2).sum() + (seen**2).sum()))
-    return min(error, key=error.get)[0]
+    return min(error, key=error.__getitem__)[0]
 
 
 def _blurred(pictures: NDArray, blur: float) -> NDArray:
