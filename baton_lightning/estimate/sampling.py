@@ -13,7 +13,7 @@ from baton_lightning.frozen.mmaudio_vae import MMAudioCodec, bigvgan_16k, mmaudi
 from baton_lightning.frozen.wan_vae import WanVideoCodec
 
 LOGGER = "callbacks.sample_logger.SampleLogger"
-BORROWED = ("video_codec", "audio_codec", "text_encoder")
+COMPONENTS = ("video_codec", "audio_codec", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def sampling(model: Any, settings: Any, clips: int, prompt_tokens: int) -> Sampl
     clips = min(clips, samples(settings.trainer.callbacks or []))
     if not clips or not hasattr(model, "dit"):
         return None
-    asked = {name: choice for name in BORROWED if (choice := getattr(settings.model.init_args, name, None)) is not None}
+    asked = {name: choice for name in COMPONENTS if (choice := getattr(settings.model.init_args, name, None)) is not None}
     named = {name: choice.class_path.rpartition(".")[2] for name, choice in asked.items()}
     made = {name: released(choice) for name, choice in asked.items() if named[name] in RELEASED}
     size = {name: sum(t.numel() * t.element_size() for t in (*made[name].parameters(), *made[name].buffers())) for name in made}
