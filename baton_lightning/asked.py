@@ -36,7 +36,7 @@ class Layer:
     """A file's settings, or those of one word.
 
     Args:
-        values: As mappings; a word's value is the text that was given.
+        values: As mappings; a word's value is the text that was given, ``None`` if there was none.
         word: Whether it is a word of the command line.
     """
 
@@ -55,17 +55,16 @@ def read(argv: list[str]) -> list[Layer]:
     """
     layers: list[Layer] = []
     below: dict[str, Any] = {}
-    rest = iter(argv)
-    for word in rest:
-        key, equals, value = word.partition("=")
-        if not equals:
-            value = next(rest, "--")
-        if not key.startswith("--") or key.endswith(".help") or key in ("--help", "--print_config") or (not equals and value[:2] == "--"):
+    rest = list(argv)
+    while rest:
+        key, equals, text = rest.pop(0).partition("=")
+        if not key.startswith("--") or key.endswith(".help") or key in ("--help", "--print_config"):
             raise Unclear
+        given = text if equals else rest.pop(0) if rest and not rest[0].startswith("--") else None
         if key == "--config":
-            layers.append(Layer(values_of(Path(value)), word=False))
+            layers.append(Layer(values_of(Path(given or "")), word=False))
         else:
-            layers.append(Layer(settings.nested(placed(key[2:].split("."), below), value), word=True))
+            layers.append(Layer(settings.nested(placed(key[2:].split("."), below), given), word=True))
         below = settings.merge(below, layers[-1].values)
     return layers
 

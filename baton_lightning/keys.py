@@ -105,6 +105,9 @@ class Walk:
         """Takes note of a plain value that the parser may refuse."""
         if isinstance(value, str) and "${" in value:
             return
+        if word and value is None:
+            self.sure = False
+            return
         verdict = fits(value, annotation)
         if word and verdict is not True:
             try:

@@ -53,6 +53,7 @@ def child(*argv: str) -> tuple[str, str, float]:
         (["fti"], 2, "there is no verb 'fti'; did you mean `fit`?"),
         ([*STAGE2, "--trainer.max_stepz", "3"], 2, "the configuration has no key `trainer.max_stepz`; did you mean `trainer.max_steps`?"),
         ([*STAGE2, "--model.planner.llm.widt=3"], 2, "the configuration has no key `widt`; did you mean `width`?"),
+        ([*STAGE2, "--foo"], 2, "the configuration has no key `foo`; `--help` lists the keys"),
         (["fit", "-c", "{tmp}/misspelt.yaml"], 2, "the configuration has no key `clip.second`; did you mean `clip.seconds`?"),
         (["fit", "-c", "{tmp}/none.yaml"], 1, "configuration: there is no file {tmp}/none.yaml; check the path"),
         (
@@ -84,7 +85,21 @@ def child(*argv: str) -> tuple[str, str, float]:
             "`shards build`",
         ),
     ],
-    ids=["generate", "evaluate", "verb", "key", "argument", "key in a file", "file", "base", "class", "renamed", "parent", "data"],
+    ids=[
+        "generate",
+        "evaluate",
+        "verb",
+        "key",
+        "argument",
+        "no value",
+        "key in a file",
+        "file",
+        "base",
+        "class",
+        "renamed",
+        "parent",
+        "data",
+    ],
 )
 def test_a_certain_mistake_is_named_before_torch_is_loaded_and_leaves_no_folder(tmp_path, argv, code, said):
     (tmp_path / "misspelt.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\nclip:\n  second: 3\n")
@@ -120,6 +135,7 @@ def test_a_finished_run_of_other_settings_is_left_to_the_parser(tmp_path, change
     "word",
     [
         "--trainer.max_steps=x",
+        "--trainer.max_time",
         "--trainer.max_steps=-2",
         "--trainer.devices=0",
         "--clip.height=33",
