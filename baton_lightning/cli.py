@@ -143,7 +143,7 @@ class BatonCLI(LightningCLI):
         if isinstance(environment := trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
             environment.auto_requeue = False  # its handler saves inside the signal; callbacks/requeue.py goes on from a checkpoint
         peers.watch_those_launched(trainer.strategy.launcher)
-        sharding.leave_batches(trainer)
+        sharding.keep_batch_precision(trainer)
         return trainer
 
     def before_fit(self) -> None:
@@ -173,13 +173,13 @@ class BatonCLI(LightningCLI):
         self.parents = parents.record(folder, own, afresh=chosen is None, write=self.trainer.is_global_zero)
         self.session.began_with = self.parents
         if chosen:
-            self.model.begun_with = self.parents
+            self.model.parents_at_start = self.parents
             self.trainer.callbacks.append(construction.Loaded())
-        if hasattr(self.model, "keep_beside") and self.trainer.is_global_zero:  # before its parent or the hub can be gone
-            self.trainer.callbacks.append(LambdaCallback(on_fit_start=lambda *_: self.model.keep_beside(folder)))
-        self.whole_weights = sharding.WholeWeights() if sharding.zero_stage(self.trainer.strategy) else None
-        if self.whole_weights is not None:
-            self.trainer.callbacks.append(self.whole_weights)
+        if hasattr(self.model, "save_language_files") and self.trainer.is_global_zero:  # before its parent or the hub can be gone
+            self.trainer.callbacks.append(LambdaCallback(on_fit_start=lambda *_: self.model.save_language_files(folder)))
+        self.full_state_dict = sharding.GatherWeights() if sharding.zero_stage(self.trainer.strategy) else None
+        if self.full_state_dict is not None:
+            self.trainer.callbacks.append(self.full_state_dict)
 
     def before_validate(self) -> None:
         """Fills the module with the weights that are scored: a finished run's, or a checkpoint's, of which averages where it keeps some."""
@@ -204,14 +204,14 @@ class BatonCLI(LightningCLI):
             self.trainer.strategy.checkpoint_io = saving.PlainFile()
         if checkpoint is None:
             return
-        self.model.goes_on_from = Path(checkpoint).resolve()
+        self.model.resume_checkpoint = Path(checkpoint).resolve()
 
     def after_fit(self) -> None:
         """Exports the weights and, last of all, writes the manifest."""
         if not self.trainer.state.finished or not self.trainer.is_global_zero:
             return
         folder = self.config_init.fit.run.folder
-        finish.write_weights(folder, self.trainer, self.whole_weights)
+        finish.write_weights(folder, self.trainer, self.full_state_dict)
         finish.write_manifest(
             folder,
             self.trainer,

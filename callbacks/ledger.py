@@ -132,7 +132,7 @@ class Ledger(Callback):
 
 def trained_parameter(module: LightningModule, branch: str) -> str:
     """Name of the first trained parameter of a branch; empty if there is none, or the module has no plan to read."""
-    if branch == "plan" and not hasattr(module, "sees_plan"):
+    if branch == "plan" and not hasattr(module, "plan_mask"):
         return ""
     return next((name for name, p in module.named_parameters() if p.requires_grad and BRANCHES[branch].search(name)), "")
 
@@ -146,8 +146,8 @@ def rows_of(batch: Batch, module: LightningModule) -> Tensor:
     video, audio = (everyone if has is None else has.cpu().long() for has in (batch.has_video, batch.has_audio))
     clip: Any = getattr(module, "clip", None)
     planned = (clip.num_video_planned, clip.num_audio_planned) if clip is not None else (0, 0)
-    if hasattr(module, "sees_plan"):
-        plan = module.sees_plan(batch).cpu().long()  # type: ignore[operator]
+    if hasattr(module, "plan_mask"):
+        plan = module.plan_mask(batch).cpu().long()  # type: ignore[operator]
         planned_tokens = plan * sum(planned)
     else:
         plan = torch.zeros_like(everyone) if batch.video_features is None else video | audio

@@ -15,7 +15,7 @@ from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
-from baton_lightning.construction.sharding import UnconvertedBatches, leave_batches
+from baton_lightning.construction.sharding import KeepBatchPrecision, keep_batch_precision
 from baton_lightning.flow import path
 from baton_lightning.frozen.llm import PretrainedLLM, TinyLLM
 from baton_lightning.models.dit import DualBranchDiT
@@ -126,8 +126,8 @@ def test_deepspeed_is_kept_from_rounding_batches() -> None:
     trainer.strategy.precision_plugin = DeepSpeedPrecision("bf16-mixed")
     batch = clips(1)
     assert trainer.strategy.precision_plugin.convert_input(batch).video_latents.dtype == LOW
-    leave_batches(trainer)
-    assert isinstance(trainer.strategy.precision_plugin, UnconvertedBatches)
+    keep_batch_precision(trainer)
+    assert isinstance(trainer.strategy.precision_plugin, KeepBatchPrecision)
     assert trainer.strategy.precision_plugin.convert_input(batch).video_latents.dtype == torch.float32
 
 

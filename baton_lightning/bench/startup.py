@@ -135,7 +135,7 @@ def start(case: str, parent: Path, width: int, depth: int, ranks: int, port: int
     module = JointTraining(ClipSpec(), partial(make_dit, width=width, depth=depth), GroundTruthPlan, torch.optim.AdamW, parents=parents)
     module._trainer = SimpleNamespace(strategy=strategy)
     if case == "resumed":
-        module.goes_on_from = parent / "of-its-own.ckpt"
+        module.resume_checkpoint = parent / "of-its-own.ckpt"
     torch.distributed.barrier()
     before, began = memory(), time.monotonic()
     with deepspeed.zero.Init(config_dict_or_path=strategy.config, remote_device=strategy.remote_device):

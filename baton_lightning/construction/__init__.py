@@ -1,1 +1,1 @@
-"""How networks come to be: made without memory, filled from parents, sharded over ranks."""
+"""Construction of networks: deferred construction, loading of parents' weights, and sharding."""

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO on machines without a GPU: the real engine over gloo, to rehearse and test sharded runs."""
+"""DeepSpeed's ZeRO on machines without a GPU: the real engine over gloo, for tests of sharded runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 
 
 class CPUDeepSpeedStrategy(DeepSpeedStrategy):
-    """Lightning's DeepSpeedStrategy without its two checks for CUDA; everything else is the engine that runs on GPUs.
+    """Lightning's DeepSpeedStrategy without its two checks for CUDA; everything else equals the strategy on GPUs.
 
     Args:
         settings: Settings of :class:`~lightning.pytorch.strategies.DeepSpeedStrategy`, e.g. ``stage`` 1, 2 or 3.

@@ -1,4 +1,4 @@
-"""Hand-over: a stage takes named weights from a finished parent run, strictly. It is not resume: everything else starts afresh."""
+"""Hand-over: strict loading of named weights from a finished parent run. Unlike resume, nothing else is restored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HandOverReport:
-    """What a hand-over did.
+    """Result of a hand-over.
 
     Args:
         run: The parent.
-        loaded: Keys that were taken over.
-        fresh: Keys of the target that the parent does not have and need not have.
-        dropped: Keys of the parent that the target does not want.
+        loaded: Keys that were loaded.
+        fresh: Keys of the target that the parent lacks, and may lack.
+        dropped: Keys of the parent that the target lacks, and may lack.
     """
 
     run: Path
@@ -35,7 +35,7 @@ class HandOverReport:
     dropped: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"hand-over from {self.run}: {len(self.loaded)} tensors taken over, {len(self.fresh)} fresh, {len(self.dropped)} dropped"
+        return f"hand-over from {self.run}: {len(self.loaded)} tensors loaded, {len(self.fresh)} fresh, {len(self.dropped)} dropped"
 
 
 def hand_over(
@@ -48,20 +48,20 @@ def hand_over(
     dropped: tuple[str, ...] = (),
     digest: str | None = None,
 ) -> HandOverReport:
-    """Loads the parent's weights below ``source`` into ``target``, one tensor at a time; a deferred one when it is made.
+    """Loads the parent's weights with the prefix ``source`` into ``target``, one tensor at a time; a meta tensor during its replay.
 
     Args:
-        target: Module to fill.
-        run: Folder of a finished run, of an export or of a converted checkpoint, whose manifest may say which layers it lacks.
+        target: Module whose weights are loaded.
+        run: Folder of a finished run, of an export or of a converted checkpoint; its manifest may list layers that it lacks.
         source: Prefix of the parent's keys, without the dot, e.g. ``planner``.
-        clip: Geometry that the parent must share.
+        clip: Required geometry of the parent.
         fresh: Prefixes of target keys that the parent may lack.
         dropped: Prefixes of parent keys that the target may lack.
-        digest: Digest that the parent's weights must have, for a run that goes on; ``None`` takes any.
+        digest: Required digest of the parent's weights, for a resumed run; ``None`` = any.
 
     Raises:
-        ValueError: If the parent is unfinished, changed or of another geometry, or keys, shapes or what the manifest says beyond them
-            do not match; the message names them.
+        ValueError: If the parent is unfinished, changed or of another geometry, or keys, shapes or the manifest's network settings do not
+            match; the message names them.
     """
     run = Path(run)
     manifest = require(run, clip, digest=shared_digest)
@@ -70,8 +70,8 @@ def hand_over(
     there, here = manifest.get("beyond_shapes", {}).get(source, {}), getattr(target, "beyond_shapes", {})
     if differs := [f"{name}: {here[name]:g} here, {there[name]:g} there" for name in here if there.get(name, here[name]) != here[name]]:
         raise ValueError(
-            f"hand-over from {run}/ to `{source}` must be between the same network settings, also those that no tensor's shape shows: "
-            f"{'; '.join(differs)}; give `{source}` the parent's"
+            f"hand-over from {run}/ to `{source}` needs the same network settings, also those that tensor shapes do not determine: "
+            f"{'; '.join(differs)}; set those of `{source}` to the parent's"
         )
     own, weights = target.state_dict(), stored(run, source)
     common = require_match(own, run, source, weights, fresh=fresh, dropped=dropped, lacks=lacks)
@@ -93,19 +93,19 @@ def require_match(
     dropped: tuple[str, ...] = (),
     lacks: Sequence[str] = (),
 ) -> set[str]:
-    """Keys that a network and the weights below ``source`` have in common, of which only headers are looked at.
+    """Common keys of a network and of a run's weights; only headers of the files are read.
 
     Args:
-        own: The network's state, on any device.
-        run: Where the weights are.
-        source: What they are called there.
+        own: The network's state dict, on any device.
+        run: The run.
+        source: Prefix of the weights' keys.
         weights: The weights.
         fresh: See :func:`hand_over`.
-        dropped: Likewise.
-        lacks: Parts of keys that the weights need not have.
+        dropped: See :func:`hand_over`.
+        lacks: Substrings of keys that the weights may lack.
 
     Raises:
-        ValueError: If there are none, or keys or shapes do not match; the message names them.
+        ValueError: If there are no weights, or keys or shapes do not match; the message names them.
     """
     if not weights:
         raise ValueError(
@@ -117,24 +117,24 @@ def require_match(
     shapes = [f"{k}: {list(own[k].shape)} here, {list(weights[k].shape)} there" for k in sorted(common) if own[k].shape != weights[k].shape]
     if missing or unexpected or shapes:
         parts = [("missing in the parent", missing), ("unexpected from the parent", unexpected), ("shapes differ", shapes)]
-        said = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
-        raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {said}; give both stages the same network settings")
+        details = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
+        raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {details}; give both stages the same settings")
     return common
 
 
 def require_same(run: Path, manifest: dict[str, Any], digest: str | None) -> None:
-    """Refuses a parent that changed while a run that began with it was not running.
+    """Refuses a parent whose weights changed after the start of a run.
 
     Args:
         run: The parent.
         manifest: Its manifest.
-        digest: Digest of its weights when the run began; ``None`` takes any.
+        digest: Digest of its weights at the start of the run; ``None`` = any.
 
     Raises:
-        ValueError: If the parent has other weights now.
+        ValueError: If the parent has other weights.
     """
     if digest not in (None, now := manifest["weights_sha256"]):
         raise ValueError(
-            f"{run}/ must hold the weights this run began with, {str(digest)[:12]}, it holds {now[:12]}; restore them, or begin again with "
-            "--resume never"
+            f"{run}/ must hold the weights with which this run started, {str(digest)[:12]}, but it holds {now[:12]}; restore them, or "
+            "start again with --resume never"
         )

@@ -1,7 +1,7 @@
-"""How a stage's networks come to be: made without memory, then filled tensor by tensor from whatever their weights come from.
+"""Construction of a stage's networks: deferred, then materialised tensor by tensor.
 
-Weights come from a parent's files, from a constructor's own draws, or from the checkpoint that a run goes on from, in this order. Of a
-network that ZeRO-3 shards, rank 0 makes one tensor at a time, and each rank keeps its share.
+Weights are loaded from a parent's files, initialised by constructors, or loaded from the checkpoint to resume from. Under ZeRO-3, rank 0
+materialises one tensor at a time, and each rank keeps its partition.
 """
 
 from __future__ import annotations
@@ -25,55 +25,54 @@ from baton_lightning.runs.parents import UNKNOWN
 log = logging.getLogger(__name__)
 
 
-def construct(module: LightningModule, build: Callable[[], None], take_over: Callable[[], None], *, given: bool) -> None:
-    """Makes the networks of a LightningModule in its ``configure_model``.
+def construct(module: LightningModule, build: Callable[[], None], load_parents: Callable[[], None], *, skip_pretrained: bool) -> None:
+    """Constructs the networks of a LightningModule in its ``configure_model``.
 
-    Numbers are those of networks that are made at once, as constructors and hand-overs would leave them. Ranks of ZeRO-3 start from
-    rank 0's weights.
+    The values equal those of direct construction followed by hand-overs. Ranks of ZeRO-3 start from rank 0's weights.
 
     Args:
         module: The module.
         build: Sets the networks as attributes.
-        take_over: Hands parents' weights over.
-        given: Whether parents or a checkpoint hold every weight of pretrained networks, so that these need not be read.
+        load_parents: Loads the parents' weights.
+        skip_pretrained: Whether parents or a checkpoint hold all weights of pretrained networks, so that their files need not be read.
 
     Note:
-        A pretrained network that starts from its authors' weights, and one whose constructor looks at numbers, which there are none of
-        yet, are made at once and whole on every rank.
+        A pretrained network that starts from its released weights, or a network whose constructor reads values of tensors, is constructed
+        directly and completely on every rank.
     """
     strategy = getattr(module._trainer, "strategy", None)
     device = torch.get_default_device()
-    with unsharded(zero_stage(strategy) == 3), emptied_if_it_fails(module):
-        tape = Tape(given)
+    with without_partitioning(zero_stage(strategy) == 3), no_meta_tensors_after_errors(module):
+        tape = Tape(skip_pretrained)
         try:
             with tape:
                 with torch.device("meta"):
                     build()
                 make_buffers(module, tape, device)
-                take_over()
+                load_parents()
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error).lower():
                 raise
-            log.warning("every rank makes its networks at once and whole: %s", str(error).splitlines()[0])
+            log.warning("every rank constructs its networks directly and completely: %s", str(error).splitlines()[0])
             tape = Tape()
             build()
-            take_over()
+            load_parents()
         for parameter in from_checkpoint(module):
-            tape.fill(parameter, partial(nothing, parameter.shape, parameter.dtype))
+            tape.fill(parameter, partial(unset_values, parameter.shape, parameter.dtype))
         if zero_stage(strategy) == 3:
             shard(module, tape, strategy, device)
         else:
-            dtype, places = half_precision(strategy), Places(module)
+            dtype, slots = half_precision(strategy), TensorSlots(module)
             for tensor, value in tape.replay(deferred(module.parameters()), device):
                 assert value is not None
-                places.put(tensor, cast(value, dtype))
+                slots.put(tensor, cast(value, dtype))
     assert not any(tensor.is_meta for tensor in module.state_dict(keep_vars=True).values()), "a tensor was never made"
     assert not any(buffer.is_meta for buffer in module.buffers()), "a buffer was never made"
 
 
 @contextmanager
-def unsharded(shards: bool) -> Iterator[None]:
-    """Networks that are made inside are left as they are, where ZeRO-3 would take each layer apart once its constructor returns."""
+def without_partitioning(shards: bool) -> Iterator[None]:
+    """Context in which ZeRO-3 does not partition layers after their constructors."""
     if not shards:
         yield
         return
@@ -87,62 +86,62 @@ def unsharded(shards: bool) -> Iterator[None]:
 
 
 @contextmanager
-def emptied_if_it_fails(module: nn.Module) -> Iterator[None]:
-    """Leaves nothing on the meta device if an error ends the construction: a trainer moves its module to the CPU when it gives up."""
+def no_meta_tensors_after_errors(module: nn.Module) -> Iterator[None]:
+    """Replaces meta tensors by empty ones after an error, because the trainer moves its module to the CPU afterwards."""
     try:
         yield
     except BaseException:
-        places = Places(module)
+        slots = TensorSlots(module)
         for tensor in deferred([*module.parameters(), *module.buffers()]):
-            places.put(tensor, torch.empty(0, dtype=tensor.dtype, device="cpu"))
+            slots.put(tensor, torch.empty(0, dtype=tensor.dtype, device="cpu"))
         raise
 
 
 def shard(module: LightningModule, tape: Tape, strategy: Any, device: torch.device) -> None:
-    """Makes a module's parameters one by one on rank 0, and lets every rank keep its share of each."""
+    """Materialises a module's parameters one by one on rank 0; every rank keeps its partition of each."""
     import deepspeed
 
     dtype, first = half_precision(strategy), torch.distributed.get_rank() == 0
     init = deepspeed.zero.Init(config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
-    places = Places(module)
+    slots = TensorSlots(module)
     for tensor, value in tape.replay(deferred(module.parameters()), device, run=first):
         if value is None:
             value = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-        made = places.put(tensor, cast(value, dtype))
-        init._convert_to_zero_parameters([made])  # what Init does for each parameter of a module that is there: broadcast, partition
+        real = slots.put(tensor, cast(value, dtype))
+        init._convert_to_zero_parameters([real])  # as Init does for each parameter of an existing module: broadcast, partition
     if dtype is not None:
-        for parameter in module.parameters():  # buffers and metrics keep their digits, as under ZeRO-1 and 2
+        for parameter in module.parameters():  # buffers and metrics keep full precision, as under ZeRO-1 and 2
             if not hasattr(parameter, "ds_id"):
                 parameter.data = cast(parameter.data, dtype)
     deepspeed.zero.Init(module=module, config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
-    module.to(init.local_device)  # buffers and metrics; of parameters only shards are left, and these stay where they are
+    module.to(init.local_device)  # moves buffers and metrics; partitions of parameters stay where they are
 
 
 def cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A tensor in half precision, if the strategy keeps masters and it is of floating point."""
+    """A floating-point tensor in ``dtype``; other tensors, and all if ``dtype`` is ``None``, are unchanged."""
     return value if dtype is None or not value.is_floating_point() else value.to(dtype)
 
 
 def deferred(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Those that are not made yet."""
+    """The tensors that are not materialised yet."""
     return [tensor for tensor in tensors if tensor.is_meta]
 
 
 def make_buffers(module: nn.Module, tape: Tape, device: torch.device) -> None:
-    """Makes a module's buffers and the tensors that are attributes, which are small, on every rank.
+    """Materialises a module's buffers and tensor attributes, which are small, on every rank.
 
-    What is drawn for them is drawn again when parameters are made.
+    Their random draws are repeated when parameters are materialised.
     """
-    places = Places(module)
+    slots = TensorSlots(module)
     attributes = [value for owner in module.modules() for value in vars(owner).values() if isinstance(value, Tensor)]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for tensor, value in tape.replay(deferred([*module.buffers(), *attributes]), device):
             assert value is not None
-            places.put(tensor, value.clone())
+            slots.put(tensor, value.clone())
 
 
-class Places:
-    """Where a module keeps its tensors of the meta device.
+class TensorSlots:
+    """The attributes of a module and its submodules that hold meta tensors.
 
     Args:
         module: The module.
@@ -157,83 +156,83 @@ class Places:
                         self.of.setdefault(id(member), []).append((members, name))
 
     def put(self, tensor: Tensor, value: Tensor) -> Tensor:
-        """Puts a real tensor in the places of one of the meta device, and gives what is there now."""
-        made = nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
-        made.__dict__.update(tensor.__dict__)
+        """Replaces a meta tensor by a real one in all its attributes, and returns the new tensor or parameter."""
+        real = nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+        real.__dict__.update(tensor.__dict__)
         for members, name in self.of[id(tensor)]:
-            members[name] = made
-        return made
+            members[name] = real
+        return real
 
 
-def nothing(shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """What stands in a parameter until a checkpoint is loaded: no number, so that one that is not loaded cannot pass unseen."""
+def unset_values(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Values of a parameter before a checkpoint is loaded: NaN, so that a parameter that is not loaded is detected."""
     return torch.full(shape, torch.nan, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
-# ---- runs that go on from a checkpoint
+# ---- resumed runs
 def from_checkpoint(module: LightningModule) -> list[nn.Parameter]:
-    """Parameters, not made yet, that the checkpoint which the module goes on from holds."""
-    if goes_on_from(module) is None:
+    """Parameters, not materialised yet, that the checkpoint to resume from contains."""
+    if resume_checkpoint(module) is None:
         return []
-    lacks = left_out(module)
-    return [parameter for name, parameter in module.named_parameters() if parameter.is_meta and name not in lacks]
+    missing = missing_from_checkpoint(module)
+    return [parameter for name, parameter in module.named_parameters() if parameter.is_meta and name not in missing]
 
 
 def restored(module: LightningModule, part: nn.Module) -> bool:
-    """Whether a module goes on from a checkpoint that holds every parameter of one of its parts."""
-    if goes_on_from(module) is None:
+    """Whether a module resumes from a checkpoint that contains every parameter of one of its parts."""
+    if resume_checkpoint(module) is None:
         return False
-    lacks, own = left_out(module), {id(parameter) for parameter in part.parameters()}
-    return not any(id(parameter) in own for name, parameter in module.named_parameters(remove_duplicate=False) if name in lacks)
+    missing, own = missing_from_checkpoint(module), {id(parameter) for parameter in part.parameters()}
+    return not any(id(parameter) in own for name, parameter in module.named_parameters(remove_duplicate=False) if name in missing)
 
 
-def goes_on_from(module: nn.Module) -> Path | None:
-    """The checkpoint that will be loaded into a module once its networks are there; the command line says so."""
-    return getattr(module, "goes_on_from", None)
+def resume_checkpoint(module: nn.Module) -> Path | None:
+    """The checkpoint that will be loaded into a module after construction, set by the command line; ``None`` = none."""
+    return getattr(module, "resume_checkpoint", None)
 
 
-def begun_with(module: nn.Module, role: str) -> str | None:
-    """Digest of a parent's weights when the run began, if it goes on from a checkpoint and knows it."""
-    known = getattr(module, "begun_with", {}).get(role, {}).get("weights_sha256", UNKNOWN)
+def parents_at_start(module: nn.Module, role: str) -> str | None:
+    """Digest of a parent's weights at the start of a resumed run; ``None`` = unknown, or not resumed."""
+    known = getattr(module, "parents_at_start", {}).get(role, {}).get("weights_sha256", UNKNOWN)
     return None if known == UNKNOWN else known
 
 
-def left_out(module: nn.Module) -> set[str]:
-    """Names of what the checkpoint that a module goes on from does not hold: frozen parameters of shards that were saved without
-    them, else what belongs to another run."""
-    checkpoint = goes_on_from(module)
+def missing_from_checkpoint(module: nn.Module) -> set[str]:
+    """Names of weights that the checkpoint to resume from does not contain: frozen parameters if it was saved without them, and weights of
+    other runs."""
+    checkpoint = resume_checkpoint(module)
     if checkpoint is None:
         return set()
-    if checkpoints.leaves_frozen_out(checkpoint):
+    if checkpoints.lacks_frozen(checkpoint):
         return {name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
     foreign = tuple(getattr(module, "not_exported", ()))
     return set() if checkpoint.is_dir() or not foreign else {name for name in module.state_dict() if name.startswith(foreign)}
 
 
 class Resumable(LightningModule):
-    """A LightningModule that loads checkpoints strictly, also those that leave out what it has from elsewhere: its own weights stay."""
+    """A LightningModule that loads checkpoints strictly; weights that a checkpoint deliberately lacks keep their values."""
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.configure_model()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        lacks = left_out(self) - state_dict.keys()
-        own = {name: value for name, value in self.state_dict().items() if name in lacks} if lacks else {}
+        missing = missing_from_checkpoint(self) - state_dict.keys()
+        own = {name: value for name, value in self.state_dict().items() if name in missing} if missing else {}
         return super().load_state_dict({**own, **state_dict}, strict, assign)
 
 
 class Loaded(Callback):
-    """Refuses to train on parameters that no checkpoint and no parent gave a number."""
+    """Refuses to train with parameters that neither a checkpoint nor a parent has set."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Runs once everything is loaded.
+        """Called after everything is loaded.
 
         Raises:
-            ValueError: If there are such; the message names them.
+            ValueError: If a parameter has NaN values; the message names it.
         """
         empty = [name for name, parameter in pl_module.named_parameters() if getattr(parameter, "ds_tensor", parameter).isnan().any()]
         if empty:
             raise ValueError(
-                f"{len(empty)} parameters are not in {goes_on_from(pl_module)}, or hold no numbers there: {', '.join(empty[:3])}; go on "
-                "from another checkpoint, or begin again with --resume never"
+                f"{len(empty)} parameters are not in {resume_checkpoint(pl_module)}, or are NaN there: {', '.join(empty[:3])}; resume "
+                "from another checkpoint, or start again with --resume never"
             )

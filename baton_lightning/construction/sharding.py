@@ -1,6 +1,6 @@
-"""Sharded runs: networks are trained in shards, and leave as whole weights again; how they come to be shards is `construction`.
+"""Sharded runs: precision of partitioned networks, and gathering of their weights at the end of training.
 
-DeepSpeed's ZeRO keeps 1 / ranks of the optimiser states (stage 1), also of the gradients (2), also of the parameters (3).
+DeepSpeed's ZeRO partitions the optimiser states over ranks (stage 1), also the gradients (2), also the parameters (3).
 """
 
 from __future__ import annotations
@@ -22,55 +22,55 @@ from baton_lightning.runs import checkpoints
 
 
 def zero_stage(strategy: Strategy | None) -> int:
-    """ZeRO's stage, 1 to 3; 0 where no strategy of DeepSpeed runs."""
+    """ZeRO's stage, 1 to 3; 0 for other strategies."""
     if not isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy.config, dict):
         return 0
     return int(strategy.config.get("zero_optimization", {}).get("stage", 0))
 
 
 def half_precision(strategy: Strategy | None) -> torch.dtype | None:
-    """Type in which DeepSpeed computes, while its optimiser steps float32 masters; ``None`` where it keeps no masters."""
+    """Type in which DeepSpeed computes with float32 master weights; ``None`` = no master weights."""
     if not zero_stage(strategy):
         return None
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}
     return next((dtype for key, dtype in low.items() if strategy.config.get(key, {}).get("enabled")), None)  # type: ignore[union-attr]
 
 
-class UnconvertedBatches(DeepSpeedPrecision):
-    """DeepSpeed's precision, which leaves batches as they are: a network casts what it is given to its own type."""
+class KeepBatchPrecision(DeepSpeedPrecision):
+    """DeepSpeed's precision plugin without conversion of batches: networks cast their own inputs."""
 
     def convert_input(self, data: Any) -> Any:
         return data
 
 
-def leave_batches(trainer: Trainer) -> None:
-    """Keeps Lightning from casting batches to half precision before the flow is computed."""
+def keep_batch_precision(trainer: Trainer) -> None:
+    """Prevents Lightning from casting batches to half precision before the flow is computed."""
     if isinstance(trainer.strategy, DeepSpeedStrategy):
-        trainer.strategy.precision_plugin = UnconvertedBatches(trainer.precision)
+        trainer.strategy.precision_plugin = KeepBatchPrecision(trainer.precision)
 
 
-def whole_weights(module: nn.Module, left_out: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Parameters and buffers as whole tensors on the CPU; of those that are trained in half precision the float32 masters.
+def full_state_dict(module: nn.Module, excluded: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Parameters and buffers as whole tensors on the CPU; float32 master weights for parameters trained in half precision.
 
-    Under ZeRO every rank has to call this, and rank 0 alone gets tensors; one parameter is gathered at a time.
+    Under ZeRO every rank must call this, and only rank 0 gets tensors; one parameter is gathered at a time.
 
     Args:
-        module: The module that was trained.
-        left_out: Prefixes of keys that belong to another run.
+        module: The trained module.
+        excluded: Prefixes of keys that are not part of the run's weights.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     weights: dict[str, Tensor] = {}
     for key, value in module.state_dict(keep_vars=True).items():
-        if key.startswith(left_out or ("\0",)):
+        if key.startswith(excluded or ("\0",)):
             continue
-        tensor = gathered(parameters[key]) if key in parameters else value.detach()
+        tensor = gather_parameter(parameters[key]) if key in parameters else value.detach()
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             weights[key] = tensor.cpu().contiguous().clone()
     return weights
 
 
-def gathered(parameter: nn.Parameter) -> Tensor:
-    """A parameter as a whole tensor, in full precision if the optimiser keeps it so. All ranks have to ask for the same one."""
+def gather_parameter(parameter: nn.Parameter) -> Tensor:
+    """A parameter as a whole tensor, in full precision if the optimiser has master weights. A collective of all ranks."""
     if not hasattr(parameter, "ds_id") and not hasattr(parameter, "_hp_mapping"):
         return parameter.detach()
     import deepspeed
@@ -84,7 +84,7 @@ def gathered(parameter: nn.Parameter) -> Tensor:
 
 @contextmanager
 def final_weights(trainer: Trainer) -> Iterator[None]:
-    """Weights inside are those that a run hands on: an average of them, where a callback keeps one (and has a context ``in_place``)."""
+    """Context in which the module's weights are the run's final weights: an average, if a callback has a context ``averaged_weights``."""
     with ExitStack() as stack:
         for callback in trainer.callbacks:
             if hasattr(callback, "averaged_weights"):
@@ -92,8 +92,8 @@ def final_weights(trainer: Trainer) -> Iterator[None]:
         yield
 
 
-class EndingLoop(_FitLoop):
-    """Lightning's loop, which also starts and ends training where a run that goes on from its last step has nothing left to train."""
+class FitLoopWithEnd(_FitLoop):
+    """Lightning's fit loop, with the hooks for start and end of training also for a run that resumes from its last step."""
 
     def run(self) -> None:
         self.setup_data()
@@ -104,43 +104,43 @@ class EndingLoop(_FitLoop):
         self.on_run_end()
 
 
-class WholeWeights(Callback):
-    """Gathers a sharded run's weights when training ends, while the shards are still in place.
+class GatherWeights(Callback):
+    """Gathers the weights at the end of training, before partitions are released.
 
     Attributes:
-        weights: Key -> tensor, on rank 0; empty until training has ended.
+        weights: Key -> tensor, on rank 0; empty before the end of training.
     """
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        trainer.fit_loop.__class__ = EndingLoop  # a run killed between its last checkpoint and its manifest would hand on no weights
+        trainer.fit_loop.__class__ = FitLoopWithEnd  # for runs that were killed between their last checkpoint and their manifest
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning divides the loss by ``accumulate_grad_batches``, and DeepSpeed would once more."""
+        """Prevents DeepSpeed from dividing the loss by ``accumulate_grad_batches`` again, after Lightning did."""
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             engine = trainer.strategy.deepspeed_engine
             engine.backward = partial(engine.backward, scale_wrt_gas=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with final_weights(trainer):
-            self.weights = whole_weights(pl_module, tuple(getattr(pl_module, "not_exported", ())))
+            self.weights = full_state_dict(pl_module, tuple(getattr(pl_module, "not_exported", ())))
 
 
 def require_resumable(checkpoint: Path, strategy: Strategy, world_size: int) -> None:
-    """Refuses a checkpoint that the run's strategy cannot go on from.
+    """Refuses a checkpoint from which the run's strategy cannot resume.
 
     Raises:
-        ValueError: If it is of another kind of strategy, was cut off, was written by another number of ranks, or is a folder of pickles
-            that no manifest vouches for.
+        ValueError: If it belongs to another kind of strategy, is incomplete, was written by another number of ranks, or is a folder
+            without a manifest.
     """
     sharded = checkpoint.is_dir()
     if checkpoint.exists() and sharded != isinstance(strategy, DeepSpeedStrategy):
         was, now = ("shards of DeepSpeed", "does not use it") if sharded else ("one file", "uses DeepSpeed")
         raise ValueError(
-            f"{checkpoint} holds {was}, this run {now}; go on with the strategy it was begun with, or start the next run from a "
-            "finished run's weights.safetensors through model.init_args.parents"
+            f"{checkpoint} holds {was}, but this run {now}; resume with the strategy of the checkpoint, or start a new run from a finished "
+            "run's weights.safetensors with model.init_args.parents"
         )
     foreign = checkpoint.is_file() and not checkpoints.manifest_of(checkpoint).exists()  # loaded as weights only
     if not foreign and (fault := checkpoints.fault(checkpoint)):

@@ -23,19 +23,19 @@ class LanguageModel(Protocol):
     tokenizer: PreTrainedTokenizerBase
 
 
-def keep(llm: LanguageModel, run: Path) -> None:
+def save(llm: LanguageModel, run: Path) -> None:
     """Saves configuration and tokenizer of a language model, without weights, in a run folder."""
     llm.model.config.save_pretrained(run / LANGUAGE)
     llm.tokenizer.save_pretrained(run / LANGUAGE)
 
 
-def kept(run: str | Path | None) -> bool:
+def exist_in(run: str | Path | None) -> bool:
     """Whether a run folder has a language model's configuration and tokenizer."""
     return run is not None and (Path(run) / LANGUAGE).is_dir()
 
 
 @contextmanager
-def of_run(run: str | Path | None) -> Iterator[None]:
+def used_from(run: str | Path | None) -> Iterator[None]:
     """Language models constructed inside use the configuration and tokenizer of a run, and their weights stay uninitialised.
 
     The caller loads the run's weights afterwards. If the folder has no such files, construction is not changed.
@@ -43,7 +43,7 @@ def of_run(run: str | Path | None) -> Iterator[None]:
     Args:
         run: Folder of a run or of an export; ``None`` = no parent.
     """
-    token = _current.set(Path(run) / LANGUAGE if run is not None and kept(run) else None)
+    token = _current.set(Path(run) / LANGUAGE if run is not None and exist_in(run) else None)
     try:
         yield
     finally:

@@ -141,7 +141,7 @@ class PretrainedLLM(TextLLM):
     """A released language model (Baton: Qwen3-8B, fully trained).
 
     On the meta device (``with torch.device("meta")``) it has no tokenizer, and no files are read. Within
-    :func:`~baton_lightning.frozen.language_files.of_run` it has the run's configuration and tokenizer, and no weights are read.
+    :func:`~baton_lightning.frozen.language_files.used_from` it has the run's configuration and tokenizer, and no weights are read.
 
     Args:
         name_or_path: Hub name or local directory.

@@ -40,7 +40,7 @@ class WithoutPlanner(PlannedTokens):
 
     parent_role = None
 
-    def hold(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
+    def set_planner(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
         """Keeps nothing."""
 
 
@@ -86,7 +86,7 @@ def load_run(
     args = config["model"]["init_args"]
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
     planner = follows and not (reads and cached)
-    frozen = checkpoint is not None and checkpoints.leaves_frozen_out(checkpoint) and args.get("frozen")
+    frozen = checkpoint is not None and checkpoints.lacks_frozen(checkpoint) and args.get("frozen")
     config = moved(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         import yaml

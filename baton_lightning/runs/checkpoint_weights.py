@@ -28,7 +28,7 @@ def fill(model: LightningModule, weights: dict[str, Tensor], where: str) -> None
         ValueError: If they are not exactly those of the module.
     """
     left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)
-    if checkpoints.leaves_frozen_out(Path(where)):  # these the module has from its parents
+    if checkpoints.lacks_frozen(Path(where)):  # these the module has from its parents
         left_out += tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     missing, unexpected = model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(left_out)}, strict=False)
     missing = [key for key in missing if not key.startswith(left_out)]
@@ -60,7 +60,7 @@ def weights_of(checkpoint: Path, model: LightningModule) -> tuple[dict[str, Tens
             raise ValueError(f"{checkpoint} does not have the content its manifest names ({changed[0]} changed); give another one")
     if path.is_dir():
         step = checkpoints.read(path).get("step", "?")
-        return put_together(path), f"the weights of step {step}, put together from shards, not averages of them"
+        return consolidate(path), f"the weights of step {step}, put together from shards, not averages of them"
     loaded = saving.PlainFile().load_checkpoint(path)
     if "state_dict" not in loaded:
         raise ValueError(f"{checkpoint} must be a checkpoint or a finished run's {manifest.WEIGHTS}, it has no state_dict")
@@ -81,7 +81,7 @@ def averages_of(loaded: dict[str, Any], model: LightningModule) -> dict[str, Ten
     return {stepped[place]: average for place, average in averages.items()}
 
 
-def put_together(folder: Path) -> dict[str, Tensor]:
+def consolidate(folder: Path) -> dict[str, Tensor]:
     """Whole weights from DeepSpeed's shards, by DeepSpeed's own function. The checkpoint's manifest vouches for its pickles."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 

@@ -133,7 +133,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
-def leaves_frozen_out(checkpoint: Path) -> bool:
+def lacks_frozen(checkpoint: Path) -> bool:
     """Whether a checkpoint holds no frozen parameters."""
     whole = checkpoint.resolve()  # last.ckpt is a link
     return manifest_of(whole).exists() and not read(whole).get("frozen", True)

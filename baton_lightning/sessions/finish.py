@@ -14,7 +14,7 @@ from baton_lightning.construction import sharding
 from baton_lightning.runs import manifest
 
 
-def write_weights(folder: Path, trainer: Trainer, collected: sharding.WholeWeights | None) -> None:
+def write_weights(folder: Path, trainer: Trainer, collected: sharding.GatherWeights | None) -> None:
     """Writes the weights that the run ends with, whole and in full precision.
 
     Args:
@@ -32,7 +32,7 @@ def write_weights(folder: Path, trainer: Trainer, collected: sharding.WholeWeigh
             weights |= model.untrained()
     else:
         with sharding.final_weights(trainer):
-            weights = sharding.whole_weights(model, tuple(getattr(model, "not_exported", ())))
+            weights = sharding.full_state_dict(model, tuple(getattr(model, "not_exported", ())))
     atomic.write_tensors(folder / manifest.WEIGHTS, weights)
 
 

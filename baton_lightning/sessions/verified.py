@@ -41,7 +41,7 @@ class Verified(Callback):
         if (taken := self.session.checkpoint) == first:
             return
         require_resumable(taken, trainer.strategy, trainer.world_size)
-        pl_module.goes_on_from = taken.resolve()
+        pl_module.resume_checkpoint = taken.resolve()
         load_instead(trainer, taken)
         asked = [callback for callback in trainer.callbacks if isinstance(callback, AskedOptimizer)]
         if self.session.has_another_optimizer and not asked:

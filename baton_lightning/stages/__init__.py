@@ -1,1 +1,1 @@
-"""The LightningModules: planner pretraining, tower alignment, joint training; and where their plans come from."""
+"""The LightningModules: planner pretraining, tower alignment, joint training, and their plan sources."""

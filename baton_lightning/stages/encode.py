@@ -1,4 +1,4 @@
-"""Caching what frozen networks make of clips: latents, perceptual features and text context, once for all runs (a `predict` run)."""
+"""Caching of latents, perceptual features and text context of clips, computed by frozen networks (a `predict` run)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NETWORKS = ("video_codec", "audio_codec", "video_perceiver", "audio_perceiver", 
 
 
 class Encode(LightningModule):
-    """Runs the frozen networks over clips, each in the type its own weights have, whatever the trainer's precision.
+    """Runs the frozen networks over clips. Each computes in the type of its own weights, independent of the trainer's precision.
 
     Args:
         clip: Geometry of the clips.
@@ -31,10 +31,10 @@ class Encode(LightningModule):
         audio_codec: Factory of the audio codec.
         video_perceiver: Factory of the perceiver of keyframes (Baton: SigLIP2).
         audio_perceiver: Factory of the perceiver of sound (Baton: WavTokenizer).
-        text_encoder: Factory of the text encoder (Ovi: umT5). It reads both prompts as one text.
-        dtype: Type that tensors are stored in; half of the space, or all digits. Features are stored as they are, before they are
-            standardised: in bfloat16, a channel whose mean is 30 of its standard deviations away from 0 is off by 4 % of one.
-        seed: Part of every stage's interface; nothing is drawn here.
+        text_encoder: Factory of the text encoder (Ovi: umT5), which gets both prompts as one text.
+        dtype: Type of the stored tensors. Features are stored before standardisation, so in bfloat16 a channel whose mean is 30 standard
+            deviations from 0 has a rounding error of 4 % of its standard deviation.
+        seed: Unused; part of every stage's interface.
     """
 
     kinds = CACHES
@@ -56,7 +56,7 @@ class Encode(LightningModule):
         self.makers = dict(zip(NETWORKS, (video_codec, audio_codec, video_perceiver, audio_perceiver, text_encoder), strict=True))
 
     def configure_model(self) -> None:
-        """Builds the networks, once."""
+        """Builds the networks at the first call."""
         if not hasattr(self, "video_codec"):
             for name, make in self.makers.items():
                 setattr(self, name, make().requires_grad_(False).eval())
@@ -69,28 +69,29 @@ class Encode(LightningModule):
 
     @cached_property
     def recipe(self) -> str:
-        """Digest of what decides the cached tensors of a clip: geometry, type and networks."""
+        """Digest of geometry, type and networks, which determine a clip's cached tensors."""
         content = [self.clip.to_dict(), str(self.cache_dtype), self.networks]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the cache's record tells besides the recipe."""
+        """Content of the cache's record besides the recipe."""
         return {"clip": self.clip.to_dict(), "networks": self.networks}
 
     @property
     def perceivers(self) -> dict[str, Any]:
-        """What is told with statistics of the features."""
+        """Provenance of the features' statistics."""
         return {"clip": self.clip.to_dict()} | {name: self.networks[name]["sha256"] for name in PERCEIVERS}
 
     # ---- tensors
     @torch.no_grad()
     @own_precision()
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Sequence[Tensor]]]:
-        """Tensors of a batch, of the modalities it has: kind of cache -> name -> one tensor a clip.
+        """Tensors of a batch, of its modalities: kind of cache -> name -> one tensor per clip.
 
         Raises:
-            ValueError: If the batch has no media, its sound is not in float32, or what a network gives is not the clip's.
+            ValueError: If the batch has no media, its sound is not float32, or the output of a network has another shape than the clip
+                section requires.
         """
         if batch.frames is None and batch.waveform is None:
             raise ValueError("encode reads frames and waveform, the batch has none; run it with `predict` on a set of clips")

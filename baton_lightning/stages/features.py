@@ -1,4 +1,4 @@
-"""Where a stage takes perceptual features from: the cache, or the frozen perceivers, run on the media of each batch."""
+"""Perceptual features of a stage's batches: from the cache, or computed from media by the frozen perceivers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PERCEIVERS = ("video_perceiver", "audio_perceiver")
 
 
 def keyframes(clip: ClipSpec) -> list[int]:
-    """Frames nearest to the keyframes' times, the earlier one of two."""
+    """Indices of the frames nearest to the keyframes' times; of two equally near, the earlier one."""
     last = clip.num_frames - 1
     return [min(range(last + 1), key=lambda i: abs(i / clip.fps - t)) for t in clip.keyframe_times]
 
 
 def perceive(clip: ClipSpec, video: nn.Module, audio: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Raw features of the modalities that a batch has: ``video`` [B, K_v, C_v] of its keyframes, ``audio`` [B, K_a, C_a] of its sound.
+    """Raw features of a batch's modalities: ``video`` [B, K_v, C_v] of its keyframes, ``audio`` [B, K_a, C_a] of its sound.
 
     Args:
         clip: Geometry of the clips.
@@ -35,7 +35,7 @@ def perceive(clip: ClipSpec, video: nn.Module, audio: nn.Module, batch: Batch) -
         batch: Clips with media.
 
     Raises:
-        ValueError: If a perceiver gives other counts or widths than the clip section says.
+        ValueError: If the counts or widths of a perceiver's features differ from the clip section.
     """
     features: dict[str, Tensor] = {}
     if batch.frames is not None:
@@ -48,10 +48,10 @@ def perceive(clip: ClipSpec, video: nn.Module, audio: nn.Module, batch: Batch) -
 
 
 def require_shape(network: str, got: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuses what a network gives, if the clip section says otherwise.
+    """Checks the shape of a network's output.
 
     Raises:
-        ValueError: If a clip's tensor is not of this shape.
+        ValueError: If a clip's tensor has another shape.
     """
     if tuple(got.shape[1:]) != shape:
         raise ValueError(
@@ -61,10 +61,10 @@ def require_shape(network: str, got: Tensor, shape: tuple[int, ...]) -> None:
 
 
 class OnlineFeatures:
-    """Features made where they are used, by the frozen perceivers: the other way than a cache of them, 50 MB a clip at the paper's size.
+    """Features computed in every step by the frozen perceivers, instead of a cache (50 MB per clip at the paper's size).
 
-    The perceivers are no part of the module that uses them, so they are in no checkpoint, no weights file and no optimiser. Each computes
-    in the type of its own weights. Clips must come with ``media``; statistics of the features come from a cache, or from
+    The perceivers are not submodules, so they are in no checkpoint, weights file or optimiser. Each computes in the type of its own
+    weights. Batches must have ``media``. Statistics of the features are read from a cache, or from a file of
     :class:`~baton_lightning.stages.statistics.FeatureStatistics`.
 
     Args:
@@ -79,13 +79,13 @@ class OnlineFeatures:
 
     @cached_property
     def networks(self) -> dict[str, nn.Module]:
-        """The perceivers, made when first asked for."""
+        """The perceivers, built at the first access."""
         return {name: make().requires_grad_(False).eval() for name, make in zip(PERCEIVERS, self.makers, strict=True)}
 
     @torch.no_grad()
     @own_precision()
     def fill(self, batch: Batch) -> None:
-        """Gives a batch its features, in place, so that whoever looks at it later sees them too; zeros for what it lacks.
+        """Sets the features of a batch, in place, so that later users of the batch have them too; zeros for an absent modality.
 
         Raises:
             ValueError: If the batch has no media.
@@ -102,17 +102,17 @@ class OnlineFeatures:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """What is told with statistics of these features: geometry, and digests of the perceivers."""
+        """Provenance of these features: geometry, and digests of the perceivers."""
         return {"clip": self.clip.to_dict()} | {name: describe(network)["sha256"] for name, network in self.networks.items()}
 
     def require_statistics(self, known: dict[str, Any]) -> None:
         """Refuses statistics of other features.
 
         Args:
-            known: What is told with them.
+            known: Provenance of the statistics.
 
         Raises:
-            ValueError: If they are of other perceivers or of another geometry, or nothing is told.
+            ValueError: If the perceivers or the geometry differ, or the provenance is empty.
         """
         differs = [name for name in PERCEIVERS if known.get(name) != self.made_by[name]]
         differs += tensor_differences(self.clip, known.get("clip", {})) if not differs else []
@@ -128,10 +128,10 @@ def features_of(batch: Batch, online: OnlineFeatures | None = None) -> tuple[Ten
 
     Args:
         batch: Clips with features, or with media for ``online``.
-        online: What makes features that are not there.
+        online: Computes missing features; ``None`` = they must be cached.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If the batch has no features.
     """
     if batch.video_features is None and online is not None:
         online.fill(batch)

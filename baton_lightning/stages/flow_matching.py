@@ -1,4 +1,4 @@
-"""Flow matching of a batch: its noise, and the errors of the network's velocities over what its tasks generate."""
+"""Flow matching of a batch: its noise, and the errors of the network's velocities for the generated latents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from baton_lightning.models.precision import upcast_half
 
 
 def noise(batch: Batch, *, seed: int, epoch: int, purpose: str) -> dict[str, Tensor]:
-    """Noise for the latents of each modality, float32, by counter: a clip's is the same in any batch.
+    """Counter-based noise for the latents of each modality, float32; a clip's noise is the same in any batch.
 
     Args:
         batch: Clips with latents.

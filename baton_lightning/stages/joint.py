@@ -1,7 +1,7 @@
-"""Stage 3: the dual-branch DiT and its Latent-MLPs learn to denoise both modalities along a plan (Baton, section 3.4).
+"""Stage 3: training of the dual-branch DiT and its Latent-MLPs to denoise both modalities with a plan (Baton, section 3.4).
 
-One module serves both runs of the stage; only ``plan`` differs: the clip's own features (adaptation), then the frozen planner's
-tokens (joint fine-tuning). The loss is rectified-flow matching on both branches (flow/path.py owns the time convention).
+Both runs of the stage use this module; only ``plan`` differs: the clip's own features (adaptation), then the frozen planner's tokens (joint
+fine-tuning). The loss is rectified-flow matching on both branches (time convention: flow/path.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.handover import hand_over
-from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, restored
+from baton_lightning.construction.networks import Resumable, construct, parents_at_start, restored, resume_checkpoint
 from baton_lightning.flow import draws
 from baton_lightning.flow.guidance import Guidance
 from baton_lightning.flow.matching import Errors
@@ -33,7 +33,7 @@ from baton_lightning.runs import weights as stored
 from baton_lightning.stages import flow_matching, plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.loss_by_time import LossByTime
-from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, where_present
+from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, apply_presence_mask
 from baton_lightning.stages.shuffled_plans import ShuffledPlans
 
 PROBE_TIMES = 8
@@ -47,25 +47,25 @@ class JointTraining(Resumable):
         dit: Factory of the transformer.
         plan: Factory of the plan source.
         optimizer: Factory of the optimiser over the trainable parameters.
-        scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
+        scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` = constant rate.
         timesteps: Distribution of the flow time t.
-        sampler: ODE solver of generation.
-        guidance: Guidance of generation.
-        video_negative: Text that guidance leads the picture away from; the empty one is all pad rows.
-        audio_negative: Text that guidance leads the sound away from, likewise.
-        video_codec: Factory of the video codec; only generation needs it.
-        audio_codec: Factory of the audio codec; likewise.
-        text_encoder: Factory of the text encoder; only prompts of one's own need it, training reads cached text.
+        sampler: ODE solver for generation.
+        guidance: Guidance for generation.
+        video_negative: Negative prompt of the video branch; an empty text is all pad rows.
+        audio_negative: Negative prompt of the audio branch.
+        video_codec: Factory of the video codec; only needed for generation.
+        audio_codec: Factory of the audio codec; only needed for generation.
+        text_encoder: Factory of the text encoder; only needed for prompts outside the data set. Training reads cached text.
         tasks: What training clips are asked for, see :mod:`baton_lightning.flow.tasks`; ``None`` generates both modalities of every clip.
-        plan_dropout: Share of training clips, in [0, 1], that see no plan, so that the model also knows life without one.
-        caption_dropout: Share of training clips, in [0, 1], that see an empty text, which guidance leads away from.
-        frozen: Names of parts of the transformer that are not trained, e.g. ``dit.video_model`` or ``dit.*.self_attn``, where ``*`` is any
-            run of characters. They are handed on with the rest.
-        trained: Names of parts within the frozen ones that are trained all the same: ``frozen: [dit]`` and
-            ``trained: [dit.latent_mlp, dit.*.plan_attn]`` train what reads the plan and nothing else.
-        rates: Name of a part -> factor on the learning rate, e.g. ``{dit.latent_mlp: 10}``; the longest name that matches wins.
-        parents: Role -> parent run. ``dit`` starts the transformer from an earlier stage 3, ``planner`` fills the planner.
-        seed: Seeds every draw together with epoch and sample index.
+        plan_dropout: Share of training clips, in [0, 1], without a plan, so that the model also works without one.
+        caption_dropout: Share of training clips, in [0, 1], with an empty text, for guidance with an empty negative prompt.
+        frozen: Names of parts of the transformer that are not trained, e.g. ``dit.video_model`` or ``dit.*.self_attn``, where ``*`` stands
+            for any characters. They are part of the run's weights.
+        trained: Names of parts within the frozen ones that are trained nevertheless: ``frozen: [dit]`` and
+            ``trained: [dit.latent_mlp, dit.*.plan_attn]`` train only the parts that read the plan.
+        rates: Name of a part -> factor of the learning rate, e.g. ``{dit.latent_mlp: 10}``; the longest matching name is used.
+        parents: Role -> parent run. ``dit`` initialises the transformer from an earlier stage 3, ``planner`` loads the planner.
+        seed: Seed of every draw, together with epoch and sample index.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class JointTraining(Resumable):
                 raise ValueError(f"{name} must lie in [0, 1], got {share}")
         self.clip, self.seed, self.parents = clip, seed, parents or {}
         self.described: dict[str, Any] = {}
-        """What the manifest says besides."""
+        """Additional entries of the manifest."""
         self.parts = {"frozen": tuple(frozen), "trained": tuple(trained)}
         self.rates = rates or {}
         self.make_dit, self.make_plan = dit, plan
@@ -113,13 +113,13 @@ class JointTraining(Resumable):
 
     # ---- networks
     def configure_model(self) -> None:
-        """Builds the networks, once, and takes over the parents' weights."""
+        """Builds the networks at the first call, and loads the parents' weights."""
         if hasattr(self, "dit"):
             return
-        construct(self, self.build, self.take_over, given=True)
+        construct(self, self.build, self.load_parents, skip_pretrained=True)
 
-    def take_over(self) -> None:
-        """Loads the parents' weights, but for those that the checkpoint holds which the run goes on from.
+    def load_parents(self) -> None:
+        """Loads the parents' weights, except those that the checkpoint to resume from contains.
 
         Raises:
             ValueError: If a role is unknown or the planner's is missing.
@@ -130,22 +130,22 @@ class JointTraining(Resumable):
         if self.plan.parent_role is not None and self.plan.parent_role not in self.parents:
             raise ValueError("model.init_args.parents must name the run of the trained planner: {planner: runs/<experiment>/stage2}")
         if "dit" in self.parents and not restored(self, self.dit):
-            hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip, digest=begun_with(self, "dit"))
+            hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip, digest=parents_at_start(self, "dit"))
         if isinstance(self.plan, PlannedTokens) and self.plan.parent_role in self.parents and not restored(self, self.plan):
-            self.plan.take_over(self.parents["planner"], digest=begun_with(self, "planner"))
+            self.plan.load_from_run(self.parents["planner"], digest=parents_at_start(self, "planner"))
 
     def build(self) -> None:
-        """Makes the networks, with the weights their factories give them."""
+        """Builds the networks with their initial weights."""
         self.dit = self.make_dit(self.clip)
         freeze(self.dit, **self.parts, prefix="dit", setting="model.init_args")
-        with language_files.of_run(self.parents.get("planner")):
+        with language_files.used_from(self.parents.get("planner")):
             self.plan = self.make_plan(self.clip)
         if isinstance(self.plan, CachedPlan) and "planner" in self.parents:
             self.plan.run = Path(self.parents["planner"])
 
     @property
     def not_exported(self) -> tuple[str, ...]:
-        """Prefixes of weights that belong to another run: the frozen planner's."""
+        """Prefixes of weights that are not part of this run's weights: those of the frozen planner."""
         return ("plan.planner.",) if isinstance(getattr(self, "plan", None), PlannedTokens) else ()
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -156,32 +156,32 @@ class JointTraining(Resumable):
             statistics = self.trainer.datamodule.feature_statistics(self.plan.online)
             self.plan.video_norm.fit(*statistics["video"])
             self.plan.audio_norm.fit(*statistics["audio"])
-        if goes_on_from(self) is None:
+        if resume_checkpoint(self) is None:
             self.require_plans()
 
     def on_train_start(self) -> None:
-        if goes_on_from(self) is not None:
+        if resume_checkpoint(self) is not None:
             self.require_plans()
 
     def require_plans(self) -> None:
-        """Refuses plans of another space or planner; once what the run goes on from is loaded."""
+        """Refuses plans of another feature space or planner. On resume it is called after the checkpoint is loaded."""
         if "dit" in self.parents and self.dit.plan_attention is not None:
             self.described["plan_space_drift"] = plan_space.drift(self.plan, Path(self.parents["dit"]))
         if isinstance(self.plan, CachedPlan):
             self.plan.require_made_by(self.trainer.datamodule.planned_by())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the frozen planner out: it has a run of its own."""
+        """Removes the frozen planner, whose weights are in its own run."""
         for key in [k for k in checkpoint.get("state_dict", {}) if k.startswith(self.not_exported or ("\0",))]:
             del checkpoint["state_dict"][key]
 
     def untrained(self) -> dict[str, Tensor]:
-        """Weights of the transformer that this run did not train, as its parent has them: DeepSpeed holds them in half precision."""
-        still = {f"dit.{name}" for name, parameter in self.dit.named_parameters() if not parameter.requires_grad}
-        if not still or "dit" not in self.parents:
+        """Frozen weights of the transformer, read from its parent in full precision; DeepSpeed holds them in half precision."""
+        frozen = {f"dit.{name}" for name, parameter in self.dit.named_parameters() if not parameter.requires_grad}
+        if not frozen or "dit" not in self.parents:
             return {}
-        given = stored.read(Path(self.parents["dit"]), "dit")
-        return {f"dit.{name}": tensor for name, tensor in given.items() if f"dit.{name}" in still}
+        parent_weights = stored.read(Path(self.parents["dit"]), "dit")
+        return {f"dit.{name}": tensor for name, tensor in parent_weights.items() if f"dit.{name}" in frozen}
 
     # ---- loss
     def flow_loss(
@@ -198,13 +198,13 @@ class JointTraining(Resumable):
         """Flow-matching errors of both branches, see :mod:`~baton_lightning.stages.flow_matching`.
 
         Args:
-            batch: Clips with latents and context. A modality that a clip lacks is noise at any time, and weighs nothing.
+            batch: Clips with latents and context. An absent modality is pure noise and has no weight in the loss.
             plan: Plan, or ``None``.
             t: Flow time [B], 0 = clean, 1 = noise.
             noise: Noise of each modality, see :func:`~baton_lightning.stages.flow_matching.noise`.
             known: What the task of each clip makes known; ``None`` generates everything.
-            has_plan: Which clips see the plan [B], bool.
-            split: Whose losses by flow time these count for; ``None`` counts them nowhere.
+            has_plan: Which clips use the plan [B], bool.
+            split: Split whose losses by flow time are updated; ``None`` = none.
         """
         errors = flow_matching.errors(self.dit, batch, plan, t, noise, known=known, has_plan=has_plan)
         if split is not None:
@@ -212,28 +212,30 @@ class JointTraining(Resumable):
         return errors
 
     def log_by_time(self, split: str) -> None:
-        """Logs the losses by flow time since the last call. All ranks call it."""
+        """Logs the losses by flow time since the last call. All ranks must call it."""
         by_time: Any = self.by_time[f"{split}_losses"]
         losses = by_time.compute()
         by_time.reset()
         if self.logger is not None and not self.trainer.sanity_checking:
             self.logger.log_metrics({f"{split}/{name}": value.item() for name, value in losses.items()}, self.global_step)
 
-    def sees_plan(self, batch: Batch) -> Tensor:
-        """Which clips of a training batch keep their plan [B], bool; the others are dropped out."""
-        return self.kept(batch, "plan.dropout", self.plan_dropout)
+    def plan_mask(self, batch: Batch) -> Tensor:
+        """Which clips of a training batch use their plan [B], bool, after plan dropout."""
+        return self.dropout_mask(batch, "plan.dropout", self.plan_dropout)
 
-    def kept(self, batch: Batch, purpose: str, dropout: float) -> Tensor:
-        """Which clips a dropout leaves [B], bool; by counter, so the same ones on any rank and after a resume."""
+    def dropout_mask(self, batch: Batch, purpose: str, dropout: float) -> Tensor:
+        """Which clips are kept by a dropout [B], bool; counter-based, so equal on any rank and after a resume."""
         draw = draws.draw_uniform((), seed=self.seed, epoch=batch.epoch, index=batch.index, purpose=purpose)
         return (draw >= dropout).to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert batch.context is not None
         if self.caption_dropout:
-            batch = replace(batch, context=where_present(batch.context, self.kept(batch, "caption.dropout", self.caption_dropout)))
+            batch = replace(
+                batch, context=apply_presence_mask(batch.context, self.dropout_mask(batch, "caption.dropout", self.caption_dropout))
+            )
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
-        plan, has_plan = self.plan(batch, seed=self.seed), self.sees_plan(batch)
+        plan, has_plan = self.plan(batch, seed=self.seed), self.plan_mask(batch)
         noise = flow_matching.noise(batch, seed=self.seed, epoch=batch.epoch, purpose="noise")
         known = None if self.tasks.plain else self.tasks.draw(batch.index, batch.epoch)
         errors = self.flow_loss(batch, plan, t, noise, known=known, has_plan=has_plan, split="train")
@@ -242,7 +244,7 @@ class JointTraining(Resumable):
         return errors.total
 
     def log_branches(self, split: str, errors: Errors, **options: Any) -> None:
-        """Logs the loss of each branch, weighed by the clips of which it generates something; no clip, no entry."""
+        """Logs the loss of each branch, weighted by the number of clips for which it generates something; nothing if there is none."""
         for name, count in errors.num.items():
             if count:
                 self.log(f"{split}/loss_{name}", errors.mean(name), batch_size=count, **options)
@@ -253,7 +255,7 @@ class JointTraining(Resumable):
 
     # ---- the four curves
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same loss, at fixed times and noise, along the true plan, the planner's, another clip's and none."""
+        """The loss at fixed times and noise, with the ground-truth plan, the planner's plan, another clip's plan and no plan."""
         truth = self.plan.truth(batch)
         planned = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else None
         shuffled, has_other = self.shuffled(planned or truth)
@@ -277,7 +279,7 @@ class JointTraining(Resumable):
 
     on_test_epoch_end = on_validation_epoch_end
 
-    # ---- for whoever makes clips
+    # ---- for generation
     def call_inside(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls a function of this module's networks. Strategies wrap methods of the module, e.g. to gather its shards; this is one."""
+        """Calls a function of this module's networks. Strategies can wrap this method, e.g. to gather partitioned parameters."""
         return function(*args)

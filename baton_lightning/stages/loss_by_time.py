@@ -1,4 +1,4 @@
-"""The flow loss by modality and flow time: where along the path from noise to clip a model is wrong."""
+"""The flow loss by modality and flow time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LossByTime(Metric):
             self.total[row].index_add_(0, bucket, errors[name].detach().to(self.total) * weight)
 
     def compute(self) -> dict[str, Tensor]:
-        """``loss_video_t/0.00-0.25`` and so on -> mean loss, of buckets that hold clips."""
+        """``loss_video_t/0.00-0.25`` and so on -> mean loss, for quarters with clips."""
         edges = [i / BUCKETS for i in range(BUCKETS + 1)]
         return {
             f"loss_{name}_t/{edges[i]:.2f}-{edges[i + 1]:.2f}": (self.total[row, i] / self.count[row, i]).float()

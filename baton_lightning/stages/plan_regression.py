@@ -1,4 +1,4 @@
-"""What every stage that trains a planner shares: prompts in, standardised features as the target, Eq. 8, R^2 as the yardstick."""
+"""Base of the stages that train a planner: regression on standardised features (Eq. 8), scored by R^2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.handover import hand_over
-from baton_lightning.construction.networks import Resumable, begun_with, construct, goes_on_from, restored
+from baton_lightning.construction.networks import Resumable, construct, parents_at_start, restored, resume_checkpoint
 from baton_lightning.frozen import language_files
 from baton_lightning.frozen.llm import PretrainedLLM
 from baton_lightning.losses import plan_loss
@@ -28,9 +28,9 @@ from baton_lightning.stages.plan_space import DRIFT
 
 
 class RSquared(Metric):
-    """Explained share of the target's variance, pooled over all elements and ranks: 1 - SSE / SST.
+    """Explained share of the target's variance over all elements and ranks: 1 - SSE / SST.
 
-    SST is taken about 0, the training mean of the standardised space, so 0 is what predicting the mean earns.
+    SST is computed about 0, the mean of standardised training features, so predicting the mean gives 0.
     """
 
     higher_is_better = True
@@ -52,17 +52,17 @@ class RSquared(Metric):
 
 
 class PlanRegression(Resumable):
-    """Regression of planned tokens on perceiver features; the base of the planner's stages.
+    """Regression of perceiver features by planned tokens; the base class of the planner's stages.
 
     Args:
         clip: Geometry of the clip.
         planner: Factory of the planner, called with ``clip``.
         optimizer: Factory of the optimiser over parameter groups.
-        scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` keeps the rate.
-        rates: Name of a part -> factor on the learning rate, e.g. ``{planner.language.llm: 0.1}``; the longest name that matches wins.
-        features: Factory of what makes features of each batch's media; ``None`` reads cached ones.
-        parents: Role -> parent run. ``planner`` starts from the planner of an earlier run.
-        seed: Seed of the run. Nothing is drawn here; it is part of every stage's interface.
+        scheduler: Factory of the learning-rate schedule, stepped every optimiser step; ``None`` = constant rate.
+        rates: Name of a part -> factor of the learning rate, e.g. ``{planner.language.llm: 0.1}``; the longest matching name is used.
+        features: Factory of online features, computed from each batch's media; ``None`` = cached features.
+        parents: Role -> parent run. ``planner`` initialises the planner from an earlier run.
+        seed: Unused; part of every stage's interface.
     """
 
     fresh: ClassVar[tuple[str, ...]] = ()
@@ -93,52 +93,52 @@ class PlanRegression(Resumable):
 
     # ---- network
     def configure_model(self) -> None:
-        """Builds the planner, once, and takes over the parent's weights."""
+        """Builds the planner at the first call, and loads the parent's weights."""
         if hasattr(self, "planner"):
             return
-        checkpoint = goes_on_from(self)
-        given = "planner" in self.parents or (checkpoint is not None and not checkpoints.leaves_frozen_out(checkpoint))
-        construct(self, self.build, self.take_over, given=given)
+        checkpoint = resume_checkpoint(self)
+        skip_pretrained = "planner" in self.parents or (checkpoint is not None and not checkpoints.lacks_frozen(checkpoint))
+        construct(self, self.build, self.load_parents, skip_pretrained=skip_pretrained)
 
-    def take_over(self) -> None:
-        """Loads the parent's weights, unless the checkpoint that the run goes on from holds them all."""
+    def load_parents(self) -> None:
+        """Loads the parent's weights, unless the checkpoint to resume from contains all of them."""
         if "planner" in self.parents and not restored(self, self.planner):
-            run, digest = self.parents["planner"], begun_with(self, "planner")
+            run, digest = self.parents["planner"], parents_at_start(self, "planner")
             hand_over(self.planner, run, source="planner", clip=self.clip, fresh=self.fresh, digest=digest)
 
     def build(self) -> None:
-        """Makes the planner, with the weights its factories give it."""
-        checkpoint = goes_on_from(self)
+        """Builds the planner with its initial weights."""
+        checkpoint = resume_checkpoint(self)
         own = checkpoint and checkpoint.parent.parent
-        with language_files.of_run(own if language_files.kept(own) else self.parents.get("planner")):
+        with language_files.used_from(own if language_files.exist_in(own) else self.parents.get("planner")):
             self.planner = self.make_planner(self.clip)
 
-    def keep_beside(self, run: Path) -> None:
-        """Writes what a planner's weights do not say into their run folder: configuration and tokenizer of a released language model."""
+    def save_language_files(self, run: Path) -> None:
+        """Saves configuration and tokenizer of a released language model in the run folder, beside the planner's weights."""
         if isinstance(self.planner.language.llm, PretrainedLLM):
-            language_files.keep(self.planner.language.llm, run)
+            language_files.save(self.planner.language.llm, run)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)
 
     def on_fit_start(self) -> None:
-        """Fits the feature space to the training set, or checks that the parent's still holds."""
+        """Fits the feature statistics to the training set, or compares them with the parent's."""
         statistics = self.trainer.datamodule.feature_statistics(self.online)
         for name, norm in (("video", self.planner.video_norm), ("audio", self.planner.audio_norm)):
             if not norm.fitted:
                 norm.fit(*statistics[name])
             elif (drift := norm.drift(*statistics[name])) > DRIFT:
                 warnings.warn(
-                    f"the {name} features of this data lie {drift:.2f} standard deviations from those the planner was trained on; "
-                    "its feature space is kept. Encode the data with the parent's perceivers, or pretrain the planner on this data",
+                    f"the {name} features of this data differ by {drift:.2f} standard deviations from those the planner was trained on; "
+                    "its statistics are kept. Encode the data with the parent's perceivers, or pretrain the planner on this data",
                     stacklevel=2,
                 )
 
     def require_feature_space(self) -> None:
-        """Refuses to score or use a planner whose weights were never loaded.
+        """Refuses to use a planner without loaded weights.
 
         Raises:
-            ValueError: If the feature space was never fitted.
+            ValueError: If the feature statistics were never fitted.
         """
         if not (self.planner.video_norm.fitted and self.planner.audio_norm.fitted):
             raise ValueError("this planner was never trained: give --ckpt_path, or model.init_args.parents: {planner: RUN}")
@@ -147,10 +147,10 @@ class PlanRegression(Resumable):
 
     # ---- steps
     def target(self, batch: Batch) -> Plan:
-        """The standardised plan of the batch's own features.
+        """The standardised plan of the batch's features.
 
         Raises:
-            ValueError: If the batch carries no features.
+            ValueError: If the batch has no features.
         """
         return self.planner.standardise(*features_of(batch, self.online))
 
@@ -180,5 +180,5 @@ class PlanRegression(Resumable):
         self.log_dict({f"{split}/{name}": score for name, score in self.scores.items()}, batch_size=len(batch))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Plan:
-        """The plans of a batch, standardised; what a cache of plans is made of."""
+        """The standardised plans of a batch."""
         return self(batch)

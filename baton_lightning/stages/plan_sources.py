@@ -1,6 +1,6 @@
-"""Where stage 3 takes its plan from: the clip's own features (adaptation) or the frozen planner (joint training).
+"""Plan sources of stage 3: the clip's own features (adaptation) or the frozen planner (joint training).
 
-A planner that runs in every step is :class:`PlannedTokens`; one that ran once is ``cached_plan.CachedPlan``.
+:class:`PlannedTokens` runs the planner in every step; ``cached_plan.CachedPlan`` reads its cached tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from baton_lightning.stages.features import OnlineFeatures, features_of
 
 
 class PlanSource(Protocol):
-    """Turns a batch into the plan its clips are denoised with, and knows the true plan beside it."""
+    """Interface of plan sources: the plan of a batch, and the ground-truth plan."""
 
     def __call__(self, batch: Batch, *, seed: int) -> Plan: ...
 
@@ -33,11 +33,11 @@ class PlanSource(Protocol):
 
 
 class GroundTruthPlan(nn.Module):
-    """Standardised features of the clip itself: the oracle plan of DiT adaptation (Baton, training stage 2).
+    """Standardised features of the clip itself: the ground-truth plan of DiT adaptation (Baton, training stage 2).
 
     Args:
         clip: Geometry of the clip.
-        features: Factory of what makes features of each batch's media; ``None`` reads cached ones.
+        features: Factory of online features, computed from each batch's media; ``None`` = cached features.
     """
 
     parent_role: str | None = None
@@ -50,13 +50,13 @@ class GroundTruthPlan(nn.Module):
         self.audio_norm = FeatureNorm(clip.audio_plan_width)
 
     def truth(self, batch: Batch) -> Plan:
-        """The plan made of the clip's own features.
+        """The plan of the clip's own features.
 
         Raises:
-            ValueError: If the batch carries no features.
+            ValueError: If the batch has no features.
         """
         video, audio = features_of(batch, self.online)
-        return present_of(batch, timed_plan(self.clip, self.video_norm(video), self.audio_norm(audio)))
+        return mask_absent(batch, timed_plan(self.clip, self.video_norm(video), self.audio_norm(audio)))
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         return self.truth(batch)
@@ -67,12 +67,12 @@ class PlannedTokens(nn.Module):
 
     Args:
         clip: Geometry of the clip.
-        planner: Factory of the planner; its weights come from the parent run with the role ``planner``.
-        truth_share: Share of training clips, in [0, 1], that get their own features instead of the planner's tokens. The paper
-            uses planned tokens alone (0); mixing is a choice of ours that keeps the DiT sharp on plans that are right.
+        planner: Factory of the planner; its weights are loaded from the parent run with the role ``planner``.
+        truth_share: Share of training clips, in [0, 1], with their own features instead of the planner's tokens. The paper uses planned
+            tokens only (0). Mixing is our choice; it keeps the DiT accurate on correct plans.
 
     Note:
-        The planner is frozen and not part of this run's weights: it stays in its own run.
+        The planner is frozen and not part of this run's weights.
     """
 
     parent_role: str | None = "planner"
@@ -80,42 +80,42 @@ class PlannedTokens(nn.Module):
     def __init__(self, clip: ClipSpec, planner: Callable[[ClipSpec], VAPlanner], truth_share: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= truth_share <= 1.0:
-            raise ValueError(f"truth_share must lie in [0, 1], got {truth_share}")
+            raise ValueError(f"truth_share must be in [0, 1], got {truth_share}")
         self.clip, self.truth_share = clip, truth_share
-        self.hold(planner)
+        self.set_planner(planner)
 
-    def hold(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
-        """Keeps what the plans come from."""
+    def set_planner(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
+        """Builds the planner, frozen."""
         self.planner = planner(self.clip).requires_grad_(False).eval()
 
-    def take_over(self, run: str | Path, digest: str | None = None) -> None:
-        """Takes what it needs of the planner's run.
+    def load_from_run(self, run: str | Path, digest: str | None = None) -> None:
+        """Loads the planner's weights.
 
         Args:
-            run: The run.
-            digest: Digest that its weights must have, for a run that goes on; ``None`` takes any.
+            run: Run of the planner.
+            digest: Required digest of its weights, for a resumed run; ``None`` = any.
         """
         hand_over(self.planner, run, source="planner", clip=self.clip, digest=digest)
 
     def train(self, mode: bool = True) -> PlannedTokens:
-        """Frozen: dropout and the like stay off in training too."""
+        """Stays in evaluation mode, because the planner is frozen."""
         return super().train(False)
 
     def truth(self, batch: Batch) -> Plan:
-        """The plan made of the clip's own features.
+        """The plan of the clip's own features.
 
         Raises:
-            ValueError: If the batch carries no features.
+            ValueError: If the batch has no features.
         """
-        return present_of(batch, self.standardise(*features_of(batch)))
+        return mask_absent(batch, self.standardise(*features_of(batch)))
 
     def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:
-        """Features in the planner's space."""
+        """The plan of features, standardised with the planner's statistics."""
         return self.planner.standardise(video_features, audio_features)
 
     def planned(self, batch: Batch) -> Plan:
         """The planner's tokens for the batch's prompts."""
-        return plan_each(self.planner, batch)
+        return plan_one_by_one(self.planner, batch)
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         plan = self.planned(batch)
@@ -129,26 +129,27 @@ class PlannedTokens(nn.Module):
 
 @torch.no_grad()
 @own_precision()
-def plan_each(planner: VAPlanner, batch: Batch) -> Plan:
-    """Plans of a batch, each prompt by itself and in the planner's own types: the same bits in any batch, on any rank, in a cache.
+def plan_one_by_one(planner: VAPlanner, batch: Batch) -> Plan:
+    """Plans of a batch, computed prompt by prompt in the planner's own types, so that they are bit-identical in any batch, on any rank and
+    in a cache.
 
     Args:
-        planner: The planner, frozen.
-        batch: Its prompts.
+        planner: The frozen planner.
+        batch: Batch with prompts.
     """
     count = rounds = len(batch)
     if any(hasattr(parameter, "ds_id") for parameter in planner.parameters()):
-        rounds = max(gathered(count))  # shards are collected in every forward, so all ranks need equally many
+        rounds = max(gathered(count))  # every forward gathers partitioned parameters, so all ranks must run equally many
     plans = [planner(batch.video_prompts[i : i + 1], batch.audio_prompts[i : i + 1]) for i in (min(n, count - 1) for n in range(rounds))]
     return replace(plans[0], video=torch.cat([p.video for p in plans[:count]]), audio=torch.cat([p.audio for p in plans[:count]]))
 
 
-def present_of(batch: Batch, plan: Plan) -> Plan:
-    """A plan of features, with the mean of the training set (0) for what a clip lacks."""
-    return replace(plan, video=where_present(plan.video, batch.has_video), audio=where_present(plan.audio, batch.has_audio))
+def mask_absent(batch: Batch, plan: Plan) -> Plan:
+    """A plan of features with zeros (the training mean) for absent modalities."""
+    return replace(plan, video=apply_presence_mask(plan.video, batch.has_video), audio=apply_presence_mask(plan.audio, batch.has_audio))
 
 
-def where_present(tensor: Tensor, present: Tensor | None) -> Tensor:
+def apply_presence_mask(tensor: Tensor, present: Tensor | None) -> Tensor:
     """Applies a presence mask: rows of a batch that are present, zeros for the others.
 
     Args:

@@ -1,4 +1,4 @@
-"""Caching what a frozen planner makes of prompts: planned tokens, once for every epoch of stage 3 (a `predict` run)."""
+"""Caching of planned tokens of a frozen planner, for all epochs of stage 3 (a `predict` run)."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from baton_lightning.frozen.identity import describe
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import manifest
 from baton_lightning.shards.format import PLANS
-from baton_lightning.stages.cached_plan import outline, planner_of
-from baton_lightning.stages.plan_sources import plan_each
+from baton_lightning.stages.cached_plan import planner_of, planner_settings
+from baton_lightning.stages.plan_sources import plan_one_by_one
 
 
 class PlanEncoding(LightningModule):
-    """Runs a finished run's planner over the prompts of clips, in its own types, whatever the trainer's precision.
+    """Runs a finished run's planner over the prompts of clips, in its own types, independent of the trainer's precision.
 
     Args:
         clip: Geometry of the clips.
         planner: Factory of the planner.
-        parents: ``{planner: RUN}``, the run whose weights fill it.
-        dtype: Type that tokens are stored in; in float32 training on them is training with the planner, to the bit.
-        seed: Part of every stage's interface; nothing is drawn here.
+        parents: ``{planner: RUN}``, the run of the planner's weights.
+        dtype: Type of the stored tokens; with float32, training is bit-identical to training with the planner.
+        seed: Unused; part of every stage's interface.
 
     Raises:
-        ValueError: If ``parents`` does not name the planner's run alone.
+        ValueError: If ``parents`` has other roles than ``planner``.
     """
 
     kinds = (PLANS,)
@@ -54,25 +54,25 @@ class PlanEncoding(LightningModule):
         self.clip, self.cache_dtype, self.make_planner, self.run = clip, getattr(torch, dtype), planner, Path(parents["planner"])
 
     def configure_model(self) -> None:
-        """Builds and fills the planner, once."""
+        """Builds and loads the planner at the first call."""
         if not hasattr(self, "planner"):
             self.planner = planner_of(self.run, self.make_planner, self.clip)
 
     # ---- what made the cache
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Geometry, type, and what is known of the planner."""
+        """Geometry, type, and description of the planner."""
         digest = manifest.read(self.run)["weights_sha256"]
-        known = {**describe(self.planner), "weights_sha256": digest, "outline": outline(self.planner)}
+        known = {**describe(self.planner), "weights_sha256": digest, "outline": planner_settings(self.planner)}
         return {"clip": self.clip.to_dict(), "dtype": str(self.cache_dtype).removeprefix("torch."), "planner": known}
 
     @cached_property
     def recipe(self) -> str:
-        """Digest of what decides the tokens of a prompt; the prompts themselves are part of the clips that a shard's record names."""
+        """Digest of geometry, type and planner, which determine the tokens of a prompt. Prompts are covered by the digests of shards."""
         return hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()
 
     # ---- tokens
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Tensor]]:
         """Planned tokens of a batch: video [B, K_v, C_v] and audio [B, K_a, C_a]."""
-        plan = plan_each(self.planner, batch)
+        plan = plan_one_by_one(self.planner, batch)
         return {PLANS: {"video": plan.video.to(self.cache_dtype), "audio": plan.audio.to(self.cache_dtype)}}

@@ -1,4 +1,4 @@
-"""Stage 1: a language model learns to plan."""
+"""Stage 1: pretraining of the planner."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from baton_lightning.stages.plan_regression import PlanRegression
 
 
 class PlannerPretraining(PlanRegression):
-    """Planner pretraining: the language model, its placeholders and one Sem-MLP a modality learn to predict perceiver features.
+    """Planner pretraining: language model, placeholders and one Sem-MLP per modality are trained to predict perceiver features.
 
-    Starts from a language model's weights, or, with ``parents: {planner: RUN}``, from an earlier planner of the same make. Hands on
-    the planner.
+    It starts from a language model's weights, or, with ``parents: {planner: RUN}``, from an earlier planner with the same architecture. The
+    result is a planner.
 
     Note:
-        The paper trains language model and towers in one stage; splitting it is our choice. Its own schedule is this module with
+        The paper trains language model and towers in one stage; two stages are our choice. The paper's schedule is this module with
         :class:`~baton_lightning.models.towers.DualTowers` as the planner's readout.
     """

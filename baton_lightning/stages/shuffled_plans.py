@@ -1,4 +1,4 @@
-"""The control of validation: every clip along the plan of another clip."""
+"""A control for validation: every clip gets the plan of another clip."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from baton_lightning.batch import Plan
 
 
 class ShuffledPlans:
-    """Gives each clip of a batch the plan of another clip of it; a batch of one clip gets that of the last clip before it."""
+    """Assigns to each clip of a batch the plan of another clip. A batch of one clip gets the plan of the previous batch's last clip."""
 
     def __init__(self) -> None:
         self.before: Plan | None = None
-        """Plan of the last clip of the batch before [1, ...]."""
+        """Plan of the last clip of the previous batch [1, ...]."""
 
     def __call__(self, plan: Plan) -> tuple[Plan, bool]:
         """Plans of other clips, and whether there are any.
 
-        Where there are none, a clip keeps its own plan, so that all ranks evaluate the transformer equally often; it must not count.
+        If there are none, the clip keeps its own plan, so that all ranks evaluate the transformer equally often. The caller must not count
+        it.
 
         Args:
             plan: Plans of a batch, in the order of validation.
@@ -26,5 +27,5 @@ class ShuffledPlans:
         return (plan, False) if before is None else (before, True)
 
     def forget(self) -> None:
-        """Begins a new validation."""
+        """Resets the state for a new validation."""
         self.before = None

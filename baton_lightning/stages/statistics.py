@@ -1,4 +1,4 @@
-"""Statistics of features without a cache of them: mean and standard deviation over a sample of clips (a `predict` run)."""
+"""Statistics of features without a cache: mean and standard deviation over a sample of clips (a `predict` run)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from baton_lightning.stages.features import OnlineFeatures
 
 
 class FeatureStatistics(LightningModule):
-    """Runs the frozen perceivers over a sample of the training clips and sums up what they give.
+    """Runs the frozen perceivers over a sample of the training clips and computes the moments of their features.
 
-    Stages standardise features by their mean and deviation. A cache knows these of all clips; where features are made online they are
-    estimated: of N clips the mean is off by the deviation of clip means / sqrt(N), about 2 % of it for 2,048 clips.
+    Stages standardise features by mean and standard deviation. A cache has these for all clips. For online features they are estimated from
+    N clips; the standard error of the mean is the standard deviation of clip means / sqrt(N), about 2 % of it for 2,048 clips.
 
     Args:
         clip: Geometry of the clips.
         features: Factory of the perceivers.
-        num_clips: Clips of the sample, spread evenly over the training split; all of it if it has fewer.
-        seed: Part of every stage's interface; nothing is drawn here.
+        num_clips: Number of clips, evenly spaced over the training split; all clips if there are fewer.
+        seed: Unused; part of every stage's interface.
 
     Raises:
         ValueError: If the sample is empty.
@@ -41,11 +41,11 @@ class FeatureStatistics(LightningModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is told with the statistics."""
+        """Provenance of the statistics."""
         return self.features.made_by
 
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> list[dict[str, Moments]]:
-        """Moments of each clip's features, by the modalities that it has."""
+        """Moments of each clip's features, by its modalities."""
         self.features.fill(batch)
         tensors: dict[str, Tensor | None] = {"video": batch.video_features, "audio": batch.audio_features}
         present = {"video": batch.has_video, "audio": batch.has_audio}

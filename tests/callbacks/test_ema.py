@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from baton_lightning.construction.sharding import WholeWeights, final_weights
+from baton_lightning.construction.sharding import GatherWeights, final_weights
 from baton_lightning.muon import MuonAdamW
 from callbacks.ema import AVERAGE, EMA
 
@@ -107,7 +107,7 @@ def test_a_resumed_runs_average_is_the_uninterrupted_ones_to_the_bit(tmp_path: P
 @pytest.mark.parametrize("sharded", [True, False])
 def test_a_run_started_again_after_its_last_step_hands_on_what_it_would_have(tmp_path: Path, sharded: bool) -> None:
     def handed_on(start: str | None = None) -> dict[str, torch.Tensor]:
-        whole = WholeWeights()
+        whole = GatherWeights()
         trainer = fit(tmp_path, Net(), EMA(0.9), *([whole] if sharded else []), start=start, max_steps=10)
         if sharded:
             return whole.weights

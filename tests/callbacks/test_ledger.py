@@ -59,7 +59,7 @@ class Dropped(Branches):
         super().__init__()
         self.latent_mlp = torch.nn.Linear(1, 1)
 
-    def sees_plan(self, batch: Batch) -> torch.Tensor:
+    def plan_mask(self, batch: Batch) -> torch.Tensor:
         return batch.index % 2 == 1
 
 

@@ -28,13 +28,13 @@ class Stage(Resumable):
         self.make, self.parent = make, parent
 
     def configure_model(self) -> None:
-        construct(self, self.build, self.take_over, given=self.parent is not None)
+        construct(self, self.build, self.load_parents, skip_pretrained=self.parent is not None)
 
     def build(self) -> None:
-        with language_files.of_run(self.parent):
+        with language_files.used_from(self.parent):
             self.net = self.make()
 
-    def take_over(self) -> None:
+    def load_parents(self) -> None:
         if self.parent is not None:
             hand_over(self.net, self.parent, source="net")
 
@@ -56,7 +56,7 @@ def test_a_network_whose_constructor_looks_at_numbers_is_made_at_once_and_that_i
     with caplog.at_level(logging.WARNING):
         stage.configure_model()
     assert torch.equal(stage.net.weight, at_once.weight) and stage.net.largest == at_once.largest
-    assert "at once and whole" in caplog.text
+    assert "directly and completely" in caplog.text
 
 
 @pytest.mark.parametrize("lora_rank", [None, 2])
@@ -70,7 +70,7 @@ def test_a_language_model_in_bfloat16_is_filled_from_its_run_and_keeps_exact_fre
         parameter.data += 0.01
     run.mkdir()
     save_file({f"net.{key}": value.contiguous() for key, value in trained.state_dict().items()}, run / manifest.WEIGHTS)
-    language_files.keep(trained, run)
+    language_files.save(trained, run)
     described = {"clip": ClipSpec().to_dict(), "weights_sha256": manifest.file_digest(run / manifest.WEIGHTS)}
     atomic.write_text(run / manifest.NAME, manifest.json.dumps(described))
     stage = Stage(make, run)
@@ -108,7 +108,7 @@ def test_buffers_and_tensors_that_are_attributes_are_made_with_their_own_numbers
 
 def test_what_no_checkpoint_gave_is_not_trained_on(tmp_path: Path) -> None:
     stage = Stage(lambda: nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
-    stage.goes_on_from = tmp_path / "step-2.ckpt"
+    stage.resume_checkpoint = tmp_path / "step-2.ckpt"
     stage.configure_model()
     with pytest.raises(ValueError, match=r"4 parameters are not in .*step-2.ckpt.*net.0.weight"):
         Loaded().on_train_start(SimpleNamespace(), stage)

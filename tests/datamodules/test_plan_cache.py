@@ -25,7 +25,7 @@ from baton_lightning.shards.check import check_set
 from baton_lightning.shards.format import PLAN_CACHE, Shard, file_digest
 from baton_lightning.shards.writer import write_shard
 from baton_lightning.stages.cached_plan import CachedPlan
-from baton_lightning.stages.plan_sources import PlannedTokens, plan_each
+from baton_lightning.stages.plan_sources import PlannedTokens, plan_one_by_one
 from baton_lightning.stages.plans import PlanEncoding
 from callbacks.cache_writer import CacheWriter
 from datamodules.webshards import WebShards
@@ -85,7 +85,7 @@ def opened(root: Path, **options: Any) -> WebShards:
 def source(run: Path, make: Any = make_planner) -> CachedPlan:
     made = CachedPlan(CLIP, make)
     made.run = run
-    made.take_over(run)
+    made.load_from_run(run)
     return made
 
 
@@ -96,7 +96,7 @@ def prompts(count: int = 3) -> Batch:
 def test_a_batch_of_the_cache_is_what_the_planner_gives_for_its_prompts(planned: Path, run: Path) -> None:
     for dataset in (opened(planned).train_dataset, opened(planned).val_dataset):
         batch = dataset.batch(range(7))
-        plan = plan_each(make_planner(CLIP), batch)
+        plan = plan_one_by_one(make_planner(CLIP), batch)
         assert torch.equal(batch.video_plan, plan.video) and torch.equal(batch.audio_plan, plan.audio)
         read = source(run).planned(batch)
         assert (
@@ -106,10 +106,11 @@ def test_a_batch_of_the_cache_is_what_the_planner_gives_for_its_prompts(planned:
 
 def test_a_prompt_s_plan_does_not_depend_on_its_batch_or_the_trainer_s_precision() -> None:
     planner, batch = make_planner(CLIP), prompts()
-    whole = plan_each(planner, batch)
+    whole = plan_one_by_one(planner, batch)
     with torch.autocast("cpu", torch.bfloat16):
         alone = [
-            plan_each(planner, replace(batch, keys=["k"], video_prompts=[v], audio_prompts=[a])) for v, a in zip(SEEN, HEARD, strict=True)
+            plan_one_by_one(planner, replace(batch, keys=["k"], video_prompts=[v], audio_prompts=[a]))
+            for v, a in zip(SEEN, HEARD, strict=True)
         ]
     assert torch.equal(whole.video, torch.cat([plan.video for plan in alone]))
     assert torch.equal(whole.audio, torch.cat([plan.audio for plan in alone]))
@@ -117,11 +118,11 @@ def test_a_prompt_s_plan_does_not_depend_on_its_batch_or_the_trainer_s_precision
 
 def test_ranks_with_fewer_clips_collect_the_planner_s_shards_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     planner, forwards = make_planner(CLIP), []
-    whole = plan_each(planner, prompts())
+    whole = plan_one_by_one(planner, prompts())
     next(planner.parameters()).ds_id = 0
     planner.register_forward_hook(lambda *_: forwards.append(1))
     monkeypatch.setattr("baton_lightning.stages.plan_sources.gathered", lambda mine: [mine, mine + 1])
-    again = plan_each(planner, prompts())
+    again = plan_one_by_one(planner, prompts())
     assert len(forwards) == 4 and torch.equal(again.video, whole.video)
 
 
@@ -173,7 +174,7 @@ def test_another_type_makes_the_tokens_again_and_half_of_them_are_refused(planne
 
 def test_a_second_run_plans_nothing_again(planned: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = {file: file.stat().st_mtime_ns for file in planned.rglob("*")}
-    monkeypatch.setattr("baton_lightning.stages.plans.plan_each", None)  # called, it would fail
+    monkeypatch.setattr("baton_lightning.stages.plans.plan_one_by_one", None)  # called, it would fail
     cache(planned, run)
     assert {file: file.stat().st_mtime_ns for file in planned.rglob("*")} == written
 

@@ -13,9 +13,9 @@ def test_a_language_model_is_rebuilt_from_a_run_when_its_own_folder_is_gone(tmp_
     tiny.model.save_pretrained(tmp_path / "qwen")
     tiny.tokenizer.save_pretrained(tmp_path / "qwen")
     trained = PretrainedLLM(str(tmp_path / "qwen"), dtype=dtype)
-    language_files.keep(trained, tmp_path / "run")
+    language_files.save(trained, tmp_path / "run")
     shutil.rmtree(tmp_path / "qwen")
-    with language_files.of_run(tmp_path / "run"):
+    with language_files.used_from(tmp_path / "run"):
         rebuilt = PretrainedLLM(str(tmp_path / "qwen"), dtype=dtype)
     rebuilt.load_state_dict(trained.state_dict())
     (ids,) = rebuilt.tokenize(["a red square"])
@@ -27,5 +27,5 @@ def test_a_language_model_is_rebuilt_from_a_run_when_its_own_folder_is_gone(tmp_
 
 def test_a_run_without_a_language_model_of_its_own_changes_nothing(tmp_path):
     for run in (None, tmp_path, tmp_path / "nowhere"):
-        with language_files.of_run(run):
+        with language_files.used_from(run):
             assert language_files.current() is None

@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensors = model.state_dict()
         planner = {key.removeprefix("plan."): tensor for key, tensor in tensors.items() if key.startswith("plan.planner.")}
         described(base / "runs/e/stage2", cli, {}, planner)
-        language_files.keep(model.plan.planner.language.llm, base / "runs/e/stage2")
+        language_files.save(model.plan.planner.language.llm, base / "runs/e/stage2")
         own = {key: tensor for key, tensor in tensors.items() if not key.startswith(model.not_exported)}
         described(base / "runs/e/stage3_joint", cli, {"planner": "runs/e/stage2"}, own)
     shutil.rmtree(base / "qwen")

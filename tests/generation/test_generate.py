@@ -146,7 +146,7 @@ def test_another_run_s_transformer_is_told_of_and_must_know_the_plan_space(made,
         told = json.loads((other / "manifest.json").read_text()) | {"weights_sha256": file_digest(other / "weights.safetensors")}
         (other / "manifest.json").write_text(json.dumps(told))
         clip = generate(made, tmp_path / str(code), "--dit", str(other), code=code)
-    assert "video 5.00 and audio 5.00 standard deviations apart" in capsys.readouterr().err
+    assert "differ by video 5.00 and audio 5.00 standard deviations" in capsys.readouterr().err
     assert not clip.exists()
     assert json.loads((tmp_path / "0/prompt.json").read_text())["dit"] == str(other)
 

@@ -46,7 +46,7 @@ def test_a_stage_starts_from_ovi_with_fresh_plan_layers(tmp_path, shards, caplog
     assert all(torch.equal(own[key], tensor.to(own[key].dtype)) for key, tensor in released.items())
     fresh = own.keys() - released.keys()
     assert fresh and all(".plan_attn." in key or key.startswith("latent_mlp.") for key in fresh)
-    assert f"{len(released)} tensors taken over, {len(fresh)} fresh" in caplog.text
+    assert f"{len(released)} tensors loaded, {len(fresh)} fresh" in caplog.text
 
 
 def test_there_and_back_is_bit_equal(tmp_path):

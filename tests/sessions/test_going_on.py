@@ -108,7 +108,7 @@ def test_a_frozen_planner_must_be_there_and_be_the_same(
     described = json.loads((parent / manifest.NAME).read_text()) | {"weights_sha256": weights.digest(parent)}
     (parent / manifest.NAME).write_text(json.dumps(described))
     assert main(["fit", *arguments(base, "stage3_joint", 4, root=own)]) == 1
-    assert "must hold the weights this run began with" in capsys.readouterr().err
+    assert "must hold the weights with which this run started" in capsys.readouterr().err
     shutil.rmtree(parent)
     (base / own / "aside").rename(parent)
     assert main(["fit", *arguments(base, "stage3_joint", 4, root=own)]) == 0

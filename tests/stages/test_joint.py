@@ -223,9 +223,9 @@ def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_p
         return finished(tmp_path / name, {"dit.x": torch.zeros(1)}, parents={"planner": {"run": str(planner), "weights_sha256": ""}})
 
     assert drift(module.plan, run("near", 0.05)) == pytest.approx({"video": 0.05, "audio": 0.0})
-    with pytest.raises(ValueError, match=r"far/ must have .* lie video 0.30 and audio 0.00 standard deviations apart, more than 0.1"):
+    with pytest.raises(ValueError, match=r"far/ must have .* differ by video 0.30 and audio 0.00 standard deviations, more than 0.1"):
         drift(module.plan, run("far", 0.3))
     assert drift(module.plan, finished(tmp_path / "ovi", {"dit.x": torch.zeros(1)})) == {}
     lost = finished(tmp_path / "lost", {"dit.x": torch.zeros(1)}, parents={"planner": {"run": "gone", "weights_sha256": ""}})
-    with pytest.warns(UserWarning, match="lost/ was trained along the plans of gone/, which is gone"):
+    with pytest.warns(UserWarning, match="lost/ was trained on plans of gone/, which does not exist"):
         assert drift(module.plan, lost) == {}
