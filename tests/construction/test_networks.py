@@ -72,7 +72,7 @@ def test_a_language_model_in_bfloat16_is_filled_from_its_run_and_keeps_exact_fre
     save_file({f"net.{key}": value.contiguous() for key, value in trained.state_dict().items()}, run / manifest.WEIGHTS)
     language_files.save(trained, run)
     described = {"clip": ClipSpec().to_dict(), "weights_sha256": manifest.file_digest(run / manifest.WEIGHTS)}
-    atomic.write_text(run / manifest.NAME, manifest.json.dumps(described))
+    atomic.write_text(run / manifest.NAME, json.dumps(described))
     stage = Stage(make, run)
     stage.configure_model()
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(stage.net.parameters(), trained.parameters(), strict=True))
