@@ -25,6 +25,7 @@ from baton_lightning.names import quoted, wrong_with
 from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, PLANS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
 from baton_lightning.shards.records import metadata_of
 from datamodules.order import Buckets, Slot
+from datamodules.samples import checked_tensor, collate
 
 MEDIA = "media"
 KINDS = (*CACHES, PLANS)
@@ -281,45 +282,3 @@ def cache_command(kind: str, root: Path) -> str:
 def shown(key: str) -> str:
     """A key as messages show it."""
     return quoted(key) if wrong_with(key) else key
-
-
-def checked_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The tensor in float32, after a check of its shape and values.
-
-    Raises:
-        DamagedMember: If it has another shape, or values that are not finite.
-    """
-    if tuple(tensor.shape) != shape:
-        raise DamagedMember(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
-    if not tensor.is_floating_point():
-        raise DamagedMember(f"{name} must be of floating point, got {tensor.dtype}")
-    if not torch.isfinite(tensor).all():
-        raise DamagedMember(f"{name} holds {int((~torch.isfinite(tensor)).sum())} values that are not finite")
-    return tensor.float()
-
-
-TENSORS = (
-    "video_latents", "audio_latents", "video_features", "audio_features", "video_plan", "audio_plan", "context", "frames", "waveform",
-)  # fmt: skip
-
-
-def collate(samples: Sequence[dict[str, Any]], planner: str | None = None) -> Batch:
-    """A batch of samples of one epoch and bucket.
-
-    Args:
-        samples: Fields of each clip.
-        planner: Digest of the planner that computed their plans.
-    """
-    tensors = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
-    for name in ("has_video", "has_audio"):
-        if not all(s[name] for s in samples):
-            tensors[name] = torch.tensor([s[name] for s in samples])
-    return Batch(
-        keys=[s["key"] for s in samples],
-        index=torch.tensor([s["place"] for s in samples]),
-        epoch=samples[0]["epoch"],
-        video_prompts=[s["video_prompt"] for s in samples],
-        audio_prompts=[s["audio_prompt"] for s in samples],
-        planner=planner,
-        **tensors,
-    )

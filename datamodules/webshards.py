@@ -7,10 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from baton_lightning import hints
@@ -30,6 +27,7 @@ from baton_lightning.shards.format import (
 from baton_lightning.shards.moments import read_provenance
 from baton_lightning.shards.records import read_cache
 from datamodules.array_task import array_task
+from datamodules.feature_statistics import read_statistics
 from datamodules.loader import Loader
 from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
 from datamodules.position import require_same_order
@@ -248,18 +246,7 @@ class WebShards(LightningDataModule):
             online.require_statistics(provenance := read_provenance(path))
             if provenance.get("clips") != SplitIndex.read(self.root / self.splits["train"]).digest:
                 raise ValueError(f"data: {path} is of other clips than {self.root / self.splits['train']}/ holds now; repeat {make}")
-        try:
-            values = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"data: {path} must hold the statistics of features, and is damaged ({error}); repeat {make}") from error
-        widths = {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}
-        return {
-            name: (
-                statistic(values.get(f"{name}_mean", torch.zeros(width)), width, path),
-                statistic(values.get(f"{name}_std", torch.ones(width)), width, path),
-            )
-            for name, width in widths.items()
-        }
+        return read_statistics(path, {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}, make)
 
     def require_fresh_cache(self, kinds: Sequence[str] = CACHES) -> None:
         """Refuses caches of other clips or of another geometry.
@@ -306,14 +293,3 @@ class WebShards(LightningDataModule):
             if name and (self.root / name).exists():
                 digest.update((self.root / name).read_bytes())
         return digest.hexdigest()
-
-
-def statistic(values: Tensor, width: int, file: Path) -> Tensor:
-    """A number for each channel [C].
-
-    Raises:
-        ValueError: If they are of another number, or not finite.
-    """
-    if tuple(values.shape) != (width,) or not values.is_floating_point() or not torch.isfinite(values).all():
-        raise ValueError(f"data: {file} must hold {width} finite numbers a statistic, got {list(values.shape)}; make it again")
-    return values

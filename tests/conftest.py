@@ -35,7 +35,7 @@ def same_draws_whatever_ran_before() -> None:
 @pytest.fixture(scope="session")
 def survival(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for runs that are stopped by force, with a small cached set; modules that lie in it can be named by settings."""
-    from baton_lightning.bench.resume import Case
+    from baton_lightning.bench.resume_case import Case
 
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("survival")
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from baton_lightning.bench.resume import Case
+from baton_lightning.bench.resume_case import Case
 from baton_lightning.launch.processes import call
 from baton_lightning.quiet import ADVERTISING, LOGGERS, silence
 

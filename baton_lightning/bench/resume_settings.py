@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from baton_lightning import atomic
-from baton_lightning.bench.resume import CLIPS, SAVE_EVERY, Case, first_difference, say
+from baton_lightning.bench.resume_case import CLIPS, SAVE_EVERY, Case, first_difference, say
 from baton_lightning.launch.processes import Ranks, call, kill_at
 from baton_lightning.runs.ledgers import NAME as LEDGER
 from baton_lightning.sessions.start import NAME as SEGMENTS

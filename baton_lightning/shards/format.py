@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 import warnings
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -32,6 +31,7 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.names import quoted, wrong_with
 from baton_lightning.plain_files import read_json
 from baton_lightning.shards import records
+from baton_lightning.shards.tars import TWICE, Members, scan
 
 VERSION = 1
 CLIPS = "clips"
@@ -46,15 +46,6 @@ MEDIA_FIELDS = ("seconds", "fps", "height", "width", "sample_rate", "video_strid
 """Fields of a clip's geometry that decide what the mp4 holds."""
 MODEL_FIELDS = ("video_patch", "audio_position_scale")
 """Fields that decide neither media nor cached tensors."""
-
-Members = dict[str, dict[str, tuple[int, int]]]
-"""key -> suffix -> (offset, size), in bytes."""
-
-
-TWICE = (-1, -1)
-"""Place of a member that a tar holds more than once."""
-LONGEST_HEADER = 2**20
-"""Bytes of the longest name in a tar, with what else its header says."""
 
 
 class DamagedMember(ValueError):
@@ -174,31 +165,6 @@ class Shard:
 def record_of(tar: Path) -> Path:
     """File that holds a tar's byte offsets."""
     return tar.with_suffix(".json")
-
-
-def scan(tar: Path) -> Members:
-    """Byte offsets from the headers of a tar. A damaged tar yields the members before the damage."""
-    members: Members = {}
-    try:
-        with tarfile.open(tar, "r:", tarinfo=Header) as archive:
-            for member in archive:
-                if member.isfile() and not member.issparse():  # whose bytes do not lie in one piece
-                    folder, _, name = member.name.rpartition("/")
-                    key, _, suffix = name.partition(".")
-                    places = members.setdefault(f"{folder}/{key}" if folder else key, {})
-                    places[suffix] = TWICE if suffix in places else (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError):
-        pass
-    return members
-
-
-class Header(tarfile.TarInfo):
-    """A member of a tar; names that are longer than a name can be are not read."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in tarfile.SUPPORTED_TYPES and not self.isreg() and self.size > LONGEST_HEADER:
-            raise tarfile.ReadError("a header is too long")
-        return super()._proc_member(archive)  # type: ignore[misc]  # where tarfile reads what belongs to a header
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from baton_lightning import atomic
 from baton_lightning.names import require_name
-from baton_lightning.shards.format import Shard, file_digest, scan
+from baton_lightning.shards.format import Shard, file_digest
+from baton_lightning.shards.tars import scan
 
 
 def write_shard(

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baton_lightning.bench import resume
-from baton_lightning.bench.resume import SAVE_EVERY, Case, first_difference, prove
+from baton_lightning.bench.resume import prove
+from baton_lightning.bench.resume_case import SAVE_EVERY, Case, first_difference
 
 ROOT = Path(__file__).parents[2]
 SEED = 5

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from baton_lightning.__main__ import main
-from baton_lightning.bench.resume import SAVE_EVERY, Case
+from baton_lightning.bench.resume_case import SAVE_EVERY, Case
 from baton_lightning.launch.processes import call
 from baton_lightning.runs import checkpoints
 

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from baton_lightning.__main__ import main
-from baton_lightning.bench.resume import Case, first_difference
+from baton_lightning.bench.resume_case import Case, first_difference
 from baton_lightning.frozen.llm import TinyLLM
 from baton_lightning.launch.processes import call, kill_at
 

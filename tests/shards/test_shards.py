@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baton_lightning.shards.format import DamagedMember, Shard, SplitIndex, record_of, scan
+from baton_lightning.shards.format import DamagedMember, Shard, SplitIndex, record_of
+from baton_lightning.shards.tars import scan
 from baton_lightning.shards.writer import write_shard
 
 CLIPS = [(f"clip-{i}", {"json": b'{"n": %d}' % i, "latents.safetensors": bytes(range(i, i + 7 * i))}) for i in range(5)]
