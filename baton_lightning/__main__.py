@@ -46,7 +46,7 @@ def usage() -> str:
     lines = [f"  {verb:<10} {text}" for verb, text in verbs.items()]
     return "\n".join(
         [
-            "usage: python -m baton_lightning VERB ...",
+            "usage: python -m baton_lightning VERB ...   or, installed: baton VERB ...",
             "",
             "Plan-guided joint video-audio diffusion (Baton, arXiv 2605.25195).",
             "",

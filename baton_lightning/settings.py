@@ -50,7 +50,8 @@ def interpolated(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         OmegaConfBaseException: If one has no value.
     """
-    return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # type: ignore[return-value]
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    return resolved
 
 
 def parsed(text: str | bytes, where: str) -> Any:

@@ -11,6 +11,7 @@ import pytest
 
 from baton_lightning.bench.resume_case import Case
 from baton_lightning.launch.processes import call
+from baton_lightning.preflight import answered
 from baton_lightning.quiet import ADVERTISING, LOGGERS, silence
 
 PROGRESS = re.compile(r"\s*(\x1b\[A)?((Training|Validation|steps)\b.*)?(\x1b\[A)?\s*")
@@ -69,4 +70,5 @@ def test_a_run_and_one_that_goes_on_print_only_our_lines(survival: Path, tmp_pat
         ours = [line for line in re.split(r"[\r\n]+", said) if PROGRESS.fullmatch(line) or OURS.match(line) or line in str(run)]
         foreign = [line for line in re.split(r"[\r\n]+", said) if line not in ours]
         assert not foreign, foreign
+        assert answered("fit", command[1:]) == 0
         (run / "manifest.json").unlink()

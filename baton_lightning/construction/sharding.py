@@ -30,10 +30,10 @@ def zero_stage(strategy: Strategy | None) -> int:
 
 def half_precision(strategy: Strategy | None) -> torch.dtype | None:
     """Type in which DeepSpeed computes with float32 master weights; ``None`` = no master weights."""
-    if not zero_stage(strategy):
+    if strategy is None or not zero_stage(strategy):
         return None
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return next((dtype for key, dtype in low.items() if strategy.config.get(key, {}).get("enabled")), None)  # type: ignore[union-attr]
+    return next((dtype for key, dtype in low.items() if strategy.config.get(key, {}).get("enabled")), None)
 
 
 class KeepBatchPrecision(DeepSpeedPrecision):

@@ -146,14 +146,15 @@ class Segments(Callback):
         """
         if not (found := self.result_changes()):
             return
+        assert self.checkpoint is not None  # else nothing is known that could have changed
         if fixed := {key: values for key, values in found.items() if compared.is_fixed(key, *values)}:
             raise ValueError(
-                f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "  # type: ignore[union-attr]
+                f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "
                 f"{compared.told(fixed)}; give what it was, or another run.experiment"
             )
         if self.resume != "changed":
             raise ValueError(
-                f"{self.folder}/ must go on with the settings that made {self.checkpoint.name}, but changed: "  # type: ignore[union-attr]
+                f"{self.folder}/ must go on with the settings that made {self.checkpoint.name}, but changed: "
                 f"{compared.told(found)}; give what it was, `--resume changed` to go on with the new values and record it, or another "
                 "run.experiment"
             )

@@ -72,9 +72,10 @@ class Verified(Callback):
         step = session.step
         session.go_on_from(session.before.pop(0))
         session.require_same()
+        assert session.checkpoint is not None
         if trainer.is_global_zero:
             kept = checkpoints.set_aside(damaged)
-            checkpoints.point(damaged.with_name("last.ckpt"), session.checkpoint)  # type: ignore[arg-type]
+            checkpoints.point(damaged.with_name("last.ckpt"), session.checkpoint)
             print(f"{why}; it is kept as {kept.name} and was not opened", file=sys.stderr, flush=True)
             print(f"resuming {session.folder}/ from {session.checkpoint}, which costs {step - session.step} steps", flush=True)
 

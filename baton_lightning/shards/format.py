@@ -239,7 +239,8 @@ def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
 def clip_of(values: dict[str, Any]) -> ClipSpec:
     """A geometry from what :meth:`ClipSpec.to_dict` gave, perhaps by way of JSON."""
     try:
-        return ClipSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return ClipSpec(**fields)
     except (TypeError, ArithmeticError) as error:
         raise ValueError(f"data: a geometry must have the fields of the `clip:` section ({error}); build it again") from error
 
