@@ -22,10 +22,10 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from baton_lightning import peers, preflight, trust
+from baton_lightning import peers, preflight, settings, trust
 from baton_lightning.asked import asked
 from baton_lightning.clip import ClipSpec
-from baton_lightning.config import expand
+from baton_lightning.config import configs, expand
 from baton_lightning.construction import networks as construction
 from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
@@ -241,7 +241,12 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
     peers.watch_launcher()
     try:
         with termination.listening(), limits, misfits_named():
-            BatonCLI([verb, *expand(argv)], callbacks=[termination])
+            words = expand(argv)
+            try:
+                settings.require_mappings(configs(words))
+            except ValueError as error:
+                raise WrongArguments(str(error)) from error
+            BatonCLI([verb, *words], callbacks=[termination])
     except Finished as finished:
         print(finished)
         return 0
@@ -249,7 +254,10 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
         print(f"baton_lightning: error: {error}", file=sys.stderr)
         return 2
     except MisconfigurationException as error:  # Lightning's word for a setting that this machine can't follow
-        raise ValueError(" ".join(str(error).split())) from error
+        told = " ".join(str(error).split())
+        if "backend found" in told:
+            told = f"trainer.accelerator must be one that torch {torch.__version__} finds here ({told}); give --trainer.accelerator=cpu"
+        raise ValueError(told) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] in OWN:
             raise

@@ -6,9 +6,12 @@ import difflib
 import importlib
 import inspect
 import re
+from pathlib import Path
 
 from baton_lightning import trust
 
+HOME = Path(__file__).resolve().parents[1]
+"""Where the library lies."""
 UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
@@ -26,17 +29,55 @@ def explain(message: str, keys: list[str]) -> str:
     found = next((m for pattern in UNKNOWN if (m := pattern.search(flat))), None)
     if found is not None:
         return misspelt_key(found["key"], keys + parameters_of_named_classes(flat))
-    if interpolation := re.search(r"Interpolation key '([^']+)' not found full_key: (\S+)", flat):
-        return f"`{interpolation[2]}` refers to ${{{interpolation[1]}}}, which the configuration does not have; check the spelling"
+    if interpolation := re.search(r"Interpolation key '\.*([^']+)' not found(?: \(resolved to '[^']+'\))? full_key: (\S+)", flat):
+        key = re.sub(r"^(fit|validate|test|predict)\.", "", interpolation[2])
+        return f"`{key}` refers to ${{{interpolation[1]}}}, which the configuration does not have; check the spelling"
     missing = re.search(r"[Nn]o module named '?([\w.]+)|has no attribute '?(\w+)", flat)
     if "class_path" in flat or "Not a valid subclass" in flat or "Import" in flat or missing:
         named = re.search(r"class_path'?\"?[:=]? ?'?\"?([\w.]+)|path '([\w.]+)'|value: ([\w.]+)", flat)
         name = next((g for g in (named.groups() if named else ()) if g), None)
         if name and not importable(name):
             return misspelt_class(name, *classes_of(name.rpartition(".")[0]))
-    if value := explain_value(message):
+    if value := explain_choice(message) or explain_value(message):
         return value
+    if short := explain_class(message):
+        return short
     return flat if len(flat) < 600 else flat[:600] + " ..."
+
+
+def place(message: str) -> tuple[str, str]:
+    """The key that a parser complains of, the deepest of those within each other, and what it says of it."""
+    keys: list[str] = []
+    rest, deepest = message, -1
+    for found in re.finditer(r'^( *).*?Parser key "([^"]+)":', message, re.MULTILINE):
+        if (depth := len(found[1])) > deepest:
+            keys, deepest, rest = [*keys, found[2]], depth, message[found.start() :]
+    return ".init_args.".join(keys), rest
+
+
+def explain_choice(message: str) -> str | None:
+    """The values that a key takes, where these are a few words, and the nearest; ``None`` if the complaint is none about that."""
+    key, rest = place(message)
+    choices = [word.strip(" '") for found in re.findall(r"typing\.Literal\[([^\]]*)\]", rest) for word in found.split(",")]
+    given = re.search(r"(?:Given|Got) value: (\S+)", rest)
+    if not (key and choices and given):
+        return None
+    choices, got = list(dict.fromkeys(choices)), given[1].strip("'.")
+    near = difflib.get_close_matches(got, choices, 1)
+    hint = f"did you mean {near[0]}?" if near else "give one of these"
+    return f"`{key}`: got {got}, which must be one of {', '.join(choices)}; {hint}"
+
+
+def explain_class(message: str) -> str | None:
+    """That a key takes a class with arguments; ``None`` if the complaint is none about that."""
+    key, rest = place(message)
+    given = re.search(r"(?:Given|Got) value: (.+)", rest)
+    if not key or given is None or "Subtypes" not in rest:
+        return None
+    why = re.search(r"the following arguments are required: ([\w, ]+)", rest)
+    if why:
+        return f"`{key}` needs the arguments {why[1].strip()}; give them below init_args"
+    return f"`{key}` must be a class with its arguments, `class_path: ...` and `init_args: ...`, got {given[1][:80]}"
 
 
 KINDS = {
@@ -63,15 +104,9 @@ def explain_value(message: str) -> str | None:
     Returns:
         ``None`` if it is none about a plain value.
     """
-    keys: list[str] = []
-    lines, deepest = message.splitlines(), -1
-    for at, line in enumerate(lines):
-        found = re.search(r'Parser key "([^"]+)":', line)
-        if found and (depth := len(line) - len(line.lstrip())) > deepest:
-            keys, deepest, last = [*keys, found[1]], depth, at
-    if not keys:
+    key, rest = place(message)
+    if not key:
         return None
-    rest = "\n".join(lines[last:])
     one = re.search(r"Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\. Got value: .*)?$", rest, re.MULTILINE)
     union = re.search(r"Subtypes: \[(.*)\]\n(?:.*\n)*? *Given value: (.*)", rest)
     first = min((match for match in (one, union) if match), key=lambda match: match.start(), default=None)
@@ -83,7 +118,7 @@ def explain_value(message: str) -> str | None:
         return None
     kinds = [KINDS[name] for name in names if name != "NoneType"]
     said = " or ".join(dict.fromkeys(f"{kind}, e.g. {example.format(first[2])}" for kind, example in kinds))
-    return f"`{'.init_args.'.join(keys)}`: got {first[2]}, which must be {said}"
+    return f"`{key}`: got {first[2]}, which must be {said}"
 
 
 def importable(name: str) -> bool:
@@ -98,7 +133,7 @@ def importable(name: str) -> bool:
 def classes_of(module: str) -> tuple[str, list[str]]:
     """Why a module cannot be imported, or the classes that it has."""
     try:
-        return "", [name for name, value in vars(importlib.import_module(module)).items() if inspect.isclass(value)]
+        return "", [name for name, value in vars(importlib.import_module(module)).items() if inspect.isclass(value) and name != "Any"]
     except (ImportError, ValueError) as error:
         return str(error), []
 
@@ -128,9 +163,23 @@ def misspelt_class(name: str, why: str, classes: list[str]) -> str:
         hint = f"the module `{module}` cannot be imported ({why}); check the spelling"
     elif near := difflib.get_close_matches(attribute, classes, 1, 0.5):
         hint = f"did you mean `{module}.{near[0]}`?"
+    elif found := namesakes(attribute):
+        hint = f"did you mean `{found[0]}`?"
     else:
-        hint = f"`{module}` has {', '.join(sorted(classes)[:8])}"
+        inner = sorted(file.stem for file in (HOME / module.replace(".", "/")).glob("[a-z]*.py"))
+        what = f"`{module}` has {', '.join(sorted(classes)[:8])}" if classes else f"`{module}` has no class of its own"
+        hint = f"{what}; its modules are {', '.join(inner)}" if inner else what
     return f"class_path must name a class that can be imported, got `{name}`; {hint}"
+
+
+def namesakes(name: str) -> list[str]:
+    """Class paths of the library whose last part is nearly a name; sources are read, nothing is imported."""
+    found = {}
+    for package in ("baton_lightning", *trust.WORKBENCH):
+        for file in sorted((HOME / package).rglob("*.py")):
+            module = ".".join(file.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__")
+            found |= {one: f"{module}.{one}" for one in re.findall(r"^class (\w+)", file.read_text(), re.MULTILINE)}
+    return [found[near] for near in difflib.get_close_matches(name, found, 2, 0.8)]
 
 
 def misspelt_key(key: str, known: list[str]) -> str:

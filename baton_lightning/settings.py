@@ -6,6 +6,7 @@ find a run's folder, its devices and its parents, and to compare with what a fin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,21 @@ def parsed(text: str | bytes, where: str) -> Any:
         text = text if isinstance(text, str) else text.decode()
         return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
-        raise ValueError(f"configuration: {where} must be YAML: {' '.join(str(error).split())}") from error
+        told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise ValueError(f"configuration: {where} must be YAML: {told}") from error
+
+
+def require_mappings(files: Iterable[Path]) -> None:
+    """Refuses configuration files that are no YAML, or whose sections are no mappings, by their names.
+
+    Raises:
+        ValueError: Naming the file, and the section.
+    """
+    for file in files:
+        values = parsed(file.read_bytes(), str(file))
+        for section in ("clip", "run", "trainer", "model", "data") if isinstance(values, dict) else ():
+            if not isinstance(given := values.get(section), dict | str | None):
+                raise ValueError(f"configuration: `{section}` in {file} must be a mapping, `key: value`, got a {type(given).__name__}")
 
 
 def read_yaml(path: Path, verb: str) -> Any:

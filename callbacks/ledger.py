@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ NAME = "ledger.jsonl"
 COUNTS = ("samples", "video_samples", "audio_samples", "plan_samples", "video_tokens", "audio_latents", "planned_tokens")
 COLUMNS = ("epoch", "index", "key", *COUNTS)
 """What is gathered of a sample: where it stands, the digest of its key, what it counts for."""
+LONGEST_LINE = 2**20
+"""Bytes of a line; that of a step has a few hundred, and more with thousands of ranks."""
 BRANCHES = {
     "video": re.compile(r"(^|[._])video([._]|$)"),
     "audio": re.compile(r"(^|[._])audio([._]|$)"),
@@ -175,6 +177,13 @@ def digest(rows: Tensor) -> str:
     return hashlib.sha256(json.dumps(rows[:, :3].tolist()).encode()).hexdigest()[:16]
 
 
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Lines of a ledger, with their ends; one that is longer than any of a ledger comes in parts."""
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            yield line
+
+
 def cut(path: Path, step: int) -> None:
     """Drops the lines after a step, and one that was not written to its end.
 
@@ -183,11 +192,11 @@ def cut(path: Path, step: int) -> None:
     """
     kept = 0
     if path.exists():
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        for number, line in enumerate(lines_of(path), 1):
             try:
                 if not line.endswith(b"\n") or json.loads(line)["step"] > step:
                     break
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{path} must have a step in each line, but line {number} is damaged ({error}); restore it, or rename the file: the "
                     f"run goes on from its checkpoint all the same, and a ledger begins after step {step}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from baton_lightning.ablation import evidence
 from baton_lightning.ablation import suite as suites
 from baton_lightning.ablation.suite import Suite, read_suite
-from baton_lightning.arguments import require_at_least_one
+from baton_lightning.arguments import Parser, require_at_least_one
 from baton_lightning.launch.launcher import Launcher
 from baton_lightning.runs import manifest
 
@@ -44,9 +44,7 @@ srun {command} --seeds "${{seeds[$SLURM_ARRAY_TASK_ID]}}"
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m baton_lightning ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = Parser(prog="python -m baton_lightning ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("suite", type=Path, help="suite file, e.g. experiments/suites/key_rows.yaml")
     made.add_argument("--out", type=Path, help="folder of runs, clips and logs (default: runs/<name of the suite>)")
     made.add_argument("--report", type=Path, metavar="DIR", help="folder of evidence.json, .md and .png (default: <out>/report)")

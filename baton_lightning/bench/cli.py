@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
+from baton_lightning.arguments import Parser
 from baton_lightning.bench import data, gpu, parity, resume, startup, world
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one bench and returns its exit code."""
-    parser = argparse.ArgumentParser(prog="baton_lightning bench", description=__doc__)
+    parser = Parser(prog="baton_lightning bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
     for name, bench in (("parity", parity), ("data", data), ("resume", resume), ("startup", startup), ("world", world), ("gpu", gpu)):
         summary = (bench.__doc__ or "").splitlines()[0]

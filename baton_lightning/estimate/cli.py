@@ -6,6 +6,8 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning.arguments import Parser
+
 if TYPE_CHECKING:
     from baton_lightning.estimate.footprint import Footprint
     from baton_lightning.estimate.memory import Load
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m baton_lightning estimate",
         description=__doc__,
         epilog="Everything after the options below goes to the experiment, e.g. --clip.plan_grid '[9, 9]'. Nothing is read or downloaded: "

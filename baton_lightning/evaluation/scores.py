@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ from rich.progress import track
 from rich.table import Table
 
 from baton_lightning import atomic
+from baton_lightning.plain_files import read_json
 
 if TYPE_CHECKING:
     from baton_lightning.media import Media
     from baton_lightning.world.scene import Scene
 
+MOST_TOLD = 20
+"""Clips that are named where they are left out."""
 HEADLINE = ("p_acc", "p_check", "order", "m_ter", "m_ter_cp", "desync", "desync_p")
 WIDEST, WIDTH = 96, 64
 """Pictures wider than the first are averaged down to the second, in pixels, before they are looked at."""
@@ -31,7 +35,7 @@ def score_folder(folder: Path) -> dict[str, Any]:
         ``{"clips": {key: scores, tier, prompts and facts}, "tiers": {tier: aggregate}}``.
 
     Raises:
-        ValueError: If the folder holds no clips, or a clip has neither scene nor prompts.
+        ValueError: If the folder holds no clips, or none that can be scored.
     """
     from baton_lightning.recordings.clips import clip_files
     from baton_lightning.world.scores import aggregate, judge
@@ -39,17 +43,25 @@ def score_folder(folder: Path) -> dict[str, Any]:
     files = clip_files(folder, "evaluate")
     clips: dict[str, Any] = {}
     tiers: dict[str, list[Any]] = {}
+    unreadable: dict[str, str] = {}
     for file in track(files, description=f"score {folder.name}"):
-        media, meta = read_clip(file), metadata_of(file)
-        scene = scene_of(meta, media.seconds, file)
         try:
+            media, meta = read_clip(file), metadata_of(file)
+            scene = scene_of(meta, media.seconds, file)
             found = judge(scene, media.frames, media.waveform, media.fps, media.sample_rate)
-        except ValueError as error:
-            raise ValueError(f"evaluate: {file}: {error}") from error
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            unreadable[file.stem] = " ".join(told.removeprefix("evaluate: ").split())
+            continue
         tiers.setdefault(scene.tier, []).append(found.scores)
         texts = {name: meta[name] for name in ("video_prompt", "audio_prompt") if name in meta}
         clips[file.stem] = found.scores.to_dict() | {"tier": scene.tier} | texts | {"facts": found.facts}
-    result = {"clips": clips, "tiers": {tier: aggregate(scores) for tier, scores in sorted(tiers.items())}}
+    for key, why in list(unreadable.items())[:MOST_TOLD]:
+        print(f"evaluate: {key}.mp4 is left out: {why}", file=sys.stderr, flush=True)
+    if not clips:
+        raise ValueError(f"evaluate: no clip of {folder}/ can be scored; the first, {files[0].name}: {unreadable[files[0].stem]}")
+    result: dict[str, Any] = {"clips": clips, "tiers": {tier: aggregate(scores) for tier, scores in sorted(tiers.items())}}
+    result |= {"unreadable": unreadable} if unreadable else {}
     atomic.write_text(folder / "scores.json", json.dumps(result, indent=1))
     return result
 
@@ -65,7 +77,7 @@ def metadata_of(file: Path) -> dict[str, Any]:
     if not side.exists():
         raise ValueError(f"{fix}; it is missing")
     try:
-        meta = json.loads(side.read_text())
+        meta = read_json(side, finite=False)
     except ValueError as error:
         raise ValueError(f"{fix}; it is no JSON ({error})") from error
     if not isinstance(meta, dict) or not ("scene" in meta or {"video_prompt", "audio_prompt"} <= set(meta)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -40,8 +41,29 @@ def word_tokenizer(words: Sequence[str] = WORDS, *, append_end: bool = False) ->
 
 
 def warn_of_unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-    """Warns of texts with words that are not in the vocabulary, e.g. misspelt prompts."""
+    """Warns once of words that are not in the vocabulary, e.g. misspelt ones, with the nearest that are."""
     unknown = tokenizer.unk_token_id
     affected = [text for text, row in zip(texts, ids, strict=True) if unknown is not None and unknown in row]
-    if affected:
-        warnings.warn(f"words outside the tokenizer's vocabulary were read as {tokenizer.unk_token}: {affected[:4]}", stacklevel=3)
+    if told := unknown_words(tokenizer, affected):
+        warnings.warn(told, stacklevel=3)
+
+
+def unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> str:
+    """The words of texts that are not in a vocabulary, each with the nearest that is, as a sentence; empty if all are.
+
+    Args:
+        tokenizer: Of whole words; others know all of them.
+        texts: Prompts.
+    """
+    unknown, vocabulary = tokenizer.unk_token_id, tokenizer.get_vocab()
+    if unknown is None:
+        return ""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        row = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+        for token, (start, end) in zip(row["input_ids"], row["offset_mapping"], strict=True):
+            if token == unknown:
+                found.setdefault(text[start:end].lower(), difflib.get_close_matches(text[start:end].lower(), vocabulary, 1, 0.7))
+    named = [f"{word} (did you mean {near[0]}?)" if near else word for word, near in list(found.items())[:12]]
+    more = f" and {len(found) - 12} more" if found.keys() and len(found) > 12 else ""
+    return f"the run's vocabulary does not have: {', '.join(named)}{more}; they are read as {tokenizer.unk_token}" if found else ""

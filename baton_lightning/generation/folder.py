@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ MADE = {"plan", "run"}
 RESULTS = ("scores.json", "scores.png", "index.html")
 
 
-def require_free(out: Path, *, force: bool) -> list[Path]:
+def require_free(out: Path, *, force: bool, names: Collection[str] = ()) -> list[Path]:
     """Refuses a folder that holds clips, but those that `generate` left there if these may be replaced; gives them.
+
+    Args:
+        out: The folder.
+        force: Whether clips may be replaced.
+        names: Clips that are added to those that are there, which stay; none writes the whole folder anew.
 
     Raises:
         ValueError: If there are clips that may not go, or it is no folder, or holds links.
@@ -21,7 +27,7 @@ def require_free(out: Path, *, force: bool) -> list[Path]:
     if out.exists() and not out.is_dir():
         raise ValueError(f"generate: --out must be a folder, {out} is a file; give another --out")
     require_own_files(out)
-    there = sorted(out.glob("*.mp4"))
+    there = sorted(file for file in out.glob("*.mp4") if not names or file.stem in names)
     if there and not force:
         raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
     if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
@@ -29,13 +35,13 @@ def require_free(out: Path, *, force: bool) -> list[Path]:
     return there
 
 
-def prepare(out: Path, *, force: bool) -> None:
-    """Makes a folder that holds no clips, without those of an earlier `generate` and their scores.
+def prepare(out: Path, *, force: bool, names: Collection[str] = ()) -> None:
+    """Makes a folder that holds no clips of these names, or none at all, without those of an earlier `generate` and their scores.
 
     Raises:
         ValueError: As :func:`require_free`.
     """
-    if there := require_free(out, force=force):
+    if there := require_free(out, force=force, names=names):
         for file in there:
             file.unlink()
             file.with_suffix(".json").unlink()

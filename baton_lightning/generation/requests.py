@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.batch import Batch
+from baton_lightning.names import require_name
 
 if TYPE_CHECKING:
     from baton_lightning.generation.generator import Generator
@@ -70,15 +72,26 @@ def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
     from baton_lightning.metrics.prompts import Prompt
 
     if options.video_prompt:
-        return {"prompt": Prompt(options.video_prompt, options.audio_prompt)}
+        return {free_name(options.out, force=options.force): Prompt(options.video_prompt, options.audio_prompt)}
     if options.prompts is None:
         return {}
     prompts = read_prompts(options.prompts)
     if not prompts:
         raise ValueError(f"generate: {options.prompts} must hold at least one prompt")
-    if wrong := [key for key in prompts if key in ("", ".", "..") or "/" in key]:
-        raise ValueError(f"generate: {options.prompts}: clips are named after their keys, so a key must be a file name, got {wrong[0]!r}")
+    for key in prompts:
+        require_name(key, f"generate: {options.prompts}: a key, which its clip is named after,")
     return prompts
+
+
+def free_name(out: Path, *, force: bool) -> str:
+    """Name of the clip of a single prompt: the first that is free in a folder, ``prompt``, ``prompt-2`` and so on.
+
+    Args:
+        out: The folder; it need not exist.
+        force: Whether the first may be replaced.
+    """
+    numbered = itertools.chain(["prompt"], (f"prompt-{number}" for number in itertools.count(2)))
+    return next(name for name in numbered if force or not (out / f"{name}.mp4").exists())
 
 
 def of_plan(plan: ClipPlan, file: Path) -> dict[str, Prompt]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baton_lightning import settings
+from baton_lightning.arguments import Parser
 from baton_lightning.launch import slurm
 from baton_lightning.launch.grid import tasks, with_own_folder
 from baton_lightning.launch.jobs import Job
@@ -253,7 +254,7 @@ def status(every: list[Element]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m baton_lightning chain",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from baton_lightning.arguments import Parser
 from baton_lightning.launch.launcher import Launcher, Step
 
 TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
@@ -42,9 +43,7 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m baton_lightning demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m baton_lightning demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="data folder (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of the stage files (default: %(default)s)")

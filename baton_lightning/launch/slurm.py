@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import settings
+from baton_lightning.arguments import Parser
 from baton_lightning.launch.grid import tasks, with_own_folder
 from baton_lightning.launch.record import Record, working
 from baton_lightning.launch.resources import Resources, add_resources, directive, job_name, resources
@@ -194,7 +195,7 @@ def log_of(asked: Resources, name: str, number: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m baton_lightning slurm",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

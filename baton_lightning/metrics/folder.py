@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from baton_lightning import atomic
+from baton_lightning.arguments import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,9 +68,7 @@ METRICS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m baton_lightning metrics", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = Parser(prog="python -m baton_lightning metrics", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = "\n".join(f"  {name:<11} {spec.text}" for name, spec in METRICS.items())
     made.epilog = f"metrics:\n{names}"
     made.add_argument("folder", type=Path, help="folder with k.mp4")

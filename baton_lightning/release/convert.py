@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning import atomic
+from baton_lightning.arguments import Parser
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m baton_lightning convert", description=__doc__)
+    made = Parser(prog="python -m baton_lightning convert", description=__doc__)
     sources = made.add_subparsers(dest="source", required=True)
     ovi = sources.add_parser(
         "ovi",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning import atomic
+from baton_lightning.arguments import Parser
 from baton_lightning.names import quoted
 from baton_lightning.plain_files import read_json, require_no_link, require_own_files
 
@@ -29,7 +30,7 @@ ADAPTER = ("lora_A.default.", "lora_B.default.")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m baton_lightning export",
         description=__doc__,
         epilog="The folder is a parent like the run itself: `model.init_args.parents: {dit: OUT}`. LoRA adapters are written a second "

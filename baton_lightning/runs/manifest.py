@@ -11,7 +11,7 @@ from typing import Any
 from baton_lightning import hints
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plain_files import read_json
-from baton_lightning.runs.weights import WEIGHTS, digest
+from baton_lightning.runs.weights import WEIGHTS, digest, files, opened
 from baton_lightning.shards.format import file_digest
 
 NAME = "manifest.json"
@@ -90,6 +90,9 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
             f"the parent run {run}/ was trained on another clip geometry (here != there): {'; '.join(differs)}; "
             "use the parent's clip section"
         )
+    for file in files(run):
+        with opened(file):  # its header says how long it must be, before that is digested
+            pass
     got = digest(run)
     if got != manifest["weights_sha256"]:
         where = run / WEIGHTS if (run / WEIGHTS).exists() else f"{run}/"

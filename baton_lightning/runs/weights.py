@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from baton_lightning import atomic
 from baton_lightning.runs.digests import digest_of
@@ -74,10 +75,24 @@ class Stored:
 
     def read(self) -> Tensor:
         """The tensor, on the CPU."""
-        from safetensors import safe_open
-
-        with safe_open(self.file, "pt") as file:
+        with opened(self.file) as file:
             return file.get_tensor(self.key)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file of safetensors for as long as it is read.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a file of safetensors, and is damaged ({error}); restore it") from error
 
 
 def stored(run: Path, component: str) -> dict[str, Stored]:
@@ -87,14 +102,12 @@ def stored(run: Path, component: str) -> dict[str, Stored]:
         run: Folder of a run, of an export or of a conversion.
         component: E.g. ``dit`` or ``planner``, or a part of one, ``planner.video_norm``; nothing else is read.
     """
-    from safetensors import safe_open
-
     whole, _, part = component.partition(".")
     one = (run / WEIGHTS).exists()
     prefix = f"{component if one else part}."
     found: dict[str, Stored] = {}
     for path in [run / WEIGHTS] if one else sorted((run / whole).glob("model*.safetensors")):
-        with safe_open(path, "pt") as file:
+        with opened(path) as file:
             keys = [key for key in file.keys() if key.startswith(prefix.lstrip("."))]  # noqa: SIM118
             found |= {key.removeprefix(prefix): Stored(path, key, tuple(file.get_slice(key).get_shape())) for key in keys}
     return found

@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from baton_lightning.arguments import require_at_least_one
+from baton_lightning.arguments import Parser, require_at_least_one
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m baton_lightning evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m baton_lightning evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="folder with k.mp4 and k.json (with --run: where they go)")
     parser.add_argument(
         "--run", type=Path, help="finished stage-3 run whose clips are generated first; FOLDER is then RUN/evaluation by default"

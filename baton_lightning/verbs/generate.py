@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     from baton_lightning.flow.given import Given
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.requests import Requests
+    from baton_lightning.metrics.prompts import Prompt
     from baton_lightning.plan.clip_plan import ClipPlan
     from baton_lightning.stages.joint import JointTraining
+
+
+def tell_doubts(generator: Generator, prompts: dict[str, Prompt]) -> None:
+    """Says once, before anything is computed, what the run may not understand in prompts."""
+    import warnings
+
+    from baton_lightning.generation.doubts import doubts
+
+    with generator.components.on("text_encoder", generator.placement.device) as encoder:
+        found = doubts(getattr(encoder, "tokenizer", None), prompts.values())
+    for sentence in found:
+        print(f"generate: {sentence}", file=sys.stderr, flush=True)
+    warnings.filterwarnings("ignore", message="the run's vocabulary does not have")  # each network would say it again
 
 
 def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
@@ -103,7 +117,7 @@ def main(argv: list[str]) -> int:
     dtype = parse_dtype(options.dtype, placement.device)
     plan = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
     own = requests.own_prompts(options) if isinstance(plan, str) else requests.of_plan(plan, Path(options.plan))
-    folder.require_free(options.out, force=options.force)
+    folder.require_free(options.out, force=options.force, names=own)
     follows = options.plan not in ("none", "ceiling")
     model, data, weights = load_run(
         options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own, trusted=options.trust
@@ -129,6 +143,7 @@ def main(argv: list[str]) -> int:
     generator = Generator(model, placement)
     generator.settle(dtype, follows=options.plan != "none", denoises=options.plan != "ceiling")
     if own:
+        tell_doubts(generator, own)
         wanted = requests.of_prompts(generator, own, options.batch_size)
     else:
         data.splits["test"] = options.split
@@ -145,7 +160,7 @@ def main(argv: list[str]) -> int:
             return given.held(batch)
         return NOTHING if task is None else conditions.held_by_task(task, generator, batch)
 
-    folder.prepare(options.out, force=options.force)
+    folder.prepare(options.out, force=options.force, names=own)
     total, scored = 0, True
     with torch.no_grad():
         for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):

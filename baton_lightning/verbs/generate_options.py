@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from baton_lightning import trust
-from baton_lightning.arguments import require_at_least_one
+from baton_lightning.arguments import Parser, require_at_least_one
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
 FORMS = ("image", "video", "audio", "extend", "inpaint")
@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m baton_lightning generate",
         description=__doc__,
         epilog=EXAMPLES,

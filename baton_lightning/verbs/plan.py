@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baton_lightning.arguments import Parser
 from baton_lightning.generation.described import require_run
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SAME = 1e-6
 def parser() -> argparse.ArgumentParser:
     from baton_lightning.plan import edits
 
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m baton_lightning plan", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit}")

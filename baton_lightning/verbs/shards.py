@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from baton_lightning.arguments import Parser
+
 BUILD_HELP = """\
 Build a data set from recordings: read, check, cut to clips, and write webdataset tar shards with an index.
 
@@ -37,7 +39,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m baton_lightning shards", description=__doc__)
+    parser = Parser(prog="python -m baton_lightning shards", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     world = verbs.add_parser("world", help="make a data set of the benchmark world")
     world.add_argument("root", type=Path, help="folder of the data set")

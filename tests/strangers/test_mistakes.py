@@ -1,0 +1,87 @@
+"""A user's mistake is one line that says what must hold and what was meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from baton_lightning.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+STAGE1 = str(ROOT / "experiments/stage1.yaml")
+BASE = f"base: {STAGE1}\n"
+FILES = {
+    "indented.yaml": BASE + "trainer:\n  max_steps: 3\n   val_check_interval: 1\n",
+    "a_list.yaml": BASE + "trainer:\n  - 3\n",
+    "refers.yaml": BASE + "trainer:\n  max_steps: ${run.steps}\n",
+}
+MISTAKES = {
+    "a verb's option": (["generate", "--run", "x", "--outt", "y"], "there is no option --outt; did you mean --out?"),
+    "a verb of a verb": (["shards", "bild", "x"], "invalid choice: 'bild' .*; did you mean build?"),
+    "an option below a verb": (["shards", "build", "x", "y", "--clp", "z"], "there is no option --clp; did you mean --clip?"),
+    "a choice": (["metrics", "x", "--metrics", "clp"], "did you mean clap?"),
+    "indentation": (["fit", "-c", "indented.yaml"], r"indented\.yaml must be YAML: .* line 4, column 22"),
+    "a list for a section": (["fit", "-c", "a_list.yaml"], r"`trainer` in .*a_list\.yaml must be a mapping, .* got a list"),
+    "a reference": (["fit", "-c", "refers.yaml"], r"`trainer.max_steps` refers to \$\{run.steps\}"),
+    "a word of a few": (
+        ["fit", "-c", STAGE1, "--trainer.precision", "bf16-mixd"],
+        r"`trainer.precision`: got bf16-mixd, .*did you mean bf16-mixed\?",
+    ),
+    "a class that is elsewhere": (
+        ["fit", "-c", STAGE1, "--model.class_path", "baton_lightning.stages.PlannerPretrainin"],
+        r"did you mean `baton_lightning\.stages\.pretraining\.PlannerPretraining`\?",
+    ),
+    "a class of a package": (["fit", "-c", STAGE1, "--model.class_path", "baton_lightning.stages.Nope"], "its modules are .*joint"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_line(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    words, told = MISTAKES[mistake]
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    said = capfd.readouterr().err
+    assert code == 2 and len(said.strip().splitlines()) == 1 and said.startswith("baton_lightning: error: ")
+    assert re.search(told, said), said
+    assert not re.search(r"(has|are|there are) ?$", said.strip()), "the line breaks off"
+
+
+def test_clips_of_own_prompts_do_not_replace_each_other(tmp_path: Path) -> None:
+    from baton_lightning.generation import folder
+    from baton_lightning.generation.requests import free_name
+
+    assert free_name(tmp_path / "nowhere", force=False) == "prompt"
+    for name in ("prompt", "prompt-2"):
+        (tmp_path / f"{name}.mp4").touch()
+        (tmp_path / f"{name}.json").write_text('{"plan": "none", "run": "r"}')
+    assert free_name(tmp_path, force=False) == "prompt-3" and free_name(tmp_path, force=True) == "prompt"
+    folder.prepare(tmp_path, force=False, names=["prompt-3"])
+    assert len(list(tmp_path.glob("*.mp4"))) == 2
+    with pytest.raises(ValueError, match="--force"):
+        folder.require_free(tmp_path, force=False, names=["prompt-2"])
+    folder.prepare(tmp_path, force=True, names=["prompt-2"])
+    assert [file.name for file in tmp_path.glob("*.mp4")] == ["prompt.mp4"]
+
+
+def test_unknown_words_are_named_once_with_the_nearest_and_an_example() -> None:
+    from baton_lightning.frozen.words import word_tokenizer
+    from baton_lightning.generation.doubts import doubts
+    from baton_lightning.metrics.prompts import Prompt
+
+    tokenizer = word_tokenizer()
+    (told,) = doubts(tokenizer, [Prompt("a purple circl on the left. first the red circle sings.", "first a thump.")])
+    assert "purple" in told and "circl (did you mean circle?)" in told and "sings" in told and "a red circle on the left" in told
+    assert told.count("purple") == 1
+    (told,) = doubts(tokenizer, [Prompt("A red circle jumps on the left", "thump")])
+    assert "cannot be scored" in told
+    assert not doubts(tokenizer, [Prompt("a red circle on the left. first the red circle jumps.", "first a thump.")])
+    assert not doubts(word_tokenizer(["a", "purple", "dog"]), [Prompt("a purple dog", "a dog")])
