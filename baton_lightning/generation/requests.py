@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,5 +120,6 @@ def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int
 
 
 def number_of(key: str) -> int:
-    """A sample index of a prompt's own, from 0 to 2^62."""
+    """A sample index of a prompt's own, from 0 to 2^62; that of a single prompt does not depend on which name was free."""
+    key = re.sub(r"^prompt-\d+$", "prompt", key)
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 2
