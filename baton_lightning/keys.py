@@ -100,6 +100,18 @@ class Walk:
             yield from self.mapping(value, now, last, word)
         else:
             self.weigh(value, annotation, word)
+            if value == last or (isinstance(last, list) and value in last):
+                yield from self.class_named(value, annotation)
+
+    def class_named(self, value: Any, annotation: ast.expr | None) -> Iterator[str]:
+        """The complaint of a class path that stands where its entry may stand, e.g. in ``--trainer.callbacks+=``."""
+        named = isinstance(value, str) and value.partition(".")[0] in (*asked.OWN, *asked.LIBRARIES)
+        if not named or not all(map(str.isidentifier, value.split("."))) or fits(value, annotation) is not None:
+            return
+        try:
+            signatures.located(value)
+        except signatures.Missing as missing:
+            yield misspelt_class(value, missing.why, missing.names)
 
     def weigh(self, value: Any, annotation: ast.expr | None, word: bool) -> None:
         """Takes note of a plain value that the parser may refuse."""

@@ -74,6 +74,11 @@ def child(*argv: str) -> tuple[str, str, float]:
             "`baton_lightning.construction.deepspeed_cpu.CPUDeepSpeedStrategy` now",
         ),
         (
+            [*STAGE2, "--trainer.callbacks+=callbacks.ledger.Ledgr"],
+            2,
+            "class_path must name a class that can be imported, got `callbacks.ledger.Ledgr`; did you mean `callbacks.ledger.Ledger`?",
+        ),
+        (
             [*STAGE2, "--run.root={tmp}/runs"],
             1,
             "there is no run {tmp}/runs/demo/stage1/; ",
@@ -97,6 +102,7 @@ def child(*argv: str) -> tuple[str, str, float]:
         "base",
         "class",
         "renamed",
+        "class in a list",
         "parent",
         "data",
     ],
