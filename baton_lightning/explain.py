@@ -174,7 +174,7 @@ def misspelt_class(name: str, why: str, classes: list[str]) -> str:
 
 def namesakes(name: str) -> list[str]:
     """Class paths of the library whose last part is nearly a name; sources are read, nothing is imported."""
-    found = {}
+    found: dict[str, str] = {}
     for package in ("baton_lightning", *trust.WORKBENCH):
         for file in sorted((HOME / package).rglob("*.py")):
             module = ".".join(file.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__")
