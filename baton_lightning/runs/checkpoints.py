@@ -67,7 +67,15 @@ def commit(
         run: What tells its run from one that began before it in the same folder.
     """
     manifest, part = manifest_of(checkpoint), aside(manifest_of(checkpoint))
-    described = {"step": step, "ranks": ranks, "saved": time.time(), "run": run, "frozen": frozen, "files": entries}
+    described = {
+        "name": checkpoint.name,
+        "step": step,
+        "ranks": ranks,
+        "saved": time.time(),
+        "run": run,
+        "frozen": frozen,
+        "files": entries,
+    }
     part.write_text(json.dumps(described, indent=1))
     sync(part)
     remove(checkpoint)
@@ -175,6 +183,12 @@ def ranked(folder: Path) -> tuple[list[Path], dict[str, str]]:
         )
     described = {path: read(path) for path in whole}
     return sorted(whole, key=lambda path: (described[path].get("step", 0), described[path]["saved"]), reverse=True), faults
+
+
+def own(folder: Path, run: float | None) -> list[Path]:
+    """The whole checkpoints of a run under the names they were saved with, the newest first."""
+    described = [(path, read(path)) for path in ranked(folder)[0]]
+    return [path for path, known in described if known.get("name") == path.name and known.get("run") == run]
 
 
 def newest(folder: Path) -> tuple[Path | None, dict[str, str]]:

@@ -78,7 +78,6 @@ class AtomicCheckpoint(ModelCheckpoint):
 
     last_model_path: str
     best_model_path: str
-    best_k_models: dict[str, Any]
 
     def __init__(self, *args: Any, save_top_k: int = 1, **more: Any) -> None:
         by_time = more.get("monitor") is None and save_top_k > 1  # which Lightning refuses
@@ -131,10 +130,9 @@ class AtomicCheckpoint(ModelCheckpoint):
                 entries = {name: entry for entries in all_entries for name, entry in entries.items()}
                 entries |= checkpoints.described(part, [name for name in checkpoints.files(part) if name not in entries])
                 frozen = not getattr(trainer.strategy, "exclude_frozen_parameters", False)
-                session = next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)
-                run = session and session.run
+                run = run_of(trainer)
                 checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size, frozen=frozen, run=run)
-                if session is not None:
+                if (session := session_of(trainer)) is not None:
                     session.note_saved(trainer.global_step)
         if reason := gathered(failure.failure)[0]:
             if trainer.is_global_zero:
@@ -146,17 +144,19 @@ class AtomicCheckpoint(ModelCheckpoint):
         self._last_checkpoint_saved = filepath
 
     def _save_none_monitor_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
-        """Saves, and only then drops the oldest of those that were kept."""
-        path = self._get_metric_interpolated_filepath_name(monitor_candidates, trainer, self.best_model_path)
-        kept = list(dict.fromkeys([*self.best_k_models, *filter(None, [self.best_model_path]), path]))
-        dropped = kept[: -self.save_top_k] if self.save_top_k > 0 else []
-        # set before saving, because it is part of the state
-        remembered = kept[-self.save_top_k :] if self.save_top_k > 0 else []
-        self.best_model_path, self.best_k_models = path, {name: monitor_candidates["step"] for name in remembered}
-        self._save_checkpoint(trainer, path)
-        for name in dropped:
-            if self._should_remove_checkpoint(trainer, name, path):
-                self._remove_checkpoint(trainer, name)
+        """Saves, and only then drops those that are no longer kept."""
+        self.best_model_path = self._get_metric_interpolated_filepath_name(monitor_candidates, trainer, self.best_model_path)
+        self._save_checkpoint(trainer, self.best_model_path)
+        self.drop_oldest(trainer)
+
+    def drop_oldest(self, trainer: Trainer) -> None:
+        """Removes all but the newest checkpoints that the run has on the disk, also where it was moved, or saved at other steps before.
+        What another run left in the folder, or somebody copied under another name, stays."""
+        if self.save_top_k < 1 or not trainer.is_global_zero:
+            return
+        run = run_of(trainer)
+        for old in checkpoints.own(Path(self.dirpath), run)[self.save_top_k :]:
+            checkpoints.remove(old)
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
         """Saves the step unless it just was, lets ``last.ckpt`` name it, and drops the one before unless it is among the best."""
@@ -171,6 +171,9 @@ class AtomicCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             link = Path(self.last_model_path).with_name(self.CHECKPOINT_NAME_LAST + self.FILE_EXTENSION)
             checkpoints.point(link, Path(self.last_model_path))
+        if self.monitor is None and self.save_top_k > 0:
+            self.drop_oldest(trainer)
+            return
         best = {*self.best_k_models, self.best_model_path}
         if (
             previous
@@ -192,6 +195,17 @@ class AtomicCheckpoint(ModelCheckpoint):
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         if trainer.is_global_zero:
             checkpoints.remove(Path(filepath))
+
+
+def session_of(trainer: Trainer) -> Any:
+    """The record of the run's sessions; ``None`` for a trainer without one."""
+    return next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)  # type: ignore[attr-defined]
+
+
+def run_of(trainer: Trainer) -> float | None:
+    """What tells the run from one that began before it in the same folder."""
+    session = session_of(trainer)
+    return None if session is None else session.run
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -148,8 +149,8 @@ def test_shards_go_on_only_whole_vouched_for_and_on_as_many_ranks(tmp_path: Path
     require_resumable(file, whole, 1)
     for checkpoint, strategy, ranks, message in (
         (shards, zero, 1, "written by 2 ranks, this run has 1"),
-        (shards, whole, 2, "holds shards of DeepSpeed, this run does not use it"),
-        (file, zero, 2, "holds one file, this run uses DeepSpeed"),
+        (shards, whole, 2, "holds shards of DeepSpeed, but this run does not use it"),
+        (file, zero, 2, "holds one file, but this run uses DeepSpeed"),
         (tmp_path / "none.ckpt", whole, 1, "it is not there"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -240,6 +241,16 @@ def test_without_a_metric_so_many_of_the_newest_are_kept_or_all(tmp_path: Path, 
     fit(tmp_path, 4, save_top_k=top, every_n_train_steps=2)
     fit(tmp_path, 6, checkpoints.newest(tmp_path)[0], save_top_k=top, every_n_train_steps=2)
     assert steps_kept(tmp_path) == kept
+
+
+def test_a_run_that_was_moved_or_saves_at_other_steps_leaves_no_old_checkpoints_and_others_alone(tmp_path: Path) -> None:
+    fit(tmp_path / "a", 4, save_top_k=2)
+    (tmp_path / "a").rename(tmp_path / "b")
+    home = tmp_path / "b"
+    for name in ("step-3.ckpt", "step-3.ckpt.json"):
+        shutil.copy(home / name, home / f"kept-{name}")
+    fit(home, 6, home / "step-4.ckpt", save_top_k=2, every_n_train_steps=2)
+    assert sorted(path.name for path in home.glob("*.ckpt")) == ["kept-step-3.ckpt", "last.ckpt", "step-4.ckpt", "step-6.ckpt"]
 
 
 def test_checkpoints_may_come_by_time_instead_of_steps(tmp_path: Path) -> None:
