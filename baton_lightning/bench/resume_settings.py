@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -221,11 +222,16 @@ def main(options: argparse.Namespace) -> int:
     for column in ("setting", "was", "now", "--resume auto", "--resume changed"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(row[name]) for name in ("key", "was", "now", "auto", "changed")))
+        table.add_row(shortened(row["key"]), *(str(row[name]) for name in ("was", "now", "auto", "changed")))
     Console().print(table)
     for fault in faults:
         say(f"FAULT {fault}")
     return bool(faults)
+
+
+def shortened(key: str) -> str:
+    """A key without what says only how it is nested."""
+    return re.sub(r"(^trainer\.callbacks\.([a-z_]+\.)+|init_args\.)", "", key)
 
 
 def recorded_in(run: Path) -> list[str]:
