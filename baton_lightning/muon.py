@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for everything else: fewer steps to the same loss where every step is paid on a CPU."""
+"""Muon for matrices and AdamW for other parameters, which needs fewer steps to the same loss."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose iterates carry every singular value towards 1
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of a quintic whose iteration moves singular values towards 1
 
 
 @torch.no_grad()
 def orthogonalise(matrix: Tensor, *, steps: int = 5) -> Tensor:
-    """The matrix with its singular values pushed to about 1 (between 0.7 and 1.2) and its singular vectors kept.
+    """The matrix with singular values of about 1 (between 0.7 and 1.2) and unchanged singular vectors.
 
     Args:
         matrix: Matrix [R, C].
@@ -31,30 +31,30 @@ def orthogonalise(matrix: Tensor, *, steps: int = 5) -> Tensor:
 
 
 class MuonAdamW(Optimizer):
-    """One optimiser, two rules: groups of layer weights step along their orthogonalised momentum, all other groups as AdamW does.
+    """An optimiser with two rules: weight matrices of layers are updated along their orthogonalised momentum, other parameters by AdamW.
 
-    A matrix moves by ``lr * 0.2 * sqrt(max(R, C))`` times an orthogonal matrix, which has the root mean square of an AdamW step, so
-    one learning rate and one weight decay serve both rules. Which group follows which rule is the group's ``matrices`` flag; groups
-    made by :func:`baton_lightning.optim.parameter_groups` carry it.
+    The update of a matrix is ``lr * 0.2 * sqrt(max(R, C))`` times an orthogonal matrix. Its root mean square equals that of an AdamW step,
+    so both rules share learning rate and weight decay. The ``matrices`` flag of a group selects the rule; groups of
+    :func:`baton_lightning.optim.parameter_groups` have it.
 
     Args:
-        params: Parameters or groups. A parameter that is no matrix follows AdamW in any group.
+        params: Parameters or groups. Parameters that are not matrices are always updated by AdamW.
         lr: Learning rate of AdamW groups and, times ``matrix_rate``, of matrices.
-        matrix_rate: Factor on the learning rate of matrices.
+        matrix_rate: Factor of the learning rate of matrices.
         momentum: Momentum of matrices, in [0, 1); Nesterov.
         betas: Decay of AdamW's first and second moment.
         eps: AdamW's epsilon.
         weight_decay: Decoupled weight decay.
 
     Note:
-        Not the paper's optimiser (AdamW). ZeRO flattens and shards matrices, which this rule needs whole; such a run is refused.
+        The paper's optimiser is AdamW. ZeRO flattens and partitions matrices, which this rule needs whole, so such a run is refused.
 
     References:
         K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
         J. Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982 (the 0.2 sqrt(max(R, C)) scale).
     """
 
-    whole_matrices = True  # nothing to do with shards
+    whole_matrices = True  # partitions are not supported
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Optimisers: which parameters decay, which learn at their own rate, and how the rate moves over steps."""
+"""Parameter groups with weight decay and learning rates, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class WarmupCosine(LambdaLR):
-    """Linear warm-up, whose n-th step runs at n / ``warmup_steps`` of the rate, then half a cosine down to ``floor``.
+    """Linear warm-up, whose n-th step has n / ``warmup_steps`` of the rate, then a cosine decay to ``floor``.
 
-    The number of optimiser steps is given, never asked of the trainer: a resumed or shortened run then follows the same curve.
+    The number of steps is an argument and not read from the trainer, so that a resumed or shortened run has the same schedule.
 
     Args:
         optimizer: Optimiser.
-        warmup_steps: Steps until the full rate is reached, >= 0.
-        total_steps: Step at which ``floor`` is reached; the rate stays there.
-        floor: Last rate over the full one, in [0, 1].
+        warmup_steps: Steps until the full rate, >= 0.
+        total_steps: Step at which ``floor`` is reached; the rate is constant afterwards.
+        floor: Final rate as a share of the full rate, in [0, 1].
 
     Raises:
-        ValueError: If the warm-up is not shorter than the whole.
+        ValueError: If ``warmup_steps`` is not in [0, ``total_steps``).
     """
 
     def __init__(self, optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
@@ -49,27 +49,27 @@ class WarmupCosine(LambdaLR):
 
 
 def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """Trainable parameters in groups, each with its ``name``, its ``rate`` (a factor on the learning rate) and whether its members
-    are the ``matrices`` of layers.
+    """Trainable parameters in groups, each with ``name``, ``rate`` (a factor of the learning rate) and ``matrices`` (whether it consists of
+    weight matrices of layers).
 
-    Vectors (biases, norms, single embeddings), embedding tables, and parameters that a module holds directly (queries, placeholders)
-    do not decay; weights of layers do.
+    Only weights of layers have weight decay, not vectors (biases, norms, single embeddings), embedding tables, or parameters that are not
+    in a layer (queries, placeholders).
 
     Args:
         module: Module whose trainable parameters are grouped.
-        rates: Dotted name of a part -> factor > 0; ``*`` is any run of characters, and the longest name that matches wins. 0.1 lets a
-            language model move at a tenth.
+        rates: Dotted name of a part -> factor > 0 of the learning rate; ``*`` stands for any characters, and the longest matching name is
+            used.
 
     Raises:
-        ValueError: If a name in ``rates`` is no part that is trained, a factor is not positive, or nothing is trained.
+        ValueError: If a name in ``rates`` matches no trained part, a factor is not positive, or nothing is trained.
     """
     rates = rates or {}
     modules = dict(module.named_modules())
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not trained:
         raise ValueError("nothing to train: every parameter is frozen")
-    if still := [f"{name}: {rate:g}" for name, rate in rates.items() if not rate > 0]:
-        raise ValueError(f"model.init_args.rates must be positive factors on the learning rate, got {still[0]}; freeze what must not move")
+    if invalid := [f"{name}: {rate:g}" for name, rate in rates.items() if not rate > 0]:
+        raise ValueError(f"model.init_args.rates must be positive factors on the learning rate, got {invalid[0]}; freeze parts instead")
     require_parts(rates, trained, "model.init_args.rates")
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in trained.items():
@@ -85,7 +85,7 @@ def parameter_groups(module: nn.Module, rates: Mapping[str, float] | None = None
 
 
 def parameter_ndim(parameter: nn.Parameter) -> int:
-    """Dimensions of a parameter, also of one that ZeRO-3 has partitioned (whose own tensor is then empty)."""
+    """Number of dimensions of a parameter, also if ZeRO-3 has partitioned it (its tensor is then empty)."""
     return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
@@ -95,16 +95,16 @@ def build_optimizer(
     scheduler: SchedulerFactory | None = None,
     rates: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns: the optimiser over :func:`parameter_groups`, and its schedule by step.
+    """Return value of ``configure_optimizers``: the optimiser over :func:`parameter_groups`, and its schedule per step.
 
     Args:
         module: Module to train.
-        optimizer: Factory of the optimiser; its learning rate is the one that ``rates`` scales.
-        scheduler: Factory of the schedule; ``None`` keeps the rate.
+        optimizer: Factory of the optimiser, whose learning rate is multiplied by ``rates``.
+        scheduler: Factory of the schedule; ``None`` = constant rate.
         rates: See :func:`parameter_groups`.
 
     Raises:
-        ValueError: If the strategy and the optimiser or the type of the trained weights do not go together.
+        ValueError: If the strategy does not support the optimiser or the type of the trained weights.
     """
     strategy = getattr(getattr(module, "_trainer", None), "strategy", None)
     low = {name: p.dtype for name, p in module.named_parameters() if p.requires_grad and p.dtype.itemsize < 4}

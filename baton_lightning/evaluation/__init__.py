@@ -1,1 +1,1 @@
-"""Scores of clips of the benchmark world, and pages that show them."""
+"""Scores of clips of the benchmark world, and HTML pages with them."""

@@ -1,4 +1,4 @@
-"""Clips and their scores as one HTML file that needs nothing beside it: players, prompts, and the facts that fail, marked."""
+"""Clips and their scores as one self-contained HTML file: players, prompts, and marked errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from baton_lightning import atomic
 from baton_lightning.evaluation.scores import HEADLINE, cell, read_clip
 
 SIDE = 288
-"""Least width, in pixels, that clips are enlarged to: browsers play no full-resolution colours, and halved ones spoil tiny pictures."""
-SHOWN = {"p_acc": "P-Acc", "p_check": "P-Check", "order": "Order", "m_ter": "M-TER", "m_ter_cp": "M-TERcp", "desync": "DeSync", "id": "ID"}
+"""Smallest width of enlarged clips, in pixels. Browsers need chroma at half resolution, which blurs small pictures."""
+CLIP_SCORES = {
+    "p_acc": "P-Acc",
+    "p_check": "P-Check",
+    "order": "Order",
+    "m_ter": "M-TER",
+    "m_ter_cp": "M-TERcp",
+    "desync": "DeSync",
+    "id": "ID",
+}
 ROWS = {"expected": "prompt", "seen": "seen", "heard": "heard"}
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; color: #222; padding: 0 1em }
@@ -31,13 +39,13 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
     """Writes ``index.html`` into the folder.
 
     Args:
-        folder: Holds the clips.
-        result: What :func:`~baton_lightning.evaluation.scores.score_folder` returned.
-        num_clips: How many clips to show, those of the lowest P-Acc first.
+        folder: Folder of the clips.
+        result: Result of :func:`~baton_lightning.evaluation.scores.score_folder`.
+        num_clips: Number of clips to show, those with the lowest P-Acc first.
     """
     worst = sorted(result["clips"].items(), key=lambda item: (item[1]["p_acc"], item[1]["p_check"], item[0]))[:num_clips]
     body = [f"<h1>{escape(folder.name)}</h1>", _table(result["tiers"])]
-    body.append(f"<p>{len(worst)} of {len(result['clips'])} clips, the worst first. <mark>Marked</mark> is what the clip fails to do.</p>")
+    body.append(f"<p>{len(worst)} of {len(result['clips'])} clips, the worst first. <mark>Marked</mark> events and objects are wrong.</p>")
     body += [_clip(folder / f"{key}.mp4", key, clip) for key, clip in worst]
     head = f'<meta charset="utf-8"><title>{escape(folder.name)}: scores</title><style>{STYLE}</style>'
     text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
@@ -56,12 +64,12 @@ def _table(tiers: dict[str, Any]) -> str:
 def _clip(file: Path, key: str, clip: dict[str, Any]) -> str:
     facts = clip["facts"]
     movie = base64.b64encode(playable(file)).decode()
-    scores = "".join(f'<span class="score">{name} {_number(clip[score])}</span>' for score, name in SHOWN.items())
+    scores = "".join(f'<span class="score">{name} {_number(clip[score])}</span>' for score, name in CLIP_SCORES.items())
     objects = ", ".join(_marked(f"{o['colour']} {o['shape']} {o['column']}", o["faults"]) for o in facts["objects"])
     events = "".join(f"<li>{_event(event)}</li>" for event in facts["events"])
     surplus = [f"a {colour} object" for colour in facts["surplus"]["objects"]]
     surplus += [f"{extra['what']} at {extra['at']:.2f} s" for sense in ("seen", "heard") for extra in facts["surplus"][sense]]
-    beyond = f'<p class="fault">Nobody asked for: {escape("; ".join(surplus))}</p>' if surplus else ""
+    beyond = f'<p class="fault">Not in the prompt: {escape("; ".join(surplus))}</p>' if surplus else ""
     prompts = "".join(f"<p>{escape(clip[name])}</p>" for name in ("video_prompt", "audio_prompt") if name in clip)
     return (
         f'<article><video controls loop src="data:video/mp4;base64,{movie}"></video><div><h3>{escape(key)} ({escape(clip["tier"])})</h3>'
@@ -76,12 +84,12 @@ def _event(event: dict[str, Any]) -> str:
 
 
 def _marked(text: str, faults: Iterable[str]) -> str:
-    told = "; ".join(faults)
-    return f'<mark>{escape(text)}</mark> <span class="fault">{escape(told)}</span>' if told else escape(text)
+    details = "; ".join(faults)
+    return f'<mark>{escape(text)}</mark> <span class="fault">{escape(details)}</span>' if details else escape(text)
 
 
 def _timeline(facts: dict[str, Any]) -> str:
-    """When events should have been, were seen, and were heard; what nobody asked for is drawn in red."""
+    """Times at which events were expected, seen and heard; surplus events are red."""
     ticks = {name: [(t, "#2c6cb0") for e in facts["events"] for t in e[name] or []] for name in ROWS}
     for sense in ("seen", "heard"):
         ticks[sense] += [(extra["at"], "#c0392b") for extra in facts["surplus"][sense]]
@@ -99,7 +107,7 @@ def _timeline(facts: dict[str, Any]) -> str:
 
 
 def playable(file: Path) -> bytes:
-    """A clip enlarged, in the pixel format that every browser plays."""
+    """A clip enlarged, in a pixel format that all browsers support."""
     import numpy as np
 
     from baton_lightning.media import mp4_bytes

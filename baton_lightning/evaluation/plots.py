@@ -1,4 +1,4 @@
-"""Scores as a picture: for each score a panel, for each tier a mean with its interval."""
+"""A plot of scores: one panel per score, with a mean and its interval for every tier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of a folder of clips of the benchmark world: from pixels and waveform, held against scene or prompts."""
+"""Scores of a folder of clips of the benchmark world: pixels and waveform compared with scene or prompts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MOST_TOLD = 20
 """Clips that are named where they are left out."""
 HEADLINE = ("p_acc", "p_check", "order", "m_ter", "m_ter_cp", "desync", "desync_p")
 WIDEST, WIDTH = 96, 64
-"""Pictures wider than the first are averaged down to the second, in pixels, before they are looked at."""
+"""Pictures wider than ``WIDEST`` pixels are downsampled to ``WIDTH`` before detection."""
 
 
 def score_folder(folder: Path) -> dict[str, Any]:
     """Scores every clip of a folder and writes ``scores.json`` into it.
 
     Args:
-        folder: Holds ``k.mp4`` and ``k.json`` with ``scene``, or with ``video_prompt`` and ``audio_prompt``.
+        folder: Folder with ``k.mp4`` and ``k.json``, which has ``scene``, or ``video_prompt`` and ``audio_prompt``.
 
     Returns:
         ``{"clips": {key: scores, tier, prompts and facts}, "tiers": {tier: aggregate}}``.
@@ -70,7 +70,7 @@ def metadata_of(file: Path) -> dict[str, Any]:
     """The JSON beside a clip.
 
     Raises:
-        ValueError: If it is not there, or no JSON object.
+        ValueError: If it is missing, or not a JSON object with a scene or prompts.
     """
     side = file.with_suffix(".json")
     fix = f"evaluate: {side} must hold the `scene` of {file.name}, or its `video_prompt` and `audio_prompt`"
@@ -88,7 +88,7 @@ def metadata_of(file: Path) -> dict[str, Any]:
 
 
 def scene_of(meta: dict[str, Any], seconds: float, file: Path) -> Scene:
-    """What a clip should show: its scene, or what its prompts describe."""
+    """The expected scene of a clip: its ``scene``, or the scene that its prompts describe."""
     from baton_lightning.world.parse import parse_prompts
     from baton_lightning.world.scene import Scene
 
@@ -101,7 +101,7 @@ def scene_of(meta: dict[str, Any], seconds: float, file: Path) -> Scene:
 
 
 def read_clip(file: Path) -> Media:
-    """A clip as the detectors want it: silence where there is no sound, large pictures averaged down."""
+    """A clip for the detectors: without sound it is silent, and large pictures are downsampled."""
     from dataclasses import replace
 
     import numpy as np
@@ -136,7 +136,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def cell(entry: dict[str, Any]) -> str:
-    """``mean [low, high]``, or a dash where nothing could be measured."""
+    """``mean [low, high]``, or a dash if the score applies to no clip."""
     if entry["mean"] is None:
         return "-"
     return f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"

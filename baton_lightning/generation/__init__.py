@@ -1,1 +1,1 @@
-"""Clips from runs: which weights, on which device, along which plan, into which folder."""
+"""Generation of clips from runs."""

@@ -1,4 +1,4 @@
-"""A generated clip: pictures and sound with the plan they follow; it can be saved, and plays in a notebook."""
+"""A generated clip: pictures and sound with their plan. It can be saved, and is played in a notebook."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from baton_lightning import atomic
 from baton_lightning.media import mp4_bytes, write_mp4
 from baton_lightning.plan.clip_plan import ClipPlan
 
-SHOWN = 288
-"""Height of a clip in a notebook, in pixels, at least."""
+PLAYER_HEIGHT = 288
+"""Smallest height of a clip in a notebook, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,10 @@ class GeneratedClip:
         audio: Sound [S], float32 in [-1, 1].
         fps: Frames per second.
         sample_rate: Samples per second.
-        plan: The plan that was followed; ``None`` for a clip without one.
-        seed: Seed of its noise.
-        video_prompt: What should be seen.
-        audio_prompt: What should be heard.
+        plan: Plan of the clip; ``None`` = none.
+        seed: Seed of the noise.
+        video_prompt: Description of the picture.
+        audio_prompt: Description of the sound.
     """
 
     frames: NDArray[np.uint8]
@@ -52,17 +52,17 @@ class GeneratedClip:
         """Pictures with every pixel repeated.
 
         Args:
-            scale: Pixels of the result to a pixel, 1 or more.
+            scale: Repetitions of every pixel in both directions, >= 1.
 
         Raises:
-            ValueError: If it is less than 1.
+            ValueError: If ``scale`` is less than 1.
         """
         if scale < 1:
             raise ValueError(f"scale must be a whole number of 1 or more, got {scale}")
         return self.frames.repeat(scale, 1).repeat(scale, 2)
 
     def save(self, path: str | Path, *, scale: int = 1) -> Path:
-        """Writes an mp4 that plays anywhere (H.264 in yuv420p, AAC); the folder is made.
+        """Writes an mp4 for any player (H.264 with yuv420p, AAC), and creates its folder.
 
         Args:
             path: Name of the file; an existing one is replaced.
@@ -77,17 +77,17 @@ class GeneratedClip:
         return file
 
     def describe(self, path: str | Path) -> None:
-        """Writes what was asked for beside a clip, as JSON."""
-        told: dict[str, Any] = {"video_prompt": self.video_prompt, "audio_prompt": self.audio_prompt, "seed": self.seed}
+        """Writes prompts, seed and plan of the clip as JSON."""
+        record: dict[str, Any] = {"video_prompt": self.video_prompt, "audio_prompt": self.audio_prompt, "seed": self.seed}
         if self.plan is not None:
-            told |= {"plan_sha256": self.plan.digest, "edits": list(self.plan.edits)}
-        atomic.write_text(Path(path), json.dumps(told, indent=1))
+            record |= {"plan_sha256": self.plan.digest, "edits": list(self.plan.edits)}
+        atomic.write_text(Path(path), json.dumps(record, indent=1))
 
     def _repr_html_(self) -> str:
-        """The player that a notebook shows."""
-        scale = max(1, -(-SHOWN // self.frames.shape[1]))
+        """HTML video player for notebooks."""
+        scale = max(1, -(-PLAYER_HEIGHT // self.frames.shape[1]))
         video = base64.b64encode(mp4_bytes(self.enlarged(scale), self.fps, self.audio, self.sample_rate, pix_fmt="yuv420p")).decode()
-        return f'<video controls loop height="{SHOWN}" src="data:video/mp4;base64,{video}"></video>'
+        return f'<video controls loop height="{PLAYER_HEIGHT}" src="data:video/mp4;base64,{video}"></video>'
 
     def __repr__(self) -> str:
         frames, rows, columns, _ = self.frames.shape

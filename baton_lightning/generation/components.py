@@ -1,4 +1,4 @@
-"""Frozen components that turn latents into media and texts into context: made when first used, on the device only while used."""
+"""Frozen components of generation: codecs and text encoder, built at first use, and on the device only while they are used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FrozenComponents:
     """The codecs and the text encoder of a run.
 
     Args:
-        factories: Name of the component -> its factory; ``None`` where the configuration names none.
+        factories: Name of the component -> its factory, or ``None`` if the configuration has none.
     """
 
     def __init__(self, factories: Mapping[str, Callable[[], nn.Module] | None]) -> None:
@@ -24,23 +24,23 @@ class FrozenComponents:
 
     @contextmanager
     def on(self, name: str, device: torch.device) -> Iterator[nn.Module]:
-        """A component on a device for as long as it is used; it is made when first asked for, and on the CPU in between.
+        """Context in which a component is on a device. It is built at first use, and on the CPU otherwise.
 
         Args:
             name: ``video_codec``, ``audio_codec`` or ``text_encoder``.
-            device: Where it is used.
+            device: The device.
 
         Raises:
-            ValueError: If the configuration names none.
+            ValueError: If the configuration has no such component.
         """
         if name not in self.made:
             make = self.factories[name]
             if make is None:
-                raise ValueError(f"generating needs model.init_args.{name}, the configuration names none; add its class_path")
+                raise ValueError(f"generating needs model.init_args.{name}, but the configuration has none; add its class_path")
             self.made[name] = make()
         with on_device(self.made[name], device, name) as component:
             yield component
 
-    def forget(self, name: str) -> None:
-        """Frees a component; it is made anew when it is asked for again."""
+    def release(self, name: str) -> None:
+        """Frees a component; it is built again at the next use."""
         del self.made[name]

@@ -1,4 +1,4 @@
-"""What a run says of itself, read without torch: its manifest, or its saved configuration."""
+"""Description of a run, read without torch: its manifest, or its saved configuration."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from baton_lightning.runs import checkpoints, manifest
 
 
 def require_run(run: Path, checkpoint: Path | None) -> None:
-    """Refuses a folder that clips cannot be made from, before torch is loaded; weights are looked at later.
+    """Refuses a folder that is not a run for generation, before torch is loaded; weights are not checked.
 
     Args:
         run: Folder of a run.
-        checkpoint: Checkpoint of it; ``None`` asks for a finished run.
+        checkpoint: Checkpoint of the run; ``None`` = the run must be finished.
 
     Raises:
-        ValueError: If it is no run, is not finished, or did not write the checkpoint.
+        ValueError: If the folder is not a run, the run is not finished, or the checkpoint belongs to another run.
     """
     if checkpoint is not None:
-        require_of(run, checkpoint)
+        require_own_checkpoint(run, checkpoint)
     if (run / manifest.NAME).exists():
         manifest.read(run)
     else:
-        described_of(run, checkpoint)
+        run_description(run, checkpoint)
 
 
-def require_of(run: Path, checkpoint: Path) -> None:
-    """Refuses a checkpoint that another run wrote: shapes alone would let it pass.
+def require_own_checkpoint(run: Path, checkpoint: Path) -> None:
+    """Refuses a checkpoint of another run, whose shapes may match.
 
     Raises:
         ValueError: If it is not in the run's folder.
@@ -39,8 +39,8 @@ def require_of(run: Path, checkpoint: Path) -> None:
         raise ValueError(f"--ckpt must be a checkpoint of the run, in {run}/, got {checkpoint}; give --run the folder it lies in")
 
 
-def described_of(run: Path, checkpoint: Path | None) -> dict[str, Any]:
-    """The manifest of a run; of one that is not finished, as much of it as its saved configuration tells.
+def run_description(run: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """The manifest of a run; for an unfinished run with a checkpoint, its saved configuration only.
 
     Raises:
         ValueError: If the run is not finished and no checkpoint was given.

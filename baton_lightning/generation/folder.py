@@ -1,4 +1,4 @@
-"""The folder that clips go into: what is there is never overwritten unasked, and what is scored is what was written."""
+"""The output folder of `generate`: clips are overwritten only with ``--force``, and scores of old clips are removed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from baton_lightning.plain_files import read_json, require_own_files
 
 MADE = {"plan", "run"}
-"""What the JSON beside a clip says if `generate` wrote it."""
+"""Keys in the JSON beside every clip written by `generate`."""
 RESULTS = ("scores.json", "scores.png", "index.html")
 
 
 def require_free(out: Path, *, force: bool, names: Collection[str] = ()) -> list[Path]:
-    """Refuses a folder that holds clips, but those that `generate` left there if these may be replaced; gives them.
+    """Refuses a folder with clips, except clips written by `generate` with ``force``; returns these.
 
     Args:
         out: The folder.
         force: Whether clips may be replaced.
-        names: Clips that are added to those that are there, which stay; none writes the whole folder anew.
+        names: Names of clips that are added to existing clips, which are kept; empty = the whole folder is written anew.
 
     Raises:
-        ValueError: If there are clips that may not go, or it is no folder, or holds links.
+        ValueError: If there are clips that must not be replaced, or ``out`` is not a folder, or it contains links.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"generate: --out must be a folder, {out} is a file; give another --out")
@@ -36,10 +36,10 @@ def require_free(out: Path, *, force: bool, names: Collection[str] = ()) -> list
 
 
 def prepare(out: Path, *, force: bool, names: Collection[str] = ()) -> None:
-    """Makes a folder that holds no clips of these names, or none at all, without those of an earlier `generate` and their scores.
+    """Creates the folder, and removes clips with these names, or all clips, of an earlier `generate`, with their scores.
 
     Raises:
-        ValueError: As :func:`require_free`.
+        ValueError: See :func:`require_free`.
     """
     if there := require_free(out, force=force, names=names):
         for file in there:
@@ -51,9 +51,9 @@ def prepare(out: Path, *, force: bool, names: Collection[str] = ()) -> None:
 
 
 def described(file: Path) -> dict[str, Any]:
-    """What the JSON beside a clip says; empty if there is none."""
+    """The JSON beside a clip; empty if there is none."""
     try:
-        told = read_json(file.with_suffix(".json"), finite=False)
+        record = read_json(file.with_suffix(".json"), finite=False)
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}

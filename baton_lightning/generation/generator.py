@@ -1,4 +1,4 @@
-"""Clips from the networks of a stage 3 in five steps, each of which can be run alone: plan, noise, denoise, decode, write.
+"""Generation of clips with the networks of stage 3, in five steps that can be run separately: plan, noise, denoise, decode, write.
 
 generator = Generator(model)
 plan = generator.plan(batch)                                  # planned tokens of both modalities
@@ -31,14 +31,14 @@ from baton_lightning.stages.plan_sources import PlannedTokens
 
 
 class Generator:
-    """Makes clips with a model's transformer and plan source, and with the frozen components that its configuration names.
+    """Generates clips with a model's transformer, plan source and frozen components.
 
-    Sampler, guidance, negative texts and seed are read from the model whenever a step needs them.
+    Sampler, guidance, negative prompts and seed are read from the model at every step.
 
     Args:
         model: A stage 3 with its networks and weights.
-        placement: Moves planner and transformer to where they work; ``None`` leaves them where they are. Frozen components follow the
-            tensors they are given.
+        placement: Placement of planner and transformer on a device; ``None`` = they are not moved. Frozen components are moved to the
+            device of their inputs.
     """
 
     def __init__(self, model: JointTraining, placement: Placement | None = None) -> None:
@@ -47,13 +47,13 @@ class Generator:
         self.components = FrozenComponents(model.component_factories)
         self.negative_rows: dict[str, Tensor] = {}
 
-    def settle(self, dtype: torch.dtype, *, follows: bool = True, denoises: bool = True) -> None:
-        """Gives planner and transformer their type, and puts those that are needed where they work.
+    def place_networks(self, dtype: torch.dtype, *, follows: bool = True, denoises: bool = True) -> None:
+        """Casts planner and transformer, and moves the networks that are needed to the device.
 
         Args:
             dtype: Type of their parameters.
-            follows: Whether clips follow plans.
-            denoises: Whether there is anything to denoise.
+            follows: Whether clips have plans.
+            denoises: Whether latents are denoised.
         """
         for network in (self.planner, self.model.dit):
             cast_parameters(network, dtype)
@@ -64,12 +64,12 @@ class Generator:
         """Text embeddings of prompts [B, ``clip.text_tokens``, C], zero-padded, on the CPU.
 
         Args:
-            video_prompts: What is seen, one text a clip.
-            audio_prompts: What is heard.
-            batch_size: Clips that are embedded together.
+            video_prompts: Descriptions of the pictures, one text per clip.
+            audio_prompts: Descriptions of the sounds, one text per clip.
+            batch_size: Clips per call of the text encoder.
 
         Raises:
-            ValueError: If the configuration names no text encoder.
+            ValueError: If the configuration has no text encoder.
         """
         rows: list[Tensor] = []
         with self.components.on("text_encoder", self.placement.device) as encoder:
@@ -82,12 +82,12 @@ class Generator:
     # ---- plan
     @property
     def planner(self) -> nn.Module:
-        """What plans are made with, as one component; cached plans bring a planner only for prompts that are in no cache."""
+        """The plan source, with the planner that cached plans use for prompts without a cache, as one component."""
         return nn.ModuleList([self.model.plan, *getattr(self.model.plan, "built", [])])
 
     @torch.no_grad()
     def plan(self, batch: Batch) -> Plan:
-        """The run's own plan: the planner's tokens for the batch's prompts, or the features of its clips where the run has no planner.
+        """The run's plan: the planner's tokens for the batch's prompts, or the clips' features if the run has no planner.
 
         Returns:
             Video tokens [B, K_v, C_v] and audio tokens [B, K_a, C_a], standardised.
@@ -98,22 +98,22 @@ class Generator:
 
     @torch.no_grad()
     def true_plan(self, batch: Batch) -> Plan:
-        """The plan made of the features of the batch's own clips; shaped as that of :meth:`plan`.
+        """The ground-truth plan of the batch's features, shaped as that of :meth:`plan`.
 
         Raises:
-            ValueError: If the batch carries no features.
+            ValueError: If the batch has no features.
         """
         with self.placement.in_use(self.planner, "planner"):
             return self.model.plan.truth(batch)
 
     # ---- noise
     def noise(self, index: Tensor, device: torch.device, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Where denoising starts, float32, by counter: a clip's noise is the same in any batch and on any device.
+        """Counter-based initial noise, float32; a clip's noise is the same in any batch and on any device.
 
         Args:
             index: Sample index of each clip [B].
-            device: Where the noise is wanted.
-            seed: Seed; ``None`` takes the model's.
+            device: Device of the result.
+            seed: Seed; ``None`` = the model's.
 
         Returns:
             Video noise [B, C, T, Y, X] and audio noise [B, L, C].
@@ -131,39 +131,39 @@ class Generator:
         Args:
             noise: See :meth:`noise`.
             context: Text embeddings [B, N, C], zero-padded, on the device of the noise.
-            plan: Plan that is followed, or ``None``.
+            plan: Plan of the clips, or ``None``.
             given: What is held instead of generated, e.g. a first frame.
 
         Returns:
             Video latents [B, C, T, Y, X] and audio latents [B, L, C]; what is known is there as it was given.
 
         Raises:
-            ValueError: If negative texts are guided away from and the configuration names no text encoder.
+            ValueError: If a negative prompt is needed and the configuration has no text encoder.
         """
         model = self.model
-        wanted = Condition(context, context, plan)
+        positive = Condition(context, context, plan)
         negative = Condition(*(self.negative(text, context) for text in model.negatives)) if model.guidance.guides_text else None
         with self.placement.in_use(model.dit, "transformer"):
-            return given.over(*model.sampler(model.guidance(model.dit, wanted, negative, given), *noise))
+            return given.over(*model.sampler(model.guidance(model.dit, positive, negative, given), *noise))
 
     def negative(self, text: str, context: Tensor) -> Tensor:
-        """Context of a text to lead away from, one for every clip; shaped as ``context`` is. The empty text is zeros."""
+        """Context of a negative prompt, the same for every clip, shaped as ``context``. An empty prompt is zeros."""
         if not text:
             return torch.zeros_like(context)
         self.embed_negatives(context.device)
         return self.negative_rows[text].to(context).expand_as(context)
 
     def embed_negatives(self, device: torch.device) -> None:
-        """Embeds the texts to lead away from, once; a text encoder that was made for them alone is not kept."""
+        """Embeds the negative prompts at the first call; a text encoder that was built only for them is released."""
         texts = [text for text in self.model.negatives if text and text not in self.negative_rows]
         if not texts:
             return
-        alone = "text_encoder" not in self.components.made
+        only_for_negatives = "text_encoder" not in self.components.made
         with self.components.on("text_encoder", device) as encoder, own_precision():
             for text in texts:
                 self.negative_rows[text] = pad(encoder([text]), self.model.clip).cpu()
-        if alone:
-            self.components.forget("text_encoder")
+        if only_for_negatives:
+            self.components.release("text_encoder")
 
     def sample(self, batch: Batch, plan: Plan | None, given: Given = NOTHING) -> tuple[Tensor, Tensor]:
         """Latents of a batch, denoised from the noise of its indices; arguments and shapes as of :meth:`denoise`."""
@@ -171,7 +171,7 @@ class Generator:
         return self.denoise(self.noise(batch.index, batch.context.device), batch.context, plan, given)
 
     def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Latents of a batch along the run's own plan."""
+        """Latents of a batch with the run's plan."""
         return self.sample(batch, self.plan(batch))
 
     # ---- decode
@@ -187,7 +187,7 @@ class Generator:
             Frames [B, T, Y, X, 3], uint8, and waveforms [B, S], in [-1, 1].
 
         Raises:
-            ValueError: If the configuration names no codec.
+            ValueError: If the configuration has no codec.
         """
         with self.components.on("video_codec", video.device) as codec:
             frames = codec.decode(video)

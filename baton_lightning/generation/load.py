@@ -1,4 +1,4 @@
-"""A stage-3 run, ready to make clips: its module with its weights, and its datamodule."""
+"""Loading of a stage-3 run for generation: its module with weights, and its datamodule."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from baton_lightning import hints, trust
 from baton_lightning.clip import ClipSpec
-from baton_lightning.generation.described import described_of, require_of
-from baton_lightning.generation.moved import bases, located, parent_of, with_data
+from baton_lightning.generation.described import require_own_checkpoint, run_description
+from baton_lightning.generation.run_paths import absolute_paths, candidate_folders, parent_of, replace_folder
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs import weights as stored
@@ -32,20 +32,20 @@ TRAINER = {
     "callbacks": None,
     "enable_checkpointing": False,
 }
-"""Nothing of how a run was trained matters to whoever uses it: strategy, devices, loggers and callbacks stay behind."""
+"""Trainer settings for generation; strategy, devices, loggers and callbacks of training are not used."""
 
 
 class WithoutPlanner(PlannedTokens):
-    """The plan source of clips that follow no plan: no planner is built, and its run is not asked for."""
+    """Plan source of clips without a plan: no planner is built, and its run is not needed."""
 
     parent_role = None
 
     def set_planner(self, planner: Callable[[ClipSpec], VAPlanner]) -> None:
-        """Keeps nothing."""
+        """Builds no planner."""
 
 
-def unasked(clip: ClipSpec) -> VAPlanner:
-    raise AssertionError("clips that follow no plan ask for no planner")
+def no_planner(clip: ClipSpec) -> VAPlanner:
+    raise AssertionError("clips without a plan need no planner")
 
 
 def load_run(
@@ -57,29 +57,28 @@ def load_run(
     cached: bool = False,
     trusted: Sequence[str] = (),
 ) -> tuple[LightningModule, LightningDataModule, str]:
-    """Builds a run's module and datamodule from its own configuration and loads its weights, all on the CPU.
+    """Builds a run's module and datamodule from its configuration and loads its weights, on the CPU.
 
     Args:
         run: Folder of a run.
-        checkpoint: Checkpoint of it whose weights are taken; ``None`` takes those that it finished with.
-        data: Where its data set is now; ``None`` looks where it was.
-        follows: Whether clips follow plans. A run's planner, which is a parent with weights of its own, is looked for only if they do.
-        cached: Whether a run that was trained on cached plans finds its prompts among them, and so needs no planner either.
-        trusted: Packages whose classes the run may name besides those of the library; nothing of others is imported.
+        checkpoint: Checkpoint of the run to load; ``None`` = its final weights.
+        data: Current folder of its data set; ``None`` = the configured folder.
+        follows: Whether clips have plans. Only then the parent run of the planner is needed.
+        cached: Whether all prompts have cached plans, so that a run with a cached plan source needs no planner.
+        trusted: Packages besides the library whose classes the run may name; classes of other packages are not imported.
 
     Returns:
-        Module in evaluation mode, datamodule, and what the weights are, in words; empty for those it finished with.
+        Module in evaluation mode, datamodule, and a description of the weights, which is empty for the final weights.
 
     Raises:
-        ValueError: If the run is not finished and no checkpoint was given, was changed, names other classes, makes no clips, its parents
-            are not found, its settings or weights do not fit, or the checkpoint is not in its folder. Parents are those that hold weights
-            which the run does not.
+        ValueError: If the run is not finished and ``checkpoint`` is ``None``, was changed, names classes of other packages, is not a stage
+            3, its parents are not found, its settings or weights do not match, or the checkpoint is not in its folder.
     """
     from baton_lightning.cli import BatonCLI
 
     if checkpoint is not None:
-        require_of(run, checkpoint)
-    described = described_of(run, checkpoint)
+        require_own_checkpoint(run, checkpoint)
+    described = run_description(run, checkpoint)
     config = sections(described.get("config"), run)
     trust.require(config, f"{run}/", trusted)
     require_makes_clips(config["model"]["class_path"], run)
@@ -87,20 +86,20 @@ def load_run(
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
     planner = follows and not (reads and cached)
     frozen = checkpoint is not None and checkpoints.lacks_frozen(checkpoint) and args.get("frozen")
-    config = moved(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
+    config = with_current_paths(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         import yaml
 
         file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
         file.flush()
-        with trust.limited(trusted), fitting(run):
+        with trust.limited(trusted), explain_build_errors(run):
             cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
     if not planner and "planner" in (args.get("parents") or {}):
-        model.make_plan = alone(model.make_plan) if reads else partial(WithoutPlanner, planner=unasked)
+        model.make_plan = without_parent_role(model.make_plan) if reads else partial(WithoutPlanner, planner=no_planner)
     if checkpoint is None:
-        model.parents["dit"] = str(run)  # its transformer is filled tensor by tensor while it is made, as from any parent
-    with trust.limited(trusted), fitting(run):
+        model.parents["dit"] = str(run)  # the transformer is loaded tensor by tensor, as from a parent
+    with trust.limited(trusted), explain_build_errors(run):
         model.configure_model()
     if checkpoint is None:
         filled = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("dit.")}
@@ -112,10 +111,10 @@ def load_run(
 
 
 def sections(config: Any, run: Path) -> dict[str, Any]:
-    """What a run's configuration says of its module and its data.
+    """The sections of a run's configuration that generation uses.
 
     Raises:
-        ValueError: If it is not as runs write it.
+        ValueError: If the configuration has not the format of a run.
     """
     parts = [config.get(name) for name in ("model", "data")] if isinstance(config, dict) else []
     kinds = {"class_path": str, "init_args": dict}
@@ -127,10 +126,10 @@ def sections(config: Any, run: Path) -> dict[str, Any]:
 
 
 def require_makes_clips(path: str, run: Path) -> None:
-    """Refuses the run of another stage; the class is one that is trusted.
+    """Refuses a run that is not a stage 3. The class must be trusted.
 
     Raises:
-        ValueError: If it makes no clips.
+        ValueError: If its class is another one, or does not exist.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -144,36 +143,38 @@ def require_makes_clips(path: str, run: Path) -> None:
 
 
 @contextmanager
-def fitting(run: Path) -> Iterator[None]:
-    """Inside, a run is built from its own settings: what does not fit them is told of the run."""
+def explain_build_errors(run: Path) -> Iterator[None]:
+    """Context that converts errors of building a run from its settings to one-line errors that name the run."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ArithmeticError, MemoryError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ValueError(f"{run}/ cannot be built from its own settings ({type(error).__name__}: {told}); restore them") from error
+        text = " ".join(str(error).split())[:300]
+        raise ValueError(f"{run}/ cannot be built from its own settings ({type(error).__name__}: {text}); restore them") from error
 
 
-def alone(make: Callable[[ClipSpec], CachedPlan]) -> Callable[[ClipSpec], CachedPlan]:
-    """A factory of cached plans that have all they need among the run's own weights."""
+def without_parent_role(make: Callable[[ClipSpec], CachedPlan]) -> Callable[[ClipSpec], CachedPlan]:
+    """A factory of cached plans without a parent run, for plans that only need the run's own weights."""
 
-    def made(clip: ClipSpec) -> CachedPlan:
+    def make_without_parent(clip: ClipSpec) -> CachedPlan:
         plan = make(clip)
         plan.parent_role = None
         return plan
 
-    return made
+    return make_without_parent
 
 
-def moved(config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None, roles: tuple[str, ...]) -> dict[str, Any]:
-    """A run's configuration whose paths lead to where things are now, and whose parents are only those whose weights it lacks."""
-    starts = bases(run, config, described.get("directory"))
+def with_current_paths(
+    config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None, roles: tuple[str, ...]
+) -> dict[str, Any]:
+    """A run's configuration with current paths, and with only the parents whose weights are needed."""
+    starts = candidate_folders(run, config, described.get("directory"))
     digests = {role: parent["weights_sha256"] for role, parent in described.get("parents", {}).items()}
     own = config["model"]["init_args"].get("parents") or {}
     if not isinstance(own, dict) or not all(isinstance(parent, str) for parent in own.values()):
         raise ValueError(f"{run}/ must name its parents as `role: run folder`, got {own!r:.100}; restore its configuration")
     parents = {role: str(parent_of(run, config, role, starts, digests.get(role))) for role in own if role in roles}
     if data is not None:
-        config = with_data(config, str(config["data"]["init_args"].get("root")), str(data.absolute()))
-    config = config | {part: located(config[part], starts) for part in ("model", "data")}
+        config = replace_folder(config, str(config["data"]["init_args"].get("root")), str(data.absolute()))
+    config = config | {part: absolute_paths(config[part], starts) for part in ("model", "data")}
     config["model"]["init_args"]["parents"] = parents
     return config

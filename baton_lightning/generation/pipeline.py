@@ -1,4 +1,4 @@
-"""The Python API: a run that plans, and makes clips from plans or prompts.
+"""The Python API: plans and clips of a run.
 
 import baton_lightning as baton
 
@@ -28,13 +28,13 @@ from baton_lightning.stages.plan_sources import PlannedTokens
 
 
 class Pipeline:
-    """Plans and clips of one run, one clip at a time. :attr:`generator` runs the steps alone, in batches.
+    """Plans and clips of one run, one clip at a time. :attr:`generator` has the separate steps, in batches.
 
     Args:
-        generator: What makes clips.
-        data: Data set of the run, for held-out clips and their true plans; ``None`` where there is none.
-        planner: SHA-256 of the planner's weights, if known.
-        name: What to call the run in messages.
+        generator: Generates the clips.
+        data: Data set of the run, for held-out clips and their ground-truth plans; ``None`` = none.
+        planner: SHA-256 of the planner's weights; ``None`` = unknown.
+        name: Name of the run in messages.
     """
 
     def __init__(self, generator: Generator, data: Any = None, planner: str | None = None, name: str = "the run") -> None:
@@ -42,7 +42,7 @@ class Pipeline:
 
     @property
     def statistics(self) -> dict[str, torch.Tensor]:
-        """Modality -> mean and standard deviation [2, C] of the run's plan space."""
+        """Modality -> mean and standard deviation [2, C] of the run's features."""
         return plan_space.statistics(self.generator.model.plan)
 
     # ---- plans
@@ -50,8 +50,8 @@ class Pipeline:
         """The planner's tokens for a prompt.
 
         Args:
-            video_prompt: What is seen.
-            audio_prompt: What is heard.
+            video_prompt: Description of the picture.
+            audio_prompt: Description of the sound.
 
         Raises:
             ValueError: If the run has no planner.
@@ -63,11 +63,11 @@ class Pipeline:
         return self._of(found, 0, video_prompt, audio_prompt, "planner")
 
     def held_out(self, key: str, split: str = "test") -> tuple[ClipPlan, ClipPlan | None]:
-        """Plans of a clip of the data set: that of its own features, and the planner's, if the run has one.
+        """Plans of a clip of the data set: the ground-truth plan, and the planner's plan, if the run has a planner.
 
         Args:
             key: Key of the clip.
-            split: Part of the data set.
+            split: Split of the data set.
 
         Raises:
             ValueError: If the run has no data set, or no clip of this key.
@@ -102,15 +102,15 @@ class Pipeline:
 
     # ---- clips
     def __call__(self, plan: ClipPlan | str, audio_prompt: str | None = None, *, seed: int | None = None) -> GeneratedClip:
-        """A clip, from a plan or from prompts.
+        """Generates a clip from a plan or from prompts.
 
         Args:
-            plan: A plan, or what is seen.
-            audio_prompt: What is heard; goes with a text for the picture, not with a plan, which has its prompts.
-            seed: Seed of the noise; ``None`` takes the run's.
+            plan: A plan, or the video prompt.
+            audio_prompt: The audio prompt, if ``plan`` is a video prompt; a plan has its own prompts.
+            seed: Seed of the noise; ``None`` = the run's.
 
         Raises:
-            ValueError: If prompts are given by half, or a plan does not fit the run.
+            ValueError: If only one prompt is given, or the plan does not match the run.
         """
         if isinstance(plan, str):
             if audio_prompt is None:
@@ -122,7 +122,7 @@ class Pipeline:
         return self._clip(plan, plan.video_prompt, plan.audio_prompt, seed)
 
     def without_plan(self, video_prompt: str, audio_prompt: str, *, seed: int | None = None) -> GeneratedClip:
-        """A clip that follows the text alone: what the plan adds is the difference to it, at the same seed."""
+        """Generates a clip from the text only. Compared with a clip of the same seed, it shows the effect of the plan."""
         return self._clip(None, video_prompt, audio_prompt, seed)
 
     def _clip(self, plan: ClipPlan | None, video_prompt: str, audio_prompt: str, seed: int | None) -> GeneratedClip:
@@ -153,18 +153,18 @@ def load(
     checkpoint: str | Path | None = None,
     trust: Sequence[str] = (),
 ) -> Pipeline:
-    """A run, ready to plan and to make clips.
+    """Loads a run for planning and generation.
 
     Args:
-        run: Folder of a stage-3 run, from any working directory; its planner's run is looked for beside it.
+        run: Folder of a stage-3 run; its planner's run is searched beside it.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:n``.
         dtype: Type of the weights: ``auto`` (bfloat16 on a GPU, float32 on the CPU), ``float32`` or ``bfloat16``.
-        data: Where its data set is now; ``None`` looks where it was.
-        checkpoint: A checkpoint in the run's folder; ``None`` takes the weights it finished with.
-        trust: Packages whose classes the run may name besides the library's; others are not imported.
+        data: Current folder of its data set; ``None`` = the configured folder.
+        checkpoint: A checkpoint in the run's folder; ``None`` = its final weights.
+        trust: Packages besides the library whose classes the run may name; classes of other packages are not imported.
 
     Raises:
-        ValueError: If the run is not finished, names other classes, its parents are not found, or it makes no clips.
+        ValueError: If the run is not finished, names classes of other packages, is not a stage 3, or its parents are not found.
     """
     from baton_lightning.generation.load import load_run
     from baton_lightning.placement import DTYPES, Placement, parse_device, parse_dtype
@@ -176,7 +176,7 @@ def load(
     where, source = (Path(path) if path else None for path in (checkpoint, data))
     model, module, _ = load_run(run, checkpoint=where, data=source, trusted=trust)
     generator = Generator(model, placement)  # load_run refuses other modules
-    generator.settle(parse_dtype(dtype, placement.device))
-    told = manifest.read(run) if (run / manifest.NAME).exists() else {}
-    planner = told.get("parents", {}).get("planner", {}).get("weights_sha256")
+    generator.place_networks(parse_dtype(dtype, placement.device))
+    record = manifest.read(run) if (run / manifest.NAME).exists() else {}
+    planner = record.get("parents", {}).get("planner", {}).get("weights_sha256")
     return Pipeline(generator, module, planner, f"{run}/")

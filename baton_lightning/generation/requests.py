@@ -1,4 +1,4 @@
-"""Which clips are asked for: held-out prompts of a run's data, or prompts of one's own, in batches that are read when their turn comes."""
+"""The clips to generate: held-out prompts of a run's data, or the user's prompts, in batches that are read lazily."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Batches of clips that are asked for, each with the metadata of its clips.
+    """Batches of the clips to generate, each with the metadata of its clips.
 
     Args:
-        parts: Places of the clips of every batch.
-        read: Gives the batch and the metadata of places.
+        parts: Indices of the clips of every batch.
+        read: Returns the batch and the metadata of the clips with these indices.
     """
 
     def __init__(self, parts: list[list[int]], read: Callable[[list[int]], tuple[Batch, list[dict[str, Any]]]]) -> None:
@@ -44,8 +44,8 @@ class Requests:
         return map(self.read, self.parts)
 
 
-def divided(places: list[int], batch_size: int) -> list[list[int]]:
-    """Places in batches."""
+def split_into_batches(places: list[int], batch_size: int) -> list[list[int]]:
+    """Indices divided into batches."""
     return [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
 
 
@@ -59,15 +59,15 @@ def held_out(data: Any, num: int, batch_size: int) -> Requests:
         chosen = tiers.setdefault(meta.get("tier", "all"), [])
         if len(chosen) < num:
             chosen.append(position)
-    parts = [part for positions in tiers.values() for part in divided(positions, batch_size)]
+    parts = [part for positions in tiers.values() for part in split_into_batches(positions, batch_size)]
     return Requests(parts, lambda part: (dataset.batch(part), [described[place] for place in part]))
 
 
 def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
-    """Prompts that were given, by the names of their clips; empty if none were.
+    """The user's prompts, by the names of their clips; empty if there are none.
 
     Raises:
-        ValueError: If a file cannot be read, is empty, or has a key that is no file name.
+        ValueError: If a file cannot be read, is empty, or has a key that is not a file name.
     """
     from baton_lightning.metrics.prompt_files import read_prompts
     from baton_lightning.metrics.prompts import Prompt
@@ -103,8 +103,8 @@ def of_plan(plan: ClipPlan, file: Path) -> dict[str, Prompt]:
 
 
 def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int) -> Requests:
-    """Prompts in batches; their contexts come from the run's text encoder, which works once for all; the noise from their keys, so that a
-    prompt makes the same clip whatever stands beside it."""
+    """Batches of prompts. The text encoder embeds all of them first. The noise depends on the key of a prompt, so a prompt gives the same
+    clip in any file."""
     import torch
 
     keys = list(prompts)
@@ -116,10 +116,10 @@ def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int
         batch = Batch(list(chosen), torch.tensor([number_of(key) for key in chosen]), 0, seen, heard, context=contexts[part])
         return batch, [prompt.to_dict() for prompt in chosen.values()]
 
-    return Requests(divided(list(range(len(keys))), batch_size), read)
+    return Requests(split_into_batches(list(range(len(keys))), batch_size), read)
 
 
 def number_of(key: str) -> int:
-    """A sample index of a prompt's own, from 0 to 2^62; that of a single prompt does not depend on which name was free."""
+    """Sample index derived from a prompt's key, from 0 to 2^62; for a single prompt it does not depend on the number in its name."""
     key = re.sub(r"^prompt-\d+$", "prompt", key)
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 2

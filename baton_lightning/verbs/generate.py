@@ -141,7 +141,7 @@ def main(argv: list[str]) -> int:
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
         model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
     generator = Generator(model, placement)
-    generator.settle(dtype, follows=options.plan != "none", denoises=options.plan != "ceiling")
+    generator.place_networks(dtype, follows=options.plan != "none", denoises=options.plan != "ceiling")
     if own:
         tell_doubts(generator, own)
         wanted = requests.of_prompts(generator, own, options.batch_size)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.generation.load import load_run
-from baton_lightning.generation.requests import Requests, divided, of_prompts
+from baton_lightning.generation.requests import Requests, of_prompts, split_into_batches
 from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.manifest import file_digest
@@ -171,7 +171,7 @@ def test_no_clip_follows_its_own_plan_when_plans_are_shuffled(count, batch_size)
         assert batch.video_prompts == [str(int(place)) for place in batch.video_plan]  # computed or cached, of the same clip
         return Plan(batch.video_plan[:, None, None], batch.video_plan[:, None, None], (1, 1, 1))
 
-    requests = Requests(divided(list(range(count)), batch_size), read)
+    requests = Requests(split_into_batches(list(range(count)), batch_size), read)
     for place, (batch, _) in enumerate(requests):
         followed = plan_of(SimpleNamespace(plan=plan), requests, place, batch, "shuffled").video.flatten().tolist()
         assert len(followed) == len(batch) and all(f != float(key) for f, key in zip(followed, batch.keys, strict=True))
