@@ -188,7 +188,7 @@ def break_one(folder: Path, outside: Path, draw: random.Random) -> None:
 def read_run(run: Path, out: Path, draw: random.Random) -> Iterator[Callable[[], object]]:
     from baton_lightning import trust
     from baton_lightning.cli import run as lightning
-    from baton_lightning.generation.described import described_of
+    from baton_lightning.generation.described import run_description
     from baton_lightning.generation.load import load_run, sections
     from baton_lightning.plain_files import require_own_files
     from baton_lightning.preflight import answered
@@ -197,7 +197,7 @@ def read_run(run: Path, out: Path, draw: random.Random) -> Iterator[Callable[[],
     from baton_lightning.sessions import segments
     from callbacks.ledger import cut
 
-    yield lambda: trust.require(sections(described_of(run, None).get("config"), run), str(run))
+    yield lambda: trust.require(sections(run_description(run, None).get("config"), run), str(run))
     yield lambda: trust.require_saved(["-c", str(run / "config.yaml")], [])
     yield lambda: (trust.require_saved(["-c", str(run / "config.yaml")], []), answered("validate", ["-c", str(run / "config.yaml")]))
     yield lambda: segments.read(run)
