@@ -56,6 +56,21 @@ def predict(name: str, root: Path) -> str:
     return command("predict", "-c", config, *words_for(config, root=root))
 
 
+def another_split(name: str, there: str) -> str:
+    """How to read a split that is there in place of one that is not, or to make it, as a sentence without its end.
+
+    Args:
+        name: The split that is not there.
+        there: One that is.
+    """
+    verb = (*_given.get(), "")[0]
+    if verb not in ("", "fit", "validate", "test", "predict"):
+        return f"Use another, e.g. `--split {there}`" if verb in ("generate", "plan") else "Use another"
+    role = name if name in ("train", "val", "test") else "val"
+    again = f", or build again, with `shards build --{role} 1`" if name in ("val", "test") else ""
+    return f"Use another with `--data.init_args.{role}_split={there}`{again}"
+
+
 def runs_near(run: Path, stage: str = "") -> str:
     """Finished runs near a folder, as the end of a sentence; empty if there are none.
 

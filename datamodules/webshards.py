@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baton_lightning import hints
 from baton_lightning.clip import ClipSpec
+from baton_lightning.plain_files import require_no_link
 from baton_lightning.shards.format import (
     BUCKETS,
     CACHE,
@@ -99,6 +100,7 @@ class WebShards(LightningDataModule):
             ValueError: If data or caches are missing or stale, have another geometry, or more than ``max_damaged`` damaged clips.
         """
         if stage == "predict":
+            require_no_link(*(self.root / name for name in read_root(self.root)["splits"]))  # caches are written into them
             names, reads = read_root(self.root)["splits"], getattr(self._module(), "reads", (MEDIA,))
             self.encode_datasets = {name: self._open(name, reads, replace=False) for name in names}
             return

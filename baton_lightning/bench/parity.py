@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--fixture", type=Path, metavar="DIR", help="folder with config.json, weights and cases: parity with Ovi")
     what.add_argument("--run", type=Path, metavar="RUN", help="run folder of a stage 3: is it sampled as it was trained?")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="with --run: where its data set is now (default: where it was)")
+    parser.add_argument("--trust", action="append", default=[], metavar="NAME", help="with --run: package whose code the run may name")
     parser.add_argument("--num", type=int, default=4, help="with --run: validation clips that are compared (default: %(default)s)")
     parser.add_argument("--dtype", choices=[*BARS, "both"], default="both", help="precision to run in (default: both)")
 
@@ -57,7 +58,7 @@ def main(options: argparse.Namespace) -> int:
         from baton_lightning.bench import trained_as_sampled
 
         require_at_least_one("bench parity", options, "num")
-        return trained_as_sampled.run(options.run, data=options.data, num=options.num)
+        return trained_as_sampled.run(options.run, data=options.data, num=options.num, trusted=options.trust)
     dtypes = list(BARS) if options.dtype == "both" else [options.dtype]
     try:
         if options.dtype == "both" and read_config(options.fixture).get("dtype") == "float32":

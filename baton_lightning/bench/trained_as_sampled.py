@@ -7,7 +7,7 @@ given in both is compared to the bit. Where training reads caches, sampling make
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,13 +109,14 @@ def tensors_of(call: dict[str, Any], like: Tensor) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in found.items()}
 
 
-def run(run: Path, *, data: Path | None = None, num: int = 4) -> int:
+def run(run: Path, *, data: Path | None = None, num: int = 4, trusted: Sequence[str] = ()) -> int:
     """Prints what a run's transformer is given in training and in sampling, for validation clips at several flow times.
 
     Args:
         run: Run folder of a stage 3.
         data: Where its data set is now; ``None`` looks where it was.
         num: Clips that are compared.
+        trusted: Packages whose classes the run may name besides the library's.
 
     Returns:
         0 if every tensor is the same to the bit, else 1.
@@ -125,7 +126,7 @@ def run(run: Path, *, data: Path | None = None, num: int = 4) -> int:
     """
     from baton_lightning.generation.load import load_run
 
-    model, module, _ = load_run(run, data=data)
+    model, module, _ = load_run(run, data=data, trusted=trusted)
     assert isinstance(model, JointTraining)
     module.setup("validate")
     dataset = module.val_dataset

@@ -26,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from baton_lightning import atomic
+from baton_lightning import atomic, hints
 from baton_lightning.clip import ClipSpec
 from baton_lightning.names import quoted, wrong_with
 from baton_lightning.plain_files import read_json
@@ -196,11 +196,10 @@ class SplitIndex:
         if not folder.is_dir():
             siblings = sorted(p.name for p in folder.parent.iterdir() if (p / "index.json").exists()) if folder.parent.is_dir() else []
             known = f"{folder.parent}/ holds the splits {siblings}" if siblings else f"{folder.parent}/ holds no data set"
-            fix = f"Build one with `python -m baton_lightning shards world {folder.parent}`"
-            if siblings and folder.name != "train":
+            fix = f"Build one with {hints.command('shards', 'world', folder.parent)}"
+            if siblings:
                 there = "train" if "train" in siblings else siblings[0]
-                role = folder.name if folder.name in ("val", "test") else "val"
-                fix = f"Use another with `--data.init_args.{role}_split={there}`, or build again, with `shards build --{role} 1`"
+                fix = hints.another_split(folder.name, there)
             raise ValueError(f"data: the folder {folder}/ does not exist; {known}. {fix}")
         if not file.exists():
             raise ValueError(f"data: {file} is missing, so the build of {folder}/ did not finish; run the same `shards` command again")
@@ -259,9 +258,7 @@ def read_root(root: Path) -> dict[str, Any]:
                 f"network have one `clip:` section; name it as the root, e.g. {root / inner[0]}"
             )
         state = "is not finished" if root.is_dir() else "does not exist"
-        raise ValueError(
-            f"data: the data set {root}/ {state}; make it with `python -m baton_lightning shards world {root}` or `shards build`"
-        )
+        raise ValueError(f"data: the data set {root}/ {state}; make it with {hints.command('shards', 'world', root)} or `shards build`")
     return records.index_of_set(file)
 
 

@@ -194,6 +194,14 @@ def test_a_split_elsewhere_is_refused(split: str, make_set: SetMaker, tmp_path: 
         read_root(root)
 
 
+def test_caches_are_not_written_into_a_split_that_is_a_link(make_set: SetMaker, tmp_path: Path) -> None:
+    root = make_set(tmp_path / "d", [2], ["train"], CLIP)
+    (root / "train").rename(tmp_path / "elsewhere")
+    (root / "train").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is written, and is a link to"):
+        WebShards(CLIP, str(root), fields=["text"]).setup("predict")
+
+
 def test_files_that_are_too_large_or_no_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "index.json").open("w") as file:
         file.truncate(4 * 2**30)

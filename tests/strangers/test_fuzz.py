@@ -18,6 +18,7 @@ import signal
 import sys
 import tarfile
 import tempfile
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ VALUES: list[Any] = [None, True, -1, 0, 2**70, 1e308, float("nan"), "", "..", ".
 VALUES += ["\u202e\x1b[31m", [[[[]]]], {"": {"..": 1}}, "1", [1, "x"], "${oc.env:HOME}", "${a.b}", "stranger/payload.py"]
 VALUES += ["stranger.payload.Model", {"class_path": "stranger.payload.Model"}, {"class_path": ["x"], "init_args": 3}]
 VALUES += [{"class_path": "os.system"}, "baton_lightning.cli.os.abort"]
+
+
+HOME = {"base", "outside", "stranger", "out"}
 
 
 class Hang(BaseException):
@@ -163,7 +167,7 @@ def break_header(file: Path, draw: random.Random) -> None:
 
 def break_one(folder: Path, outside: Path, draw: random.Random) -> None:
     """Breaks one file of a folder, or the folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and path.stat().st_size < 10**7)
     file = draw.choice(files)
     if draw.random() < 0.05:
         link = draw.choice([path for path in (folder / "samples", folder / "train", folder / "checkpoints")])
@@ -258,6 +262,7 @@ def play(number: int, seed: int) -> Counter[str]:
         AssertionError: If something outside was written, run, hung, or was not told as a mistake of the user; it names the round.
     """
     found: Counter[str] = Counter()
+    failed: list[str] = []
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         home = Path(scratch)
@@ -286,15 +291,21 @@ def play(number: int, seed: int) -> Counter[str]:
                         read()
                     found[f"{kind}: read"] += 1
                 except (ValueError, OSError) as error:
-                    assert len(str(error)) < 3000, f"{where}: an endless message"
+                    if len(str(error)) > 3000:
+                        failed.append(f"{where}: an endless message")
                     found[f"{kind}: {'ValueError' if isinstance(error, ValueError) else 'OSError'}"] += 1
                 except BaseException as error:
-                    raise AssertionError(f"{where}: {type(error).__name__}: {error}") from error
+                    if isinstance(error, KeyboardInterrupt):
+                        raise
+                    at = traceback.extract_tb(error.__traceback__)[-1]
+                    failed.append(f"{where}: {type(error).__name__}: {error!s:.200} ({at.filename}:{at.lineno})")
                 finally:
                     signal.alarm(0)
-                assert snapshot(home / "outside") == outside, f"{where}: wrote or ran something outside"
-                assert {path.name for path in home.iterdir()} == {"base", "outside", "stranger", "out"}, f"{where}: wrote beside"
+                if snapshot(home / "outside") != outside or {path.name for path in home.iterdir()} != HOME:
+                    failed.append(f"{where}: wrote or ran something outside")
+                    outside = snapshot(home / "outside")
         sys.path.remove(scratch)
+    assert not failed, f"{len(failed)} failures:\n" + "\n".join(failed[:40])
     return found
 
 

@@ -52,6 +52,14 @@ def test_a_missing_parent_is_trained_where_it_is_looked_for(run: str) -> None:
         assert settings.folder(followed(hints.fit(Path(run)))) == Path(run)
 
 
+@pytest.mark.parametrize(
+    ("verb", "option"), [("fit", "--data.init_args.val_split=train"), ("generate", "--split train"), ("shards", "Use another")]
+)
+def test_another_split_is_named_as_the_verb_takes_it(verb: str, option: str) -> None:
+    with hints.given([verb]):
+        assert option in hints.another_split("val", "train")
+
+
 def test_no_file_is_named_that_is_not_there() -> None:
     with hints.given(["generate", "--run", "runs/nope/stage17"]):
         assert hints.fit(Path("runs/nope/stage17")) == ""
