@@ -1,1 +1,1 @@
-"""Rows of an ablation over seeds, and what they show."""
+"""Ablations over seeds, and their reports."""

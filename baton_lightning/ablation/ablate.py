@@ -1,9 +1,9 @@
-"""`ablate`: a suite of ablations from one command: trains what is not trained yet, makes and scores clips, writes the report.
+"""`ablate`: runs a suite of ablations: trains missing stages, generates and scores clips, writes the report.
 
     python -m baton_lightning ablate experiments/suites/key_rows.yaml
 
-Rows share stages: a run is named after everything that it is made of, and nothing is trained twice. Interrupted, the same command goes on.
-`--seeds` takes a part of the suite, so tasks of a Slurm array can each take a seed (`--sbatch` prints such a script).
+Rows share stages: a run's folder is named after a digest of its settings and parents, so nothing is trained twice. An interrupted suite
+resumes. `--seeds` selects seeds, e.g. one per task of a Slurm array (`--sbatch` prints such a script).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], launcher
 
 
 def sbatch(suite: Suite, out: Path, jobs: int) -> str:
-    """A Slurm script whose tasks take a seed each."""
+    """A Slurm array script with one task per seed."""
     command = [sys.executable, "-m", "baton_lightning", "ablate", str(suite.path), "--out", str(out)]
     return SBATCH.format(
         name=suite.path.stem,

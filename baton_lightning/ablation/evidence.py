@@ -1,8 +1,8 @@
-"""Evidence: the scores of a suite's rows over seeds, as JSON, as a page, and as a picture.
+"""Report of a suite: the scores of its rows over seeds, as JSON, Markdown and a plot.
 
-The interval of a score is Student's t over the seeds' means: each seed is one training of everything, scored on the same test prompts. A
-claim holds the mean of one row against another's; the report says whether it holds, with the numbers and the interval of the difference,
-which seeds pair, and stays when it does not.
+The interval of a score is Student's t over the seeds' means; each seed trains all stages and is scored on the same test prompts. A
+claim compares the means of two rows. The report states whether it holds, with the numbers and the interval of the paired difference,
+also if it does not hold.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ PAIRED = "A claim is about means. *Better by* is the mean difference with its 95
 
 
 def interval(values: Sequence[float], score: str | None = None) -> tuple[float, float, float]:
-    """Mean of the seeds' values and its 95 % interval, within the score's range if they are values of a score and not differences.
+    """Mean of the seeds' values with its 95 % interval, which is limited to the score's range, unless the values are differences.
 
-    Of one seed there is no interval, and low and high are ``nan``.
+    For one seed there is no interval: low and high are ``nan``.
     """
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
@@ -50,7 +50,7 @@ def interval(values: Sequence[float], score: str | None = None) -> tuple[float, 
 
 
 def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """One entry a row, tier and score, of the seeds that are there.
+    """One entry for each row, tier and score, over the seeds that have scores.
 
     Returns:
         ``{"name", "tier", "score", "mean", "low", "high", "seeds", "clips", "values"}``; low and high are ``None`` for a single seed.
@@ -82,10 +82,10 @@ def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any
 
 
 def require_claims(suite: Suite) -> None:
-    """Refuses claims that could never be judged, before anything is trained for them.
+    """Refuses invalid claims, before training.
 
     Raises:
-        ValueError: If a claim has no row, no other row or no tiers, another key, or names what does not exist.
+        ValueError: If a claim lacks a row, another row or tiers, has an unknown key, or names a row, score or tier that does not exist.
     """
     rows = {path.stem for path in (suite.path.parent / ROWS).glob("*.yaml")}
     for claim in suite.claims:
@@ -98,7 +98,7 @@ def require_claims(suite: Suite) -> None:
 
 
 def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> tuple[bool | None, str]:
-    """Whether a claim holds in a tier, and its numbers; ``None`` where a row is not there.
+    """Whether a claim holds in a tier, with its numbers; ``None`` if a row has no scores.
 
     Args:
         claim: ``row`` is better than ``than`` in ``score``, ``by`` an absolute margin (default 0; negative: at most that much worse) or by
@@ -120,7 +120,7 @@ def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, 
 
 
 def gain_of(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
-    """By how much ``a`` is better than ``b``: the mean over the seeds that both have, and its interval, as the seeds pair them."""
+    """Paired difference of two rows (positive if ``a`` is better): mean and interval over the seeds that both have."""
     values = [dict(zip(entry["seeds"], entry["values"], strict=True)) for entry in (a, b)]
     sign = -1 if score in FALLING else 1
     mean, low, high = interval([sign * (values[0][seed] - values[1][seed]) for seed in values[0] if seed in values[1]])
@@ -128,7 +128,7 @@ def gain_of(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
 
 
 def sentence(claim: Mapping[str, Any]) -> str:
-    """A claim in words."""
+    """A claim as a sentence."""
     score = SCORES[claim.get("score", "p_acc")]
     if "share" in claim:
         how = f"{score} at least {claim['share']:.0%} better"
@@ -163,8 +163,8 @@ def write(
         report: Folder of the report.
         seeds: Seeds to report.
         command: The command that made it.
-        seconds: Wall time of every step.
-        manifests: Of the suite's stages; those that are there say at which commits these were trained.
+        seconds: Wall time of every step, in s.
+        manifests: Manifests of the suite's stages; those of finished runs have the commit of their training.
     """
     rows = collect(suite, out, seeds)
     if not rows:
@@ -191,12 +191,12 @@ def write(
 
 
 def commits(manifests: Iterable[Path]) -> list[str]:
-    """The commits that manifests of finished runs name."""
+    """The commits in the manifests of finished runs."""
     return sorted({commit for file in manifests if file.exists() and (commit := json.loads(file.read_text()).get("git_commit"))})
 
 
 def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
-    """The report as Markdown; a function of ``evidence.json`` and the suite's titles alone."""
+    """The report as Markdown, which depends only on ``evidence.json`` and the suite's titles."""
     known = {(row["name"], row["tier"], row["score"]): row for row in evidence["rows"]}
     tiers = list(dict.fromkeys(row["tier"] for row in evidence["rows"]))
     seeds = sorted({seed for row in evidence["rows"] for seed in row["seeds"]})
@@ -236,7 +236,7 @@ def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
 
 
 def draw(rows: Sequence[Row], known: Mapping[tuple[str, str, str], Mapping[str, Any]], file: Path) -> None:
-    """A forest plot: P-Acc of every row with its interval and its seeds, one panel a tier."""
+    """A forest plot: P-Acc of every row with its interval and its seeds, one panel per tier."""
     from matplotlib.figure import Figure
 
     tiers = list(dict.fromkeys(tier for _, tier, _ in known))

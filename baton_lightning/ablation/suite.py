@@ -1,8 +1,8 @@
-"""A suite of ablations: rows, each a chain of stages with changes of its own, that share whatever they have in common.
+"""A suite of ablations. Each row is a chain of stages with its own changes; rows share equal stages.
 
-A suite file names the data, the stages' files, the rows, the seeds and how many clips are scored; a row file says what it changes.
-A stage's run folder is named after a digest of everything that it is made of: its settings, its seed, and the digests of its parents. So
-two rows that agree up to a stage share its run, a row that was changed gets new folders, and nothing is trained twice.
+A suite file has the data, the stages' files, the rows, the seeds and the number of scored clips; a row file has the row's changes.
+A stage's run folder is named after a digest of its settings, its seed, and the digests of its parents. So
+two rows that are equal up to a stage share its run, a changed row gets new folders, and nothing is trained twice.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Row:
 
     Args:
         name: Name of its file.
-        title: What the table calls it.
+        title: Name in the table.
         changes: Stage -> dotted setting -> value.
-        without: Stages that are left out; who would start from them starts afresh.
-        steps_of: Stage -> stages whose steps it gets together, as these are in the rows that leave nothing out.
-        plan: What clips follow, as for ``generate --plan``.
-        clips_of: Stage whose transformer makes the clips.
-        paper: P-Acc of the row in the paper's own table, if it is there.
+        without: Stages that are skipped; stages that would start from them start from initial weights.
+        steps_of: Stage -> stages whose numbers of steps (in complete rows) it gets in sum.
+        plan: Plan of the clips, as for ``generate --plan``.
+        clips_of: Stage whose transformer generates the clips.
+        paper: P-Acc of the row in the paper's table; ``None`` = not in it.
     """
 
     name: str
@@ -56,18 +56,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Suite:
-    """What is compared, on what data, how often.
+    """A suite of ablations.
 
     Args:
         path: The suite's file.
         data: Folder of the data set.
-        world: Words for ``shards world`` that make it.
+        world: Arguments of ``shards world`` to build it.
         stages: Stage -> experiment file, parents before children.
         rows: Rows, in the table's order.
         seeds: Seeds of training.
-        clips: Test prompts a tier.
-        common: Changes that every row gets: stage -> dotted setting -> value.
-        claims: What the report holds the scores against, see :mod:`~baton_lightning.ablation.evidence`.
+        clips: Number of test prompts per tier.
+        common: Changes of all rows: stage -> dotted setting -> value.
+        claims: Claims that the report checks, see :mod:`~baton_lightning.ablation.evidence`.
     """
 
     path: Path
@@ -83,12 +83,12 @@ class Suite:
 
 @dataclass(frozen=True)
 class Run:
-    """A stage of a row at a seed.
+    """A stage of a row with a seed.
 
     Args:
         stage: Name of the stage.
         folder: Run folder, named after the digest.
-        overlay: What it changes, for the file beside the folder that lies over the stage's own.
+        overlay: Changed settings, which are written to an overlay file beside the folder.
         words: Arguments of ``fit``.
         needs: Folders of its parents.
     """
@@ -104,16 +104,16 @@ class Run:
         return self.folder.with_suffix(".yaml")
 
     def write_overlay(self) -> None:
-        """Writes the overlay; a file, as a setting of a command line can't take a whole mapping away."""
+        """Writes the overlay file; command-line arguments cannot remove a mapping."""
         self.overlay_file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(self.overlay_file, yaml.safe_dump(dict(self.overlay)))
 
 
 def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """A YAML file that must hold some of these keys and no others.
+    """Reads a YAML file with some of these keys and no others.
 
     Raises:
-        ValueError: If it is missing, is no YAML, no mapping, or has another key.
+        ValueError: If it is missing, is not a YAML mapping, or has another key.
     """
     if not path.is_file():
         raise ValueError(f"ablate: there is no file {path}")
@@ -126,10 +126,10 @@ def mapping(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_row(path: Path, stages: Mapping[str, Path]) -> Row:
-    """A row's file.
+    """Reads a row's file.
 
     Raises:
-        ValueError: If it names a stage that the suite does not have, or clips follow what `generate` does not know.
+        ValueError: If it names a stage that the suite does not have, or a plan that `generate` does not support.
     """
     values = mapping(path, ROW_KEYS)
     row = Row(
@@ -151,10 +151,10 @@ def read_row(path: Path, stages: Mapping[str, Path]) -> Row:
 
 
 def read_suite(path: Path) -> Suite:
-    """A suite's file with its rows.
+    """Reads a suite's file with its rows.
 
     Raises:
-        ValueError: If something is missing or misspelt; the message names the file and what it may have.
+        ValueError: If a key is missing or unknown; the message names the file and the valid keys.
     """
     values = mapping(path, SUITE_KEYS)
     if missing := [key for key in ("data", "stages", "rows", "seeds", "clips") if not values.get(key)]:
@@ -184,17 +184,17 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def digest(made_of: Any) -> str:
-    """Ten digits that stand for everything that a run, or a folder of clips, is made of."""
+    """Digest, ten digits, of everything that determines a run or a folder of clips."""
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
 def words_of(changes: Mapping[str, Any]) -> list[str]:
-    """Changes as arguments."""
+    """Changes as command-line arguments."""
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
 
 
 def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
-    """The runs of a row at a seed, by stage, parents first; stages that the row does not need are left out.
+    """The runs of a row with a seed, by stage, parents first; stages that the row does not need are omitted.
 
     Args:
         suite: The suite.
@@ -203,7 +203,7 @@ def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
         out: Folder of the suite's runs.
 
     Raises:
-        ValueError: If a stage's parent is none of the stages above it.
+        ValueError: If a stage's parent is not an earlier stage.
     """
     runs: dict[str, Run] = {}
     for stage, config in suite.stages.items():
@@ -233,12 +233,12 @@ def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
 
 
 def num_steps(suite: Suite, stage: str) -> int:
-    """Optimiser steps of a stage in rows that do not change them."""
+    """Optimiser steps of a stage in rows that do not change their number."""
     return int(settings.read([suite.stages[stage]], words_of(suite.common.get(stage, {})))["trainer"]["max_steps"])
 
 
 def needed(runs: Mapping[str, Run], last: str) -> list[Run]:
-    """The run whose folder has this name and all that it starts from, parents first."""
+    """The run with this folder name and all its ancestors, parents first."""
     wanted = {last}
     for run in reversed(list(runs.values())):
         if run.folder.name in wanted:
@@ -247,7 +247,7 @@ def needed(runs: Mapping[str, Run], last: str) -> list[Run]:
 
 
 def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) -> list[Step]:
-    """Everything that has to be run, each thing once: seed by seed, so that a suite that is stopped has whole seeds."""
+    """All steps of the suite, each once, seed by seed, so that a stopped suite has complete seeds."""
     found: dict[str, Step] = {}
     if suite.world:
         found["data"] = Step("data", ["shards", "world", str(suite.data), *suite.world], suite.data / "index.json")
@@ -269,7 +269,7 @@ def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) ->
 
 
 def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: Path) -> Step:
-    """Clips of a row at a seed, and their scores, in a folder named after what they are made with, as runs are."""
+    """The step that generates and scores the clips of a row with a seed, in a folder named after a digest, as runs are."""
     follows_planner = row.plan in ("planned", "shuffled")
     run, dit = runs[LAST] if follows_planner else runs[row.clips_of], runs[row.clips_of]
     words = ["generate", "--run", str(run.folder), "--plan", row.plan, "--num", str(suite.clips)]
@@ -280,5 +280,5 @@ def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: P
 
 
 def scores_file(suite: Suite, row: Row, seed: int, out: Path) -> Path:
-    """Where a row's scores of a seed are, once they are made."""
+    """File of a row's scores for a seed."""
     return clip_step(suite, row, seed, runs_of(suite, row, seed, out), out).done

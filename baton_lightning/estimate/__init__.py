@@ -1,1 +1,1 @@
-"""What an experiment weighs before anything is downloaded or trained: parameters, memory, arithmetic."""
+"""Parameters, memory and operations of an experiment, computed without a download."""

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 
 def checkpoints(model: Any) -> bool:
-    """Whether the experiment recomputes activations in the backward pass."""
+    """Whether the experiment recomputes activations in the backward pass (activation checkpointing)."""
     return (
         model.dit.recompute
         if hasattr(model, "dit")
@@ -93,7 +93,7 @@ def checkpoints(model: Any) -> bool:
 
 
 def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footprint:
-    """A step of so many clips in bf16, with or without recomputation."""
+    """Footprint of a step with a number of clips in bf16, with or without recomputation."""
     import copy
 
     import torch
@@ -113,7 +113,7 @@ def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footpri
 
 
 def weigh(model: Any, settings: Any, parts: list[Part], walked: Footprint, sampling: int) -> Load:
-    """What a run of the experiment has to hold."""
+    """Memory load of a run of the experiment."""
     from baton_lightning.estimate.memory import Load
     from baton_lightning.estimate.optimiser import cost
     from baton_lightning.optim import parameter_groups
@@ -135,7 +135,7 @@ def weigh(model: Any, settings: Any, parts: list[Part], walked: Footprint, sampl
 
 
 def kept(settings: Any) -> int:
-    """How many checkpoints of a run stay on the disk: as its own saver says, or one, as Lightning's does."""
+    """Number of checkpoints of a run on disk: that of its checkpoint callback, or 1, Lightning's default."""
     callbacks = settings.trainer.callbacks or []
     saver = next((callback for callback in callbacks if callback.class_path == "baton_lightning.runs.saving.AtomicCheckpoint"), None)
     return 1 if saver is None else int(saver.init_args.save_top_k)

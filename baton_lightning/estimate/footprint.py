@@ -1,6 +1,6 @@
-"""What one training step takes, found by walking through it on the meta device: the peak of live tensors, and floating-point operations.
+"""Memory and operations of one training step, measured on the meta device: the peak of live tensors, and floating-point operations.
 
-Every tensor that the step makes is counted while it lives, at its true size, without memory or arithmetic. The same walk on real tensors
+Every tensor of the step is counted with its true size while it is alive, without memory or arithmetic. The same step on real tensors
 of a tiny model gives the same peak (tests/estimate/test_footprint.py).
 """
 
@@ -36,8 +36,8 @@ class Footprint:
     """One training step on one device.
 
     Args:
-        activations: Bytes that live at the peak besides parameters, gradients and optimiser states.
-        flops: Floating-point operations of forward and backward, with a forward that is repeated; causal attention by its triangle.
+        activations: Bytes at the peak besides parameters, gradients and optimiser states.
+        flops: Floating-point operations of forward and backward, including recomputation; causal attention counts half.
     """
 
     activations: int
@@ -45,14 +45,14 @@ class Footprint:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Bytes of the tensors that are made while it is on, and the most that lived at once. Views cost nothing.
+    """Counts the bytes of live tensors that are created in its context, and their peak. Views count nothing.
 
     Args:
         device: Kind of device whose tensors are counted.
 
     Attributes:
-        now: Bytes that live.
-        peak: The most so far.
+        now: Bytes of live tensors.
+        peak: Largest number of bytes so far.
     """
 
     def __init__(self, device: str) -> None:
@@ -91,7 +91,7 @@ def flash_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention that never holds its scores, as on every device but the meta device, whose own would."""
+    """Attention without materialised scores, as on every real device; the meta device's implementation would materialise them."""
     if not query.is_meta:
         return attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:
@@ -104,7 +104,7 @@ def flash_attention(
 def attention_flops(
     query: Any, key: Any, value: Any, dropout: float = 0.0, is_causal: bool = False, *, out_shape: Any = None, **options: Any
 ) -> int:
-    """Two products a head: scores, and their sum of values. Causal attention makes a triangle of the scores. Shapes [B, H, L, D]."""
+    """Operations of two products per head: scores, and weighted values. Causal attention has half the scores. Shapes [B, H, L, D]."""
     batch, heads, queries, width = query
     scores = sum(min(i + 1, key[2]) for i in range(queries)) if is_causal else queries * key[2]
     return 4 * batch * heads * scores * width
@@ -123,16 +123,16 @@ def attention_backward_flops(
     out_shape: Any = None,
     **options: Any,
 ) -> int:
-    """Five products: the scores again, and the gradients of scores, queries, keys and values."""
+    """Operations of five products: the scores again, and the gradients of scores, queries, keys and values."""
     return attention_flops(query, key, value, dropout, is_causal) * 5 // 2
 
 
 def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
-    """Walks through forward and backward of ``step``.
+    """Footprint of forward and backward of ``step``.
 
     Args:
         model: The module; gradients are dropped before and after.
-        step: Gives the loss.
+        step: Returns the loss.
     """
     mapping = {ATTENTION: attention_flops, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
     counter, live = FlopCounterMode(display=False, custom_mapping=mapping), LiveTensors(next(model.parameters()).device.type)
@@ -149,7 +149,7 @@ def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
 
 
 def forward_peak(model: nn.Module, forward: Callable[[], object]) -> int:
-    """Bytes that live at the peak of a forward pass without gradients, besides the model's own.
+    """Peak bytes of a forward pass without gradients, besides the model.
 
     Args:
         model: The module, parameters and buffers of which are not counted.
@@ -172,7 +172,7 @@ def forward_flops(forward: Callable[[], object]) -> int:
 
 @contextmanager
 def flash() -> Iterator[None]:
-    """Attention inside never holds its scores."""
+    """Context in which attention does not materialise its scores."""
     with ExitStack() as stack:
         for module in CALLERS:
             stack.enter_context(patch.object(module, "scaled_dot_product_attention", flash_attention))
@@ -180,12 +180,12 @@ def flash() -> Iterator[None]:
 
 
 def drop(parameter: Tensor) -> None:
-    """Gradients are counted with the model's states, which ZeRO divides; here each goes as soon as it is there."""
+    """Drops a gradient as soon as it exists: gradients are counted with the model's states, which ZeRO partitions."""
     parameter.grad = None
 
 
 def joint_step(model: Any, num_clips: int, dtype: torch.dtype, device: str, prompt: int = 0) -> Callable[[], Tensor]:
-    """A step of a :class:`~baton_lightning.stages.joint.JointTraining` on blank clips; its planner plans, if it has one."""
+    """A step of a :class:`~baton_lightning.stages.joint.JointTraining` on blank clips, with its planner, if it has one."""
     clip: ClipSpec = model.clip
 
     def blank(*shape: int) -> Tensor:
@@ -220,7 +220,7 @@ def blank_plan(clip: ClipSpec, blank: Callable[..., Tensor]) -> Plan:
 
 
 def planner_tokens(planner: VAPlanner, num_clips: int, prompt: int, device: str) -> Plan:
-    """The plan for prompts of a given number of tokens, whatever their words."""
+    """The plan for prompts with a given number of tokens."""
     from transformers import masking_utils
 
     ids = torch.zeros(num_clips, prompt, dtype=torch.long, device=device)

@@ -1,4 +1,4 @@
-"""Host memory of a node while a run starts, trains and ends."""
+"""Host memory of a node at the start, during training and at the end of a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Host:
     """Bytes of a node's memory, without the processes themselves (about 5 GiB a rank) and the data's workers.
 
     Args:
-        start: While networks are made and filled.
-        training: What is offloaded, pinned, and frozen networks of samples.
-        end: On rank 0's node while whole weights are gathered in float32 and written.
+        start: During construction of networks.
+        training: Offloaded and pinned tensors, and frozen networks for samples.
+        end: On rank 0's node, while weights are gathered in float32 and written.
     """
 
     start: float
@@ -30,17 +30,17 @@ class Host:
 
 
 def host(model: Any, load: Load, ranks: int, offloaded: float, sampled: Sampling | None) -> Host:
-    """Host memory of a node whose GPUs hold a run.
+    """Host memory of a node.
 
-    Networks are made without memory and filled tensor by tensor (:mod:`~baton_lightning.construction.networks`), on the GPU, or under
-    ZeRO-3 on the CPU, where every rank has room for the tensor that is shared out.
+    Construction is deferred, and tensors are materialised one by one (:mod:`~baton_lightning.construction.networks`), on the GPU, or under
+    ZeRO-3 on the CPU, where every rank holds the tensor that is broadcast.
 
     Args:
         model: The stage, with networks on the meta device.
         load: The run.
-        ranks: Processes on a node.
-        offloaded: Bytes of a rank that lie in host memory.
-        sampled: What samples take; every rank makes the text encoder once, on the CPU.
+        ranks: Number of processes on a node.
+        offloaded: Bytes of a rank in host memory.
+        sampled: Memory of samples; every rank builds the text encoder once, on the CPU.
     """
     from baton_lightning.frozen.llm import PretrainedLLM
 

@@ -1,6 +1,6 @@
-"""Memory of a GPU while a run trains, steps its optimiser and samples, by strategy (ZeRO: arXiv 1910.02054).
+"""Memory of a GPU in training, optimiser steps and sampling, by strategy (ZeRO: arXiv 1910.02054).
 
-What is added up is what torch 2.13, Lightning 2.6 and DeepSpeed 0.19 do; tests hold it against their own steps on a small network.
+The sums follow torch 2.13, Lightning 2.6 and DeepSpeed 0.19; tests compare them with real steps of a small network.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ LIVE = 1_000_000_000
 
 @dataclass(frozen=True)
 class Load:
-    """What a run has to hold, whoever holds it.
+    """Memory load of a run, before it is partitioned.
 
     Args:
         groups: Trained elements of each group of the optimiser, in its order.
         largest: Elements of the largest trained tensor.
-        frozen: Frozen parameters.
-        frozen_bytes: What these take in the type they are held in.
-        low: Whether training computes in 2 bytes (bf16-mixed and the like).
-        cost: The optimiser's.
-        average: Whether an exponential moving average of the weights is kept.
+        frozen: Number of frozen parameters.
+        frozen_bytes: Bytes of the frozen parameters.
+        low: Whether training computes in half precision (e.g. bf16-mixed).
+        cost: Cost of the optimiser.
+        average: Whether there is an exponential moving average of the weights.
         activations: Bytes of a step's activations.
-        sampling: Bytes on top while clips are sampled.
+        sampling: Additional bytes of sampling.
     """
 
     groups: tuple[int, ...]
@@ -52,23 +52,23 @@ class Load:
 
     @property
     def kept(self) -> float:
-        """Bytes for a trained element beside its working copy: optimiser states, and the average."""
+        """Bytes per trained element besides its working copy: optimiser states, and the average."""
         return self.cost.states + (MASTERS if self.average else 0)
 
     def checkpoint(self, with_frozen: bool) -> float:
-        """Bytes of a checkpoint of DeepSpeed: working copies, masters, states."""
+        """Bytes of a DeepSpeed checkpoint: working copies, master weights, states."""
         held = self.trained + (self.frozen if with_frozen else 0)
         return (2 if self.low else 4) * held + (MASTERS + self.kept) * self.trained
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """Sizes that ZeRO works in, in elements.
+    """Bucket sizes of ZeRO, in elements.
 
     Args:
-        reduce: Gradients that are reduced at a time.
-        gather: Parameters of ZeRO-1 and 2 that are gathered at a time.
-        sub_group: Elements that ZeRO-3 steps at a time.
+        reduce: Gradients per reduction.
+        gather: Parameters of ZeRO-1 and 2 per gathering.
+        sub_group: Elements per optimiser step of ZeRO-3.
         overlap: Whether a second bucket is filled while one is reduced.
     """
 
@@ -83,10 +83,10 @@ class Peak:
     """Bytes on a GPU.
 
     Args:
-        states: Weights, masters, optimiser states, averages: there all the time.
-        backward: The most in forward and backward.
-        step: The most in the optimiser's step.
-        sample: The most while clips are sampled.
+        states: Weights, master weights, optimiser states and averages, which are always present.
+        backward: Peak of forward and backward.
+        step: Peak of the optimiser's step.
+        sample: Peak of sampling.
         offloaded: Bytes of this rank in host memory.
     """
 
@@ -102,7 +102,7 @@ class Peak:
 
 
 def buckets(strategy: Any) -> Buckets:
-    """Sizes of an experiment's strategy: Lightning's arguments, or DeepSpeed's own configuration and defaults."""
+    """Bucket sizes of an experiment's strategy: Lightning's arguments, or DeepSpeed's configuration and defaults."""
     given = dict(getattr(strategy, "init_args", None) or {})
     if given.get("config"):
         zero = dict(given["config"])["zero_optimization"]
@@ -120,13 +120,13 @@ def saves_frozen(strategy: Any) -> bool:
 
 
 def peaks(load: Load, gpus: int, sizes: Buckets) -> dict[str, Peak]:
-    """The peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser in host memory."""
+    """Peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser in host memory."""
     whole = {"none": unsharded(load, 0)} if gpus == 1 else {"DDP": unsharded(load, MASTERS * load.trained)}
     return whole | {f"ZeRO-{stage}": zero(load, gpus, stage, sizes) for stage in (1, 2, 3)} | {"offload": offloaded(load, gpus, sizes)}
 
 
 def unsharded(load: Load, copies: float) -> Peak:
-    """Without DeepSpeed: weights, gradients and states in float32; autocast holds 2-byte copies of the weights through the forward.
+    """Peak without DeepSpeed: weights, gradients and states in float32; autocast holds 2-byte copies of the weights in the forward pass.
 
     Args:
         load: The run.
@@ -140,7 +140,7 @@ def unsharded(load: Load, copies: float) -> Peak:
 
 
 def zero(load: Load, gpus: int, stage: int, sizes: Buckets) -> Peak:
-    """DeepSpeed: working copies in 2 bytes (4 in float32), masters and states in float32, shared among GPUs as far as the stage says."""
+    """Peak with DeepSpeed: working copies in 2 bytes (4 in float32), master weights and states in float32, partitioned by the stage."""
     working = 2 if load.low else 4
     shares = [math.ceil(size / gpus) for size in load.groups]
     states = working * (load.trained + load.frozen) / (gpus if stage == 3 else 1) + (MASTERS + load.kept) * sum(shares)
@@ -168,17 +168,17 @@ def zero(load: Load, gpus: int, stage: int, sizes: Buckets) -> Peak:
 
 
 def conversion(working: int, elements: int) -> float:
-    """Gradients are flattened, and then turned into float32 if they are in 2 bytes."""
+    """Bytes of flattened gradients, and of their float32 copies if they have 2 bytes."""
     return (working + MASTERS if working < MASTERS else working) * elements
 
 
 def stepped(load: Load, elements: int) -> float:
-    """Gradients in float32 and the optimiser's temporaries, for one flat piece."""
+    """Bytes of float32 gradients and the optimiser's temporaries, for one flat partition."""
     return MASTERS * elements + load.cost.temporaries(elements, elements)
 
 
 def offloaded(load: Load, gpus: int, sizes: Buckets) -> Peak:
-    """ZeRO-3 whose weights, gradients, masters and states lie in host memory; a GPU holds the layers at work."""
+    """Peak of ZeRO-3 with weights, gradients, master weights and states in host memory; a GPU holds the current layers."""
     sharded = zero(load, gpus, 3, sizes)
     working = 2 if load.low else 4
     held = sharded.step - working * min(sizes.reduce, load.trained)
@@ -188,7 +188,7 @@ def offloaded(load: Load, gpus: int, sizes: Buckets) -> Peak:
 
 
 def enough(load: Load, sizes: Buckets, room: float) -> int | None:
-    """The fewest GPUs, of 1, 2, 4, ... 1024, whose ZeRO-3 stays within so many bytes; ``None`` if none does."""
+    """Smallest number of GPUs (1, 2, 4, ... 1024) with which ZeRO-3 fits into a memory size; ``None`` = none."""
     return next((n for n in counts() if zero(load, n, 3, sizes).most < room), None)
 
 

@@ -1,4 +1,4 @@
-"""What an optimiser keeps for a trained element, and what its step takes on top, measured on the optimiser itself at a small size."""
+"""States and temporaries of an optimiser per trained element, measured with the optimiser at a small size."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes an element in float32.
+    """Bytes per element in float32.
 
     Args:
-        states: Kept from step to step, e.g. 8 for AdamW's two moments.
+        states: Persistent states, e.g. 8 for AdamW's two moments.
         group: Temporaries of a step for every element of a group: 4 for AdamW with ``foreach``, torch's choice on a GPU.
-        tensor: Temporaries for every element of the tensor that is stepped: 8 for AdamW that steps one after the other. 0 with ``fused``.
-        before: Those of the tensor before it, which still live: 4 for the same.
+        tensor: Temporaries for every element of the current tensor: 8 for AdamW without ``foreach``, 0 with ``fused``.
+        before: Temporaries of the previous tensor that are still alive: 4 for AdamW without ``foreach``.
     """
 
     states: float
@@ -32,7 +32,7 @@ class Cost:
     before: float
 
     def temporaries(self, elements: int, largest: int) -> float:
-        """Bytes on top while a group is stepped.
+        """Bytes of temporaries in the step of a group.
 
         Args:
             elements: Elements of the group.
@@ -43,10 +43,10 @@ class Cost:
 
 
 def cost(make: Callable[[Iterable], Optimizer]) -> Cost:
-    """The cost of an optimiser as torch runs it on a GPU: with ``foreach``, unless its settings say otherwise.
+    """Cost of an optimiser on a GPU, where torch uses ``foreach`` by default.
 
     Args:
-        make: Its factory, called with parameter groups.
+        make: Factory of the optimiser, called with parameter groups.
     """
     (states, one), (_, two), (_, three) = ([taken / SIDE**2 for taken in stepped(make, count)] for count in (1, 2, 3))
     group = three - two  # beyond the second tensor, only what is kept for all of them adds up
@@ -54,7 +54,7 @@ def cost(make: Callable[[Iterable], Optimizer]) -> Cost:
 
 
 def stepped(make: Callable[[Iterable], Optimizer], count: int) -> tuple[int, int]:
-    """Bytes of states and of a later step's temporaries, for so many square matrices."""
+    """Bytes of states, and of temporaries in a later step, for a number of square matrices."""
     with LiveTensors("cpu") as live:
         matrices = [nn.Parameter(torch.ones(SIDE, SIDE)) for _ in range(count)]
         for matrix in matrices:

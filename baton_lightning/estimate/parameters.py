@@ -1,4 +1,4 @@
-"""Networks of an experiment on the meta device, and their parameters piece by piece."""
+"""Networks of an experiment on the meta device, and the parameters of their parts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters of one piece of a model.
+    """Parameters of one part of a model.
 
     Args:
-        name: What it is.
-        total: Its parameters.
-        trained: Those that are trained.
-        num_bytes: What they take in the type they are held in.
+        name: Name of the part.
+        total: Number of parameters.
+        trained: Number of trained parameters.
+        num_bytes: Bytes of the parameters.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Part:
 
 
 def build(argv: list[str], device: str = "meta") -> tuple[Any, Any]:
-    """The LightningModule of an experiment with networks as their factories make them, no parent's weights, and its settings.
+    """The LightningModule of an experiment with its networks, without parents' weights, and its settings.
 
     Raises:
-        ValueError: If the experiment's module builds no networks of its own.
+        ValueError: If the experiment's module builds no networks.
     """
     import torch
 
@@ -39,7 +39,7 @@ def build(argv: list[str], device: str = "meta") -> tuple[Any, Any]:
     from baton_lightning.config import expand
 
     class Blueprint(BatonCLI):
-        """No trainer: the machine need not have the GPUs that the experiment asks for."""
+        """A command line without a trainer, so that the experiment's GPUs are not needed."""
 
         def add_arguments_to_parser(self, parser: Any) -> None:
             super().add_arguments_to_parser(parser)
@@ -67,7 +67,7 @@ def build(argv: list[str], device: str = "meta") -> tuple[Any, Any]:
 
 
 def measure(model: nn.Module) -> Iterator[Part]:
-    """Parameters of a stage, piece by piece; no parameter is counted twice."""
+    """Parameters of a stage, part by part; no parameter is counted twice."""
     for name, modules in pieces(model).items():
         parameters = [p for module in modules for p in module.parameters()]
         trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -75,7 +75,7 @@ def measure(model: nn.Module) -> Iterator[Part]:
 
 
 def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The pieces that a person asks about, by name."""
+    """The parts of interest, by name."""
     from torch import nn
 
     found: dict[str, list[nn.Module]] = {}
@@ -103,7 +103,7 @@ def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def backbone(dit: nn.Module) -> tuple[int, int]:
-    """Parameters of a dual-branch transformer without its plan layers, and how many of them let the branches read each other."""
+    """Parameters of a dual-branch transformer without plan layers, and those of the attention between branches."""
     from baton_lightning.models.ovi import PLAN_KEYS
 
     plain = {name: p.numel() for name, p in dit.named_parameters() if not any(plan_key in name for plan_key in PLAN_KEYS)}

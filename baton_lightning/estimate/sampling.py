@@ -1,4 +1,4 @@
-"""What sampling clips during training takes on a GPU: the frozen networks around the transformer, and a pass of each without gradients."""
+"""Memory of sampling during training on a GPU: frozen networks, and a pass of each without gradients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COMPONENTS = ("video_codec", "audio_codec", "text_encoder")
 
 @dataclass(frozen=True)
 class Sampling:
-    """Bytes on a GPU while clips are sampled. Each network is there for as long as it is used, and on the CPU in between.
+    """Bytes on a GPU in sampling. Each network is on the GPU only while it is used.
 
     Args:
-        clips: Clips at a time.
-        text: The text encoder, for texts to lead away from.
+        clips: Clips per batch.
+        text: The text encoder, for negative prompts.
         denoising: Activations of the transformer's forward pass.
         decoding: The larger codec, and activations of the video's decoder.
-        unknown: Names of networks that are not counted: none of the released ones.
+        unknown: Names of networks that are not counted, because they are not released ones.
     """
 
     clips: int
@@ -40,11 +40,11 @@ class Sampling:
 
 
 def sampling(model: Any, settings: Any, clips: int, prompt_tokens: int) -> Sampling | None:
-    """What the experiment's samples take; ``None`` where it makes none.
+    """Memory of the experiment's samples; ``None`` if it samples no clips.
 
     Args:
         model: The stage, with networks on the meta device.
-        settings: The experiment's.
+        settings: Settings of the experiment.
         clips: Clips of a rank's batch.
         prompt_tokens: Tokens of both prompts, for a planner.
     """
@@ -67,13 +67,13 @@ def sampling(model: Any, settings: Any, clips: int, prompt_tokens: int) -> Sampl
 
 
 def samples(callbacks: list[Any]) -> int:
-    """Clips that the experiment samples at a time; 0 = none."""
+    """Number of clips that the experiment samples at once; 0 = none."""
     found = [callback for callback in callbacks if callback.class_path == LOGGER]
     return max([int(dict(callback.get("init_args") or {}).get("num_samples", 2)) for callback in found], default=0)
 
 
 def released(choice: Any) -> nn.Module:
-    """A released network on the meta device, by its published sizes and in the type that the experiment holds it in."""
+    """A released network on the meta device, with its published sizes and the experiment's type."""
     held = getattr(torch, str(dict(choice.get("init_args") or {}).get("dtype", "float32")))
     with torch.device("meta"):
         return RELEASED[choice.class_path.rpartition(".")[2]]().to(held)
@@ -118,7 +118,7 @@ RELEASED = {"WanVAE": wan, "UMT5": umt5, "MMAudio16k": mmaudio}
 
 
 def decoded(codec: Any, clip: Any, clips: int) -> int:
-    """Bytes at the peak of decoding so many clips' pictures: of the first frames, and as much again for each one after them."""
+    """Peak bytes of decoding pictures: those of the first frames, extrapolated linearly to all frames."""
     frames, *sides = clip.latent_grid
 
     def peak(number: int) -> int:

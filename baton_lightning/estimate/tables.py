@@ -22,7 +22,7 @@ USABLE = 0.92
 
 
 def tokens(clip: ClipSpec, clips: int) -> Table:
-    """Sequence lengths of a clip, and tokens of a step of so many clips."""
+    """Sequence lengths of a clip, and tokens of a step."""
     table = Table(title=f"{clip.seconds:g} s, {clip.width} x {clip.height} at {clip.fps:g} fps")
     table.add_column("tokens")
     table.add_column("grid")
@@ -41,7 +41,7 @@ def tokens(clip: ClipSpec, clips: int) -> Table:
 
 
 def parameters(stage: str, parts: list[Part]) -> Table:
-    """Parameters by piece."""
+    """Parameters by part."""
     table = Table(title=stage, show_footer=True)
     totals = ["", *(f"{sum(getattr(p, field) for p in parts):,}" for field in ("total", "trained"))]
     for column, total in zip(("parameters", "all", "trained"), totals, strict=True):
@@ -65,7 +65,7 @@ def memory(found: dict[str, Peak], hosts: dict[str, Host], gpus: int, clips: int
 
 
 def fewest(load: Load, sizes: Buckets) -> str:
-    """How many GPUs of each kind ZeRO-3 needs."""
+    """Number of GPUs of each kind that ZeRO-3 needs."""
     found = {card: enough(load, sizes, USABLE * room * 2**30) for card, room in CARDS.items()}
     return "ZeRO-3 needs " + ", ".join(f"{n or 'over 1,024'} x {card} GB" for card, n in found.items()) + "."
 
@@ -86,7 +86,7 @@ def assumptions(
     kept: int,
     perceives: bool,
 ) -> Table:
-    """What each column of :func:`memory` is made of."""
+    """Explanations of the columns of :func:`memory`."""
     working = "bf16 with float32 masters; float32 without ZeRO" if load.low else "float32, with masters under ZeRO"
     temporaries = "of a whole group at once" if load.cost.group else "of one tensor at a time" if load.cost.tensor else "none"
     table = Table.grid(padding=(0, 2))
@@ -126,7 +126,7 @@ def assumptions(
 
 
 def sampling_line(sampled: Sampling | None) -> str:
-    """How samples come to what they take."""
+    """Explanation of the memory of samples."""
     if sampled is None:
         return "no clips are sampled"
     left_out = f"; not counted: {', '.join(sampled.unknown)}" if sampled.unknown else ""
@@ -137,11 +137,11 @@ def sampling_line(sampled: Sampling | None) -> str:
 
 
 def kept_line(checkpoint: float, kept: int) -> str:
-    """What checkpoints take on a disk.
+    """Disk space of checkpoints.
 
     Args:
-        checkpoint: Bytes of one.
-        kept: How many stay; one more is there while it is written, and -1 keeps all.
+        checkpoint: Bytes of one checkpoint.
+        kept: Number of checkpoints that are kept (-1 = all); there is one more while it is written.
     """
     one = f"a checkpoint of DeepSpeed takes {checkpoint / 1e9:,.3g} GB"
     if kept < 0:
