@@ -199,7 +199,7 @@ class AtomicCheckpoint(ModelCheckpoint):
 
 def session_of(trainer: Trainer) -> Any:
     """The record of the run's sessions; ``None`` for a trainer without one."""
-    return next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)  # type: ignore[attr-defined]
+    return next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)
 
 
 def run_of(trainer: Trainer) -> float | None:
