@@ -1,7 +1,7 @@
-"""Pictures with sound in one file: H.264 and AAC in mp4, through PyAV.
+"""Writing and reading of clips: H.264 and AAC in mp4, with PyAV.
 
-Files are a function of what is written: one thread, no time stamps of the writer. What is read is exactly what was written in
-length: every frame once, and the sound without the padding that AAC adds at both ends.
+Written files are deterministic: one thread, no creation time. A file is read with exactly its written
+length: all frames, and the sound without AAC's padding at both ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLOURS = (6, 1, 1, 1)
 
 
 class MediaError(ValueError):
-    """A file that cannot be trusted.
+    """A damaged or unsuitable file.
 
     Args:
         reason: Short name of the defect: ``unreadable``, ``no_video``, ``no_audio``, ``corrupt``, ``empty`` or ``truncated``.
@@ -54,9 +54,9 @@ class Media:
     """A decoded clip.
 
     Args:
-        frames: uint8 [T, Y, X, 3], RGB; T = 0 in a clip of sound alone.
+        frames: uint8 [T, Y, X, 3], RGB; T = 0 without picture.
         fps: Frames per second; 0 without picture.
-        waveform: float32 [S] in [-1, 1], mono; S = 0 in a clip of picture alone.
+        waveform: float32 [S] in [-1, 1], mono; S = 0 without sound.
         sample_rate: Samples per second; 0 without sound.
     """
 
@@ -67,7 +67,7 @@ class Media:
 
     @property
     def seconds(self) -> float:
-        """Duration of the sound, in s; of the picture, if there is no sound. With sound, the picture may end a frame later."""
+        """Duration, in s: of the sound, or of the picture if there is no sound. With sound, the picture may end a frame later."""
         return len(self.waveform) / self.sample_rate if self.sample_rate else len(self.frames) / self.fps
 
 
@@ -81,20 +81,20 @@ def write_mp4(
     pix_fmt: str | None = None,
     qp: int = 18,
 ) -> None:
-    """Writes a clip, aside first and then by rename, with its index in front so that players can start at once.
+    """Writes a clip atomically, with its index at the front for streaming.
 
     Args:
-        file: Where to; an existing file is replaced.
-        frames: Pictures, uint8 [T, Y, X, 3], even sides; ``None`` writes sound alone.
+        file: Output file; an existing file is replaced.
+        frames: Pictures, uint8 [T, Y, X, 3], even sides; ``None`` = no picture.
         fps: Frames per second.
-        waveform: Mono sound [S] in [-1, 1]; what lies outside is clipped. ``None`` writes picture alone.
-        sample_rate: Samples per second, one that AAC knows (8000 to 96000).
+        waveform: Mono sound [S] in [-1, 1]; larger values are clipped; ``None`` = no sound.
+        sample_rate: Samples per second, one that AAC supports (8000 to 96000).
         pix_fmt: Pixel format, ``yuv420p`` or ``yuv444p``; ``None`` halves colours from 128 pixels on. Some players and browsers
             show only ``yuv420p``.
         qp: Constant quantiser of H.264, 0 (lossless) to 51.
 
     Raises:
-        ValueError: If shapes or types are not as above.
+        ValueError: If shapes or types differ from these.
     """
     file = Path(file)
     with atomic.aside(file) as part:
@@ -110,7 +110,7 @@ def mp4_bytes(
     pix_fmt: str | None = None,
     qp: int = 18,
 ) -> bytes:
-    """The same clip as bytes, for a shard; its index is at the end. Arguments as for :func:`write_mp4`."""
+    """A clip as the bytes of an mp4, with its index at the end. Arguments as for :func:`write_mp4`."""
     memory = io.BytesIO()
     _encode(memory, frames, fps, waveform, sample_rate, pix_fmt, qp)
     return memory.getvalue()
@@ -189,17 +189,17 @@ def _audio_stream(container: av.container.OutputContainer, sample_rate: int) -> 
 
 
 def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: bool = True) -> Media:
-    """Decodes a clip that :func:`write_mp4` wrote, whole. Clips of others are read by :mod:`baton_lightning.recordings.clips`.
+    """Decodes a clip written by :func:`write_mp4`. Other recordings are read by :mod:`baton_lightning.recordings.clips`.
 
-    Sound of several channels is averaged, placed by its time stamps and cut to the length the file states.
+    Sound is averaged over channels, positioned by its time stamps and cut to the length stated in the file.
 
     Args:
         file: A path, or the content.
-        has_video: Whether the clip has a picture. If not, one that is there is not decoded.
-        has_audio: Whether the clip has sound, likewise.
+        has_video: Whether the clip has a picture. If not, a picture is not decoded.
+        has_audio: Whether the clip has sound. If not, sound is not decoded.
 
     Raises:
-        MediaError: If the file is damaged, or lacks picture or sound that it must have.
+        MediaError: If the file is damaged, or lacks a required picture or sound.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -260,7 +260,7 @@ def _decode(container: av.container.InputContainer, streams: Sequence[av.stream.
 
 
 def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """Mean over channels, whatever the sample format."""
+    """Mean over channels, for any sample format."""
     import av
 
     if frame.format.name != "fltp":
@@ -269,7 +269,7 @@ def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
 
 
 def _place(chunks: list[tuple[int, NDArray[np.float32]]], length: int) -> NDArray[np.float32]:
-    """Chunks on a time line of ``length`` samples; gaps are silent, what lies outside is cut."""
+    """Chunks on a time line of ``length`` samples; gaps are silent, and samples outside are cut."""
     waveform = np.zeros(length, np.float32)
     for start, chunk in chunks:
         first, last = max(start, 0), min(start + len(chunk), length)

@@ -1,4 +1,5 @@
-"""How fast clips come: samples/s of the datamodule over plain webdataset on the same shards, and the share of a step spent waiting.
+"""Speed of loading: samples/s of the datamodule relative to plain webdataset on the same shards, and the share of time spent waiting for
+data.
 
 Both sides read the same tars, decode with the same decoder, put the same tensors into batches of the same size, and take turns, each
 first every other time. webdataset streams the shards in order, without shuffling; the datamodule seeks clips in the order of an epoch,

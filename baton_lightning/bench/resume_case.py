@@ -1,4 +1,4 @@
-"""A small run that is stopped and gone on with: its set, its parents, its command, and how two of its runs are compared."""
+"""A small run that is killed and resumed: its data set, parents and command, and the comparison of two runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARENT_STEPS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """What is stopped and gone on with.
+    """A run to kill and resume.
 
     Args:
         work: Folder of runs; a set and parents that lie there are used again.

@@ -1,4 +1,4 @@
-"""Start-up of a ZeRO-3 run on processors: host memory of each rank and seconds until its networks are there.
+"""Start-up of a ZeRO-3 run on CPUs: host memory of each rank, and seconds until its networks are constructed.
 
 A diffusion transformer in bfloat16 is built three times on each of the ranks: fresh, from a parent's weights in float32, and going on from
 a checkpoint, as far as networks are concerned: the checkpoint itself is not read.

@@ -1,12 +1,12 @@
 """Builds a data set from recordings.
 
     1. parts     every 16 recordings, on their own: read, cut into clips, inspected, encoded; kept in OUT/.build/ until the end
-    2. decision  in the order of the list: a clip whose content was seen before is a duplicate; OUT/rejected.jsonl
+    2. decision  in the order of the list: a clip with the content of an earlier one is a duplicate; OUT/rejected.jsonl
     3. shards    the accepted clips of a split and bucket, in order, a fixed number each; copied from the parts
 
-Parts depend on their recordings alone, the decision on all parts, shards on the decision. So any worker may do any of it, a killed
-build goes on where it stopped, and its result equals an uninterrupted one byte for byte. OUT/build.json says what the set is built
-with, from the first moment on, and at the end what came of it.
+Parts depend only on their recordings, the decision on all parts, shards on the decision. So workers may process them in any order, a killed
+build resumes, and its result is byte-identical to that of an uninterrupted build. OUT/build.json has the settings of the
+build from its start, and the report after its end.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ Note = dict[str, Any]
 
 
 def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, workers: int = 2) -> dict[str, Any]:
-    """Builds a set, or goes on with a build.
+    """Builds a set, or resumes a build.
 
     Args:
         sources: Recordings, in order.
-        base: Folder that their names are relative to.
+        base: Folder to which their names are relative.
         out: Folder of the set; with several geometries, one set in each folder ``out/<name>``.
-        settings: What decides the content.
-        workers: Processes, one thread each; 0 builds in this one.
+        settings: Settings that determine the content.
+        workers: Processes, one thread each; 0 = this process.
 
     Returns:
-        What came of it: ``clips`` of each geometry, split and bucket, and ``rejected`` of each reason.
+        The report: ``clips`` of each geometry, split and bucket, and ``rejected`` of each reason.
 
     Raises:
-        ValueError: If the folder holds a set that was built otherwise, a setting is out of range, or no clip passed.
+        ValueError: If the folder holds a set with other settings, a setting is out of range, or all clips were rejected.
     """
     require_sense(settings, workers)
     with claim(out, "shards build"):
@@ -132,14 +132,14 @@ def begin(out: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names."""
+    """Nested mappings flattened to dotted names."""
     if not isinstance(values, dict):
         return {prefix: values}
     return {name: v for key, child in values.items() for name, v in flat(child, ".".join(filter(None, (prefix, key)))).items()}
 
 
 def decide(parts: Iterable[Path]) -> tuple[list[Note], list[Note]]:
-    """Accepted and rejected clips of all parts, in order. Of clips with the same content the first one stays."""
+    """Accepted and rejected clips of all parts, in order. Of clips with the same content the first is accepted."""
     accepted: list[Note] = []
     rejected: list[Note] = []
     first: dict[str, str] = {}
@@ -203,13 +203,13 @@ def write_set(
 
 
 def split_order(split: str) -> tuple[int, str]:
-    """The usual splits first, training before all."""
+    """Sort key of splits: ``train`` first, then the other usual ones."""
     usual = ("train", "val", "test")
     return (usual.index(split) if split in usual else len(usual), split)
 
 
 def copy_clips(tar: Path, picks: list[tuple[Path, list[str]]], made_by: str) -> Shard:
-    """Writes a shard of clips that lie in parts, or finds it written."""
+    """Writes a shard of clips from parts, unless it exists."""
     shard = Shard.finished(tar, made_by)
     if shard is not None and len(shard.members) == sum(len(keys) for _, keys in picks):
         return shard

@@ -1,4 +1,4 @@
-"""Which words belong to a clip: of a recording that becomes several clips, each gets what is said in it and not the whole."""
+"""Captions of clips: each clip of a recording gets the words that are spoken in it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ REPEATS = ("none", "caption", "all")
 
 
 def words_of(values: Any, place: str) -> tuple[Word, ...]:
-    """Words of a row, in the order of time.
+    """Words of a row, sorted by time.
 
     Raises:
-        ValueError: With the row's place, if they are something else.
+        ValueError: If they have another format; the message names the row.
     """
     wanted = f'{place}: words must be a list of {{"text": ..., "start": s, "end": s}}, each perhaps with its "speaker"'
     if values is None:
@@ -35,7 +35,7 @@ def words_of(values: Any, place: str) -> tuple[Word, ...]:
 
 
 def untimed(source: Source, num_clips: int, repeat: str) -> str:
-    """Why a recording's texts cannot be given to so many clips; empty if they can."""
+    """Reason why a recording's texts cannot be used for several clips; empty if they can."""
     if num_clips < 2 or repeat == "all":
         return ""
     texts = ["speech"] if source.speech else []
@@ -49,11 +49,11 @@ def untimed(source: Source, num_clips: int, repeat: str) -> str:
 
 
 def said_in(source: Source, start: float, seconds: float) -> tuple[str, list[str]]:
-    """What is said in a clip, and by whom. A word belongs to the clip that its middle lies in.
+    """Speech and speakers of a clip. A word belongs to the clip that contains its middle.
 
     Args:
-        source: With words, or with speech that stands for the clip.
-        start: Where the clip begins, in s from the first picture.
+        source: Row of a recording, with words or with speech.
+        start: Start of the clip, in s from the first picture.
         seconds: Its duration.
     """
     if not source.words:

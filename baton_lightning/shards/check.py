@@ -1,5 +1,5 @@
-"""Looks at every byte of a data set: digests, whether each clip decodes to its geometry and holds what its bucket says, whether each
-cached tensor is whole, and whether all of them together can be what working networks give."""
+"""Check of all bytes of a data set: digests, whether each clip decodes to its geometry and has the modalities of its bucket, whether each
+cached tensor is valid, and whether the statistics of cached tensors are plausible."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and where.
+    """A problem of a shard or a clip.
 
     Args:
         tar: Shard.
-        key: Clip; empty if the whole shard is meant.
-        reason: What was found.
+        key: Key of the clip; empty for a problem of the whole shard.
+        reason: Description of the problem.
     """
 
     tar: Path
@@ -79,14 +79,14 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
 
 
 def absurd(moments: dict[tuple[str, str], Moments]) -> list[str]:
-    """What no working network gives, of a split."""
+    """Implausible statistics of a split, as texts."""
     from baton_lightning.shards.moments import implausible_statistics
 
     return [text for (kind, name), sums in moments.items() for text in implausible_statistics(kind, name, sums)]
 
 
 def departures_of(root: Path, moments: dict[tuple[str, str], Moments]) -> list[str]:
-    """Where the set's statistics are not those of a split's features."""
+    """Differences between the set's statistics and those of a split's features, as texts."""
     from baton_lightning.shards.moments import statistics_deviations
 
     return statistics_deviations(root / STATISTICS, {name: sums for (kind, name), sums in moments.items() if kind == "features"})
@@ -130,9 +130,9 @@ def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Proble
 def check_cache(
     tar: Path, kind: str, cache: dict[str, Any], clips: Path, bucket: str, moments: dict[tuple[str, str], Moments]
 ) -> list[Problem]:
-    """Problems of a shard of cached tensors; whole ones are added to the moments of (kind, modality).
+    """Problems of a shard of cached tensors; valid tensors are added to the moments of (kind, modality).
 
-    A clip without picture needs no video tensors, one without sound no audio tensors. Those that are there must be whole.
+    A clip without picture needs no video tensors, one without sound no audio tensors. Existing tensors must be valid.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors

@@ -1,6 +1,6 @@
-"""What a recording must hold to be trained on: picture and sound that are there, whole, and on one clock.
+"""Requirements for recordings: picture and sound must be present, complete and synchronous.
 
-Every check measures a number and compares it to a field of :class:`Limits`. What cannot be measured is refused.
+Every check compares a measured number with a field of :class:`Limits`. A recording that cannot be measured is rejected.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ LAYOUTS = ("mono", "stereo", "1 channels", "2 channels")
 
 
 class Rejection(MediaError):
-    """A recording that is refused. A ``ValueError`` with ``reason``, a key of :data:`REASONS`, and ``detail``, which can be pickled."""
+    """A rejected recording: a ``ValueError`` with ``reason``, a key of :data:`REASONS`, and ``detail``; it can be pickled."""
 
 
 def inspect(
     recording: Recording, limits: Limits, *, needs_video: bool = True, needs_audio: bool = True, min_seconds: float = 0.0
 ) -> list[Violation]:
-    """Everything that is wrong with a recording.
+    """All violations of a recording.
 
     Args:
-        recording: What was read.
-        limits: How far it may be from perfect.
-        needs_video: Whether it must have a picture. If not, one that is there is not looked at.
-        needs_audio: Whether it must have sound, likewise.
-        min_seconds: How long picture and sound must be, in s, up to a millisecond.
+        recording: The decoded recording.
+        limits: Limits of the checks.
+        needs_video: Whether it must have a picture. If not, a picture is not checked.
+        needs_audio: Whether it must have sound. If not, sound is not checked.
+        min_seconds: Smallest duration of picture and sound, in s, with a tolerance of 1 ms.
 
     Returns:
-        Reason and detail of each violation, the main one first; empty if there is none.
+        Reason and detail of each violation, the most important one first; empty if there is none.
     """
     found = list(_violations(recording, limits, needs_video, needs_audio, min_seconds))
     return sorted(found, key=lambda violation: list(REASONS).index(violation[0]))
 
 
 def require(recording: Recording, limits: Limits, *, needs_video: bool = True, needs_audio: bool = True, min_seconds: float = 0.0) -> None:
-    """Refuses a recording for the main thing that is wrong with it. Arguments as for :func:`inspect`.
+    """Rejects a recording with its most important violation. Arguments as for :func:`inspect`.
 
     Raises:
         Rejection: If there is a violation.
@@ -64,10 +64,10 @@ def require(recording: Recording, limits: Limits, *, needs_video: bool = True, n
 
 
 def content_digest(recording: Recording) -> str:
-    """Digest of the decoded picture and sound: equal for the same content in another container, with other names and tags.
+    """Digest of the decoded picture and sound, which does not depend on container, names and tags.
 
-    Containers differ in what they keep of the silence that encoders put round a sound, and round its start to a millisecond. So beside a
-    picture, of which every pixel counts, the sound counts with the samples round its loudest one, well inside. Sound alone counts whole.
+    Containers differ in the padding of the sound, and round its start to a millisecond. So for clips with a
+    picture, the digest covers all pixels and only the samples around the loudest one. Without a picture it covers all samples.
     """
     digest = hashlib.sha256()
     waveform = recording.waveform
@@ -116,7 +116,7 @@ def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_a
 
 
 def frame_rate(times: NDArray[np.float64]) -> float:
-    """Frames per second, by the median distance; 0 if it cannot be measured: one frame, no time stamps, or not in order."""
+    """Frames per second, by the median distance; 0 if it cannot be measured (one frame, or time stamps missing or not in order)."""
     steps = np.diff(times)
     return 1 / float(np.median(steps)) if len(steps) and np.isfinite(steps).all() and steps.min() > 0 else 0.0
 
@@ -176,7 +176,7 @@ def _picture(frames: NDArray[np.uint8], limits: Limits, fps: float) -> Iterator[
 
 
 def brightness(picture: NDArray[np.uint8]) -> float:
-    """Level of the brightest 1/4000 of a picture above black, of 255; a darkest 1/4000 of up to 16 is taken for black."""
+    """Level of the brightest 1/4000 of a picture above black, of 255; black is the level of the darkest 1/4000, at most 16."""
     values = np.sort(picture.max(-1), axis=None)
     edge = len(values) // 4000
     return float(values[-1 - edge]) - min(float(values[edge]), DARKEST)
@@ -207,7 +207,7 @@ def _loudness(waveform: NDArray[np.float32], sample_rate: int, limits: Limits) -
 
 
 def loudness(channel: NDArray[np.float32], sample_rate: int) -> float:
-    """RMS of the loudest 50 ms, without the constant part of the whole, in dB of full scale."""
+    """RMS of the loudest 50 ms, without the mean of the whole sound, in dB of full scale."""
     size = min(len(channel), max(1, round(0.05 * sample_rate)))
     power = np.square(channel.astype(np.float64) - channel.mean(dtype=np.float64))
     blocks = power[: len(power) // size * size].reshape(-1, size).mean(1)
@@ -255,5 +255,5 @@ def _channels(recording: Recording, waveform: NDArray[np.float32], limits: Limit
 
 
 def decibel(power: float) -> float:
-    """Level of a power, in dB of full scale; -200 at most faint."""
+    """Level of a power, in dB of full scale, at least -200."""
     return 10 * math.log10(max(power, 1e-20))

@@ -1,8 +1,8 @@
-"""Cuts clips out of recordings: at the clip's own rates and size, with picture and sound on one time line.
+"""Cutting of clips from recordings: resampling of picture and sound to the clip's rates and size, on one time line.
 
-A clip frame i is on screen from i / fps to (i + 1) / fps. It becomes the source frame that is on screen in the middle of that time, so
-an event of the picture moves by half a frame of the clip at most, whatever the source's rate and however uneven its time stamps.
-Sound is resampled by a polyphase filter without delay, from the same origin; it moves by less than a sample of the source.
+Clip frame i is on screen from i / fps to (i + 1) / fps. It is the source frame that is on screen in the middle of this time, so
+an event of the picture is shifted by at most half a frame of the clip, for any source rate and any time stamps.
+Sound is resampled by a polyphase filter without delay, from the same origin; it is shifted by less than a sample of the source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLACK = 0.1
 
 @dataclass(frozen=True)
 class Extent:
-    """When there is picture and sound, in s of the recording's time line."""
+    """Time spans of picture and sound, in s on the recording's time line."""
 
     begin: float
     end: float
@@ -35,15 +35,15 @@ class Extent:
 def extent_of(
     frame_times: NDArray[np.float64] | None, num_samples: int, sample_rate: int, audio_start: float, start: float, end: float | None
 ) -> Extent:
-    """The part of a recording that clips may be cut from.
+    """The part of a recording from which clips can be cut.
 
     Args:
-        frame_times: When each frame appears [T], in s; ``None`` without picture.
-        num_samples: Samples of sound; 0 without.
-        sample_rate: Of the sound, in Hz.
-        audio_start: When the first sample sounds, in s.
-        start: Where the wanted part begins, in s.
-        end: Where it ends; ``None`` = with the recording.
+        frame_times: Time of each frame [T], in s; ``None`` without picture.
+        num_samples: Number of audio samples; 0 without sound.
+        sample_rate: Sample rate of the sound, in Hz.
+        audio_start: Time of the first audio sample, in s.
+        start: Start of the selected part, in s.
+        end: End of the selected part, in s; ``None`` = the end of the recording.
     """
     begins, ends = [start], [] if end is None else [end]
     if frame_times is not None and len(frame_times):
@@ -60,19 +60,19 @@ def extent_of(
 
 
 def clip_starts(extent: Extent, clip: ClipSpec, cut: str = "all") -> list[float]:
-    """Where consecutive clips begin; what is left at the end, shorter than a clip, is dropped.
+    """Start times of consecutive clips; a remainder shorter than a clip is dropped.
 
     Args:
         extent: Part of the recording.
-        clip: Geometry. Half a frame may be missing at the end, since rates like 23.976 do not fill whole seconds.
-        cut: ``all`` clips of the recording, or only the ``first``.
+        clip: Geometry. Up to half a frame may be missing at the end, because rates like 23.976 do not fill whole seconds.
+        cut: ``all`` clips of the recording, or only the ``first`` one.
     """
     count = math.floor((extent.seconds + 0.5 / clip.fps) / clip.seconds)
     return [extent.begin + i * clip.seconds for i in range(min(count, 1) if cut == "first" else count)]
 
 
 def frames_shown(frame_times: NDArray[np.float64], start: float, clip: ClipSpec) -> NDArray[np.int64]:
-    """Which source frame each clip frame [T_f] becomes; beyond the ends, the first and the last."""
+    """Index of the source frame of each clip frame [T_f]; outside the recording, the first or the last one."""
     middles = start + (np.arange(clip.num_frames) + 0.5) / clip.fps
     return np.clip(np.searchsorted(frame_times, middles, side="right") - 1, 0, len(frame_times) - 1)
 
@@ -83,11 +83,11 @@ def cut_picture(
     """Pictures of a clip [T_f, Y, X, 3]: the largest centred part of the clip's aspect ratio, resized by an antialiased Lanczos filter.
 
     Args:
-        frames: The recording's, uint8 [T, Y, X, 3].
-        frame_times: When each appears [T], in s, ascending.
+        frames: Frames of the recording, uint8 [T, Y, X, 3].
+        frame_times: Time of each frame [T], in s, ascending.
         start: Where the clip begins, in s.
         clip: Geometry.
-        pixel_aspect: Width of a stored pixel over its height, on screen; those of the clip are square.
+        pixel_aspect: Aspect ratio of a stored pixel on screen (width / height); pixels of the clip are square.
     """
     from PIL import Image
 
@@ -107,7 +107,7 @@ def cut_picture(
 
 
 def centre_box(height: int, width: int, clip: ClipSpec, pixel_aspect: float = 1.0) -> tuple[float, float, float, float]:
-    """Left, upper, right and lower edge of the part that is kept, in source pixels: of the clip's shape on screen."""
+    """Left, upper, right and lower edge of the centre crop with the clip's aspect ratio on screen, in source pixels."""
     scale = min(height / clip.height, width * pixel_aspect / clip.width)
     rows, columns = scale * clip.height, scale * clip.width / pixel_aspect
     left, upper = (width - columns) / 2, (height - rows) / 2
@@ -115,12 +115,12 @@ def centre_box(height: int, width: int, clip: ClipSpec, pixel_aspect: float = 1.
 
 
 def cut_sound(waveform: NDArray[np.float32], sample_rate: int, audio_start: float, start: float, clip: ClipSpec) -> NDArray[np.float32]:
-    """Sound of a clip [S], the mean over channels; silent where the recording has none.
+    """Sound of a clip [S], the mean over channels, zero-padded outside the recording.
 
     Args:
-        waveform: The recording's [S, C], in [-1, 1].
-        sample_rate: Its rate, in Hz.
-        audio_start: When its first sample sounds, in s.
+        waveform: Sound of the recording [S, C], in [-1, 1].
+        sample_rate: Sample rate of the recording, in Hz.
+        audio_start: Time of its first sample, in s.
         start: Where the clip begins, in s.
         clip: Geometry.
     """
@@ -142,15 +142,15 @@ def cut_sound(waveform: NDArray[np.float32], sample_rate: int, audio_start: floa
 
 
 def suits_best(clips: Sequence[ClipSpec], extent: Extent, size: tuple[int, int] | None) -> int | None:
-    """Which of several geometries a recording is cut to; ``None`` if it is too short for all.
+    """Index of the geometry to which a recording is cut; ``None`` if it is too short for all.
 
-    Of those no longer than the recording: the nearest aspect ratio; among these the longest; among these the largest that needs no
-    enlarging, or else the smallest; among equals the first. Sound alone goes to the longest.
+    Of the geometries not longer than the recording: the nearest aspect ratio; of these the longest; of these the largest that needs no
+    upsampling, or else the smallest; of equal ones the first. Recordings with only sound take the longest.
 
     Args:
         clips: Geometries.
-        extent: Part of the recording that is cut.
-        size: Rows and columns of its picture; ``None`` without.
+        extent: Part of the recording to cut.
+        size: Rows and columns of its picture; ``None`` without picture.
     """
     fitting = [i for i, clip in enumerate(clips) if clip_starts(extent, clip, "first")]
 

@@ -1,17 +1,17 @@
-"""How a data set lies on disk.
+"""Format of data sets on disk.
 
     ROOT/index.json                   the set: geometry, splits, digests
     ROOT/<split>/index.json           the split: its shards in order, with counts, sizes and digests
     ROOT/<split>/clips-000000.tar     an ordinary webdataset tar: k.mp4, k.json
     ROOT/<split>/clips-000000.json    its byte offsets
     ROOT/<split>/latents-000000.tar   cached tensors of the same clips: k.latents.safetensors; likewise features and text
-    ROOT/<split>/features-000000.moments.safetensors   sums over its clips, which the statistics are made of
-    ROOT/cache.json                   what made the cached tensors; written last
-    ROOT/<split>/plans-000000.tar     a planner's tokens for the same clips: k.plans.safetensors; what made them is in ROOT/plans.json
+    ROOT/<split>/features-000000.moments.safetensors   sums over its clips, from which statistics are computed
+    ROOT/cache.json                   record of the cached tensors; written last
+    ROOT/<split>/plans-000000.tar     a planner's tokens for the same clips: k.plans.safetensors; their record is ROOT/plans.json
     ROOT/features.stats.safetensors   mean and standard deviation of every feature channel over the training split
 
-A member's name is its key, up to the first dot, and its suffix. The tars need nothing but themselves: webdataset reads them, and
-the offsets can be read from their headers again. With the offsets, any clip is one seek away.
+A member's name is its key, up to the first dot, and its suffix. The tars are complete: webdataset reads them, and
+the offsets can be rebuilt from their headers. With the offsets, any clip can be read with one seek.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MODEL_FIELDS = ("video_patch", "audio_position_scale")
 
 
 class DamagedMember(ValueError):
-    """A clip whose content cannot be read; the text is the reason."""
+    """A clip with damaged content; the message is the reason."""
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -63,21 +63,21 @@ def cache_suffix(kind: str) -> str:
 
 
 def cache_record(kind: str) -> str:
-    """File of the set that says what made a kind of cached tensors."""
+    """File with the record of a kind of cached tensors."""
     return PLAN_CACHE if kind == PLANS else CACHE
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar and where its members lie.
+    """A tar with the byte offsets of its members.
 
     Args:
         tar: The file.
         num_bytes: Its size when it was written.
         sha256: Digest of its content; empty if its record was lost.
-        made_by: Digest of what decided its content: a recipe, or networks.
+        made_by: Digest of the recipe or the networks that determine its content.
         members: Byte offsets.
-        notes: What its writer wants to be remembered.
+        notes: Notes of its writer.
         checksums: CRC-32 of every member, key -> suffix -> number; empty if its record was lost.
     """
 
@@ -94,7 +94,7 @@ class Shard:
         """Reads the record beside a tar, or, if there is none or it is damaged, the tar's own headers.
 
         Raises:
-            ValueError: If there is no tar.
+            ValueError: If the tar does not exist.
         """
         record = record_of(tar)
         if record.exists():
@@ -108,20 +108,20 @@ class Shard:
 
     @classmethod
     def finished(cls, tar: Path, made_by: str) -> Shard | None:
-        """The shard, if it was written to its end and by the same recipe; else ``None``."""
+        """The shard, if it is complete and has the same recipe; otherwise ``None``."""
         if not (tar.exists() and record_of(tar).exists()):
             return None
         shard = cls.open(tar)
         return shard if shard.made_by == made_by and tar.stat().st_size == shard.num_bytes else None
 
     def save_record(self) -> None:
-        """Writes the record; its presence says that the tar is whole."""
+        """Writes the record, which marks the tar as complete."""
         content = {k: v for k, v in asdict(self).items() if k != "tar"}
         write_json(record_of(self.tar), content, indent=None)
 
     @cached_property
     def bytes_left(self) -> int:
-        """Size of the tar now."""
+        """Current size of the tar."""
         return self.tar.stat().st_size
 
     def lacks(self, key: str, suffix: str) -> str:
@@ -169,12 +169,12 @@ def record_of(tar: Path) -> Path:
 
 @dataclass(frozen=True)
 class SplitIndex:
-    """What a split holds.
+    """Index of a split.
 
     Args:
         folder: ``ROOT/<split>``.
-        num_clips: Clips in all shards.
-        seconds: Their duration, in s.
+        num_clips: Number of clips in all shards.
+        seconds: Total duration, in s.
         clip: Geometry of every clip, as :meth:`ClipSpec.to_dict` gives it.
         shards: For each shard ``name``, ``num_clips``, ``num_bytes``, ``sha256`` and, if not ``av``, its ``bucket``.
     """
@@ -190,7 +190,7 @@ class SplitIndex:
         """Reads ``index.json``.
 
         Raises:
-            ValueError: If the folder or its index is missing, of another version, or without clips.
+            ValueError: If the folder or its index is missing, has another version, or has no clips.
         """
         file = folder / "index.json"
         if not folder.is_dir():
@@ -226,17 +226,17 @@ class SplitIndex:
 
 
 def media_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
-    """Fields in which a geometry wants other mp4s than another, as :meth:`ClipSpec.to_dict` gives it."""
+    """Differences of two geometries (see :meth:`ClipSpec.to_dict`) that affect mp4 files."""
     return [line for line in clip.differences(other) if line.partition(":")[0] in MEDIA_FIELDS]
 
 
 def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
-    """Fields in which a geometry wants other cached tensors than another."""
+    """Differences of two geometries that affect cached tensors."""
     return [line for line in clip.differences(other) if line.partition(":")[0] not in MODEL_FIELDS]
 
 
 def clip_of(values: dict[str, Any]) -> ClipSpec:
-    """A geometry from what :meth:`ClipSpec.to_dict` gave, perhaps by way of JSON."""
+    """A geometry from the values of :meth:`ClipSpec.to_dict`, also after JSON."""
     try:
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return ClipSpec(**fields)
@@ -263,7 +263,7 @@ def read_root(root: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: Any, indent: int | None = 1) -> None:
-    """Writes aside, then renames."""
+    """Writes JSON atomically."""
     atomic.write_text(file, json.dumps(content, indent=indent), several=True)
 
 

@@ -1,4 +1,4 @@
-"""Which geometries a build cuts to: the `clip:` section of an experiment, single numbers over it, and names like `960x544x5s`."""
+"""Geometries of a build: the `clip:` section of an experiment, changed fields, and names like `960x544x5s`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def clip_of_experiment(file: Path | None, changes: Mapping[str, Any]) -> ClipSpe
 
     Args:
         file: YAML file with a ``clip:`` section, its own or that of a file it builds on; ``None`` = defaults.
-        changes: Fields that are given otherwise; ``None`` leaves one as it is.
+        changes: Changed fields; ``None`` keeps a field.
 
     Raises:
         ValueError: If there is no such file or section, or no such field.
@@ -37,14 +37,14 @@ def clip_of_experiment(file: Path | None, changes: Mapping[str, Any]) -> ClipSpe
 
 
 def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
-    """The geometries of a build, by the folder that each is written to.
+    """The geometries of a build, by output folder.
 
     Args:
-        base: Everything but width, height and seconds.
+        base: Geometry for all fields except width, height and seconds.
         names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; none = the base alone. A single one has the empty name.
 
     Raises:
-        ValueError: If a name is no such name or occurs twice, or the sizes do not divide by the strides.
+        ValueError: If a name has another format or occurs twice, or sizes are not multiples of the strides.
     """
     made: dict[str, ClipSpec] = {}
     for name in names:
@@ -59,14 +59,14 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
 
 
 def limits_with(limits: Any, words: Iterable[str]) -> Any:
-    """Limits with some changed by words like ``min_loudness=-40``.
+    """Limits with changes such as ``min_loudness=-40``.
 
     Args:
         limits: A dataclass of numbers.
         words: ``NAME=VALUE``.
 
     Raises:
-        ValueError: If there is no such limit, or its value is no number.
+        ValueError: If the limit does not exist, or its value is not a number.
     """
     import difflib
 

@@ -1,4 +1,4 @@
-"""Why a recording is refused, and how far it may be from perfect."""
+"""Reasons of rejections, and limits of the checks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """How far a recording may be from perfect. A measured value beyond a limit is refused.
+    """Limits of the checks. A recording with a measured value beyond a limit is rejected.
 
     Args:
         max_frame_jitter: Deviation of any distance between two frames from their median, in frames. A dropped frame has 1; time

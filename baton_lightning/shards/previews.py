@@ -1,4 +1,4 @@
-"""Clips as training sees them: cached latents, decoded to mp4 by the codecs that made them."""
+"""Previews of cached latents: mp4 files decoded by the codecs of the cache."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Decoders = Mapping[str, Any]
 
 
 def write_previews(root: Path, count: int, folder: Path, decoders_of: Callable[[dict[str, Any]], Decoders]) -> list[Path]:
-    """Decodes cached latents of a few clips of every split, evenly over its shards.
+    """Decodes cached latents of a few clips of every split, evenly spaced over its shards.
 
     Args:
         root: Folder of the set.
-        count: Clips of each split and bucket.
-        folder: Where the mp4s go.
-        decoders_of: Gives the codecs that made a cache, from the cache's record.
+        count: Number of clips of each split and bucket.
+        folder: Output folder of the mp4 files.
+        decoders_of: Returns the codecs of a cache, given its record.
 
     Returns:
-        The files; a clip without picture or sound has none in its file either.
+        The files; a clip without picture or sound is written without it.
 
     Raises:
         ValueError: If there is no cache.
@@ -58,7 +58,7 @@ def write_previews(root: Path, count: int, folder: Path, decoders_of: Callable[[
 
 
 def evenly(index: SplitIndex, count: int, damaged: set[str]) -> list[tuple[int, str, str]]:
-    """Shard number, key and bucket of clips that lie evenly over a split, ``count`` of each bucket."""
+    """Shard number, key and bucket of clips that are evenly spaced over a split, ``count`` of each bucket."""
     chosen = []
     for bucket in BUCKETS:
         numbers = [n for n, entry in enumerate(index.shards) if entry.get("bucket", BUCKETS[0]) == bucket]

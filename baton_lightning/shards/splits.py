@@ -1,4 +1,4 @@
-"""Which recordings are held out: whole recordings, never parts of one that is trained on."""
+"""Assignment of recordings to splits; all parts of a recording are in the same split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAIN = "train"
 
 
 def amount(text: str) -> float:
-    """A share, like ``0.05``, or a number of recordings, like ``2``; whole numbers are numbers of recordings.
+    """Parses a share, e.g. ``0.05``, or a number of recordings, e.g. ``2``; whole numbers are numbers of recordings.
 
     Raises:
         ValueError: If it is neither.
@@ -28,16 +28,16 @@ def amount(text: str) -> float:
 
 
 def assign_splits(sources: list[Source], base: Path, held_out: Mapping[str, float]) -> list[Source]:
-    """Gives a split to every source that names none. All rows of a recording share one: that which one of them names, or that drawn.
+    """Assigns a split to every source without one. All rows of a recording have the same split: one that a row names, or a drawn one.
 
     Args:
-        sources: With an empty split where the row named none.
-        base: Folder that the draws' names are relative to.
+        sources: Rows; those without a split have an empty one.
+        base: Folder to which the hashed names are relative.
         held_out: Split -> share below 1, drawn by a hash of the file, so that recordings which join later move no other; or a number
             of recordings, those whose hashes come first.
 
     Raises:
-        ValueError: If nothing would be left to train on.
+        ValueError: If no recording is left for training.
     """
     named: dict[str, str] = {}
     for source in sources:
@@ -59,13 +59,13 @@ def assign_splits(sources: list[Source], base: Path, held_out: Mapping[str, floa
 
 
 def recording_of(source: Source, base: Path) -> str:
-    """Name of the recording that a source is, or is a part of: its file, links followed."""
+    """Name of a source's recording: its file, after following links."""
     file = os.path.realpath(source.file)
     return os.path.relpath(file, os.path.realpath(base)).replace(os.sep, "/")
 
 
 def point_of(recording: str) -> float:
-    """Where a recording falls in [0, 1)."""
+    """Hash of a recording as a number in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(f"split/{recording}".encode(errors="surrogateescape"), digest_size=8).digest()) / 2**64
 
 

@@ -1,4 +1,4 @@
-"""What a data set holds: clips, hours and tokens of each split and bucket, what they cover, what was rejected, and histograms."""
+"""Statistics of a data set: clips, hours and tokens of each split and bucket, coverage, rejections, and histograms."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TITLES = {
 
 @dataclass
 class Facts:
-    """What the clips of a set say of themselves.
+    """Statistics of the clips' metadata.
 
     Args:
-        num_clips: Clips that could be read.
-        covered: How many have each of ``video``, ``audio``, ``speech`` and ``speakers``.
-        values: Histogram -> one value a clip.
+        num_clips: Number of readable clips.
+        covered: Number of clips with ``video``, ``audio``, ``speech`` and ``speakers``.
+        values: Histogram -> one value per clip.
     """
 
     num_clips: int = 0
@@ -49,7 +49,7 @@ class Facts:
     values: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TITLES})
 
     def add(self, metadata: dict[str, Any], bucket: str) -> None:
-        """Counts a clip.
+        """Adds a clip.
 
         Args:
             metadata: Its ``k.json``.
@@ -66,7 +66,7 @@ class Facts:
 
 
 def facts_of(root: Path, splits: dict[str, SplitIndex]) -> Facts:
-    """Reads every clip's ``k.json``; damaged ones are passed over."""
+    """Reads every clip's ``k.json``; damaged ones are ignored."""
     from tqdm import tqdm
 
     facts = Facts()
@@ -139,7 +139,7 @@ def tokens_of(clip: ClipSpec, bucket: str) -> tuple[int, int, int]:
 
 
 def rejections(reasons: dict[str, int]) -> Table:
-    """How many recordings or clips were rejected, by reason."""
+    """Number of rejected recordings or clips, by reason."""
     from rich.table import Table
 
     table = Table(title="rejected")

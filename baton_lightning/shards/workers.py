@@ -1,4 +1,4 @@
-"""Processes that build parts of a data set: fresh ones, one thread each, which stop when the process that started them does."""
+"""Worker processes for building data sets: spawned, with one thread each; they stop if their parent process stops."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 
 
 def run_jobs(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Result]:
-    """Does jobs and yields each result when it is there, in no order.
+    """Runs jobs and yields their results, in any order.
 
     Args:
-        work: A function of a module.
-        jobs: Its arguments, each time.
-        workers: Processes; 0 works in this one.
+        work: A module-level function.
+        jobs: Arguments of each call.
+        workers: Number of processes; 0 = this process.
 
     Raises:
         ValueError: If a worker was killed.
@@ -43,7 +43,7 @@ def run_jobs(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], worke
 
 
 def die_with_parent() -> None:
-    """A worker whose parent was killed stops as well."""
+    """Stops a worker whose parent process was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,7 +1,7 @@
-"""Builds a data set from the benchmark world.
+"""Building of data sets of the benchmark world.
 
-A shard is a function of the recipe and its number, so workers may build them in any order, a killed build goes on where it stopped,
-and its result equals an uninterrupted one byte for byte. The index of the set is written last: its presence says that all is there.
+A shard is a function of the recipe and its number, so workers may build shards in any order, a killed build resumes,
+and its result is byte-identical to that of an uninterrupted build. The index of the set is written last and marks it as complete.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ QUANTISER = 12
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the content of a split.
+    """Recipe of a split, which determines its content.
 
     Args:
         clip: Geometry.
-        split: ``train``, ``val``, ``test`` or ``ood``; scenes of different splits never coincide.
-        tiers: Kinds of scenes; clip i is of tier i modulo their number.
+        split: ``train``, ``val``, ``test`` or ``ood``; different splits have different scenes.
+        tiers: Tiers; clip i has tier i modulo their number.
         seed: Seed of the scenes.
-        shard_clips: Clips in a shard, but for the last.
-        references: Whether scenes invite, and prompts use, references to what came before.
+        shard_clips: Clips of a shard; the last one may have fewer.
+        references: Whether scenes and prompts have references to earlier events.
     """
 
     clip: ClipSpec
@@ -74,14 +74,14 @@ def build_world(
     """Builds every split, fits the patch codec to training clips, and writes the set's index.
 
     Args:
-        out: Folder of the set. Shards that are already there and of the same recipe are kept.
+        out: Folder of the set. Existing shards of the same recipe are kept.
         clip: Geometry.
-        splits: Clips of each split, all tiers together.
-        tiers: Kinds of scenes, in turn.
+        splits: Number of clips of each split, over all tiers.
+        tiers: Tiers, in alternation.
         seed: Seed of the scenes.
         workers: Processes, one thread each; 0 builds in this one.
         shard_clips: Clips in a shard.
-        references: Whether most prompts of several events name actors and words by what came before.
+        references: Whether most prompts with several events have references to earlier events.
 
     Returns:
         The set's ``index.json``.
@@ -123,7 +123,7 @@ def build_world(
 
 
 def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
-    """Clears what a killed build left half written, and refuses shards that were made otherwise."""
+    """Removes incomplete files of a killed build, and refuses shards of another recipe."""
     for aside in folder.glob(".*.part"):
         aside.unlink()
     for tar in sorted(folder.glob(f"{CLIPS}-*.tar")):
@@ -136,7 +136,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def build_shard(folder: Path, recipe: Recipe, first: int, last: int) -> Shard:
-    """Builds the shard of clips ``first`` to ``last`` - 1, or finds it built."""
+    """Builds the shard of clips ``first`` to ``last`` - 1, unless it exists."""
     tar = folder / shard_name(CLIPS, first // recipe.shard_clips)
     shard = Shard.finished(tar, recipe.digest)
     if shard is not None and len(shard.members) == last - first:
@@ -168,7 +168,7 @@ def clip_members(recipe: Recipe, index: int) -> tuple[str, dict[str, bytes]]:
 
 
 def fit_codec(out: Path, clip: ClipSpec, split: str, num_clips: int = CODEC_CLIPS) -> dict[str, str] | None:
-    """Fits the patch codec to the first clips of a split, as they are read from the shards; ``None`` where its strides differ."""
+    """Fits the patch codec to the first clips of a split, read from the shards; ``None`` if the geometry has other strides."""
     from baton_lightning.world.codecs import PatchPCA
 
     if clip.video_stride != (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):

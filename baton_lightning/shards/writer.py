@@ -1,4 +1,4 @@
-"""Writes a shard: aside, whole, then by rename, and always the same bytes for the same clips."""
+"""Atomic writing of shards, with the same bytes for the same clips."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from baton_lightning.shards.tars import scan
 def write_shard(
     tar: Path, clips: Iterable[tuple[str, Mapping[str, bytes]]], *, made_by: str = "", notes: dict[str, Any] | None = None
 ) -> Shard:
-    """Writes a tar and its byte offsets. What is interrupted leaves no shard behind.
+    """Writes a tar and its byte offsets. If writing is interrupted, there is no shard.
 
     Args:
-        tar: Where to; an existing shard is replaced.
+        tar: Output file; an existing shard is replaced.
         clips: Key and members, suffix -> content, of each clip, in order.
-        made_by: Digest of what decided the content, to be found again by :meth:`Shard.finished`.
-        notes: What is to be remembered with the shard.
+        made_by: Digest of the recipe or networks that determine the content, see :meth:`Shard.finished`.
+        notes: Notes that are stored with the shard.
 
     Returns:
         The shard.
 
     Raises:
-        ValueError: If a key is no name, holds a dot or occurs twice.
+        ValueError: If a key is not a file name, contains a dot or occurs twice.
     """
     checksums: dict[str, dict[str, int]] = {}
     with atomic.aside(tar, several=True) as part:
