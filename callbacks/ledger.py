@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from baton_lightning import atomic
+from baton_lightning import atomic, ranks
 from baton_lightning.batch import Batch
 
 NAME = "ledger.jsonl"
@@ -38,7 +38,7 @@ class Ledger(Callback):
     A line says, of all ranks together: step, epoch, samples, those with video, audio and plan (after plan dropout), video tokens, audio
     latents and planned tokens that the loss saw, a digest of the samples in the order of the epoch, which does not depend on the number
     of ranks, and the loss as a hexadecimal float, bit for bit: the mean over the batches that a step accumulates and over ranks. A resumed
-    run cuts off the lines behind its checkpoint first.
+    run cuts off the lines behind its checkpoint first. Clips that were damaged, and others shown in their place, are named in the manifest.
 
     Args:
         patience: Optimiser steps in a row that a trained branch may see no sample of its own.
@@ -57,6 +57,8 @@ class Ledger(Callback):
         self.totals = dict.fromkeys(COUNTS, 0)
         self.without = dict.fromkeys(BRANCHES, 0)
         """Branch -> steps since it last saw a sample."""
+        self.damaged: dict[str, str] = {}
+        """Clip that was replaced -> shard and reason."""
         self.rows: list[Tensor] = []
         self.losses: list[float] = []
 
@@ -77,6 +79,7 @@ class Ledger(Callback):
         if trainer.global_step == self.step:
             return  # gradients are being accumulated
         self.step = trainer.global_step
+        self.damaged |= damage(trainer)
         rows, losses = self.gather(trainer)
         counts = dict(zip(COUNTS, rows[:, COLUMNS.index("samples") :].sum(0).tolist(), strict=True))
         line = {"step": self.step, "epoch": batch.epoch, **counts, "digest": digest(rows), "loss": (sum(losses) / len(losses)).hex()}
@@ -118,6 +121,7 @@ class Ledger(Callback):
 
     # ---- the whole run
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.damaged = {key: why for found in ranks.gathered(self.damaged) for key, why in found.items()}
         if not trainer.is_global_zero:
             return
         table = Table(title=f"trained on: {self.path}", show_header=False)
@@ -126,10 +130,22 @@ class Ledger(Callback):
         Console().print(table)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"totals": self.totals, "without": self.without}
+        return {"totals": self.totals, "without": self.without, "damaged": self.damaged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.totals, self.without = dict(state_dict["totals"]), dict(state_dict["without"])
+        self.damaged = dict(state_dict.get("damaged", {}))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For the manifest: the clips that were replaced."""
+        return {"damaged_clips": dict(sorted(self.damaged.items()))} if self.damaged else {}
+
+
+def damage(trainer: Trainer) -> dict[str, str]:
+    """Damaged clips that this rank has met in training, with shard and reason."""
+    found = getattr(getattr(trainer.train_dataloader, "dataset", None), "damaged", {})
+    return {key: f"{entry.shard}: {entry.reason}" for key, entry in found.items()}
 
 
 def trained_parameter(module: LightningModule, branch: str) -> str:

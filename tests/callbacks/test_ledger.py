@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
-from callbacks.ledger import NAME, Ledger, cut, digest, rows_of
+from callbacks.ledger import NAME, Ledger, cut, damage, digest, rows_of
 
 CLIP = ClipSpec()
 
@@ -176,6 +177,18 @@ def test_a_run_that_starts_afresh_drops_the_lines_of_the_one_before(tmp_path: Pa
     assert ledger.read_text() == '{"step": 1}\n{"step": 2}\n'
     cut(ledger, 0)
     assert ledger.read_bytes() == b""
+
+
+def test_clips_that_were_replaced_are_named_for_the_manifest_also_those_of_an_earlier_session(tmp_path: Path) -> None:
+    whole, first = Ledger(), Ledger()
+    fit(tmp_path / "whole", whole)
+    assert whole.described == {}
+    broken = SimpleNamespace(damaged={"k3": SimpleNamespace(shard="clips-000001.tar", reason="OSError: cut off")})
+    first.damaged |= damage(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=broken)))  # type: ignore[arg-type]
+    second = Ledger()
+    second.load_state_dict(first.state_dict())
+    fit(tmp_path / "second", second)
+    assert second.described == {"damaged_clips": {"k3": "clips-000001.tar: OSError: cut off"}}
 
 
 def test_a_damaged_line_of_a_ledger_is_named_with_the_way_out(tmp_path: Path) -> None:
