@@ -13,17 +13,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from baton_lightning import settings
 from baton_lightning.arguments import Parser
-from baton_lightning.launch import slurm
+from baton_lightning.launch import jobs, slurm
 from baton_lightning.launch.grid import tasks, with_own_folder
 from baton_lightning.launch.jobs import Job
-from baton_lightning.launch.record import Record, working
+from baton_lightning.launch.record import Record, numbers_of, working
 from baton_lightning.launch.resources import add_resources, add_tasks
 from baton_lightning.launch.stage import Stage, Status
 from baton_lightning.launch.status import read_chain, statuses
@@ -110,11 +110,10 @@ class Element:
     stages: dict[str, Stage]
     record: Record
 
-    def look(self, *, ended: bool = False) -> None:
-        """Asks SLURM, and the files, where everything stands."""
-        self.record.read()
+    def look(self, queue: Mapping[str, Job], *, ended: bool = False) -> None:
+        """Sees where everything stands."""
         named = {} if self.index is not None else {slurm.name_of(s.folder, s.folder.parent.name): s for s in self.stages.values()}
-        self.work = working(self.stages, self.record, named, ended=ended)
+        self.work = working(self.stages, self.record, named, queue=queue, ended=ended)
         self.statuses = statuses(self.stages, self.work)
 
     def parents(self, name: str, submitted: dict[str, str]) -> tuple[str, ...]:
@@ -143,6 +142,13 @@ def elements(chain: Path, words: list[str], options: argparse.Namespace) -> list
     return [Element(index, own, Record(home(own))) for index, own in enumerate(every)]
 
 
+def queue_of(every: Sequence[Element]) -> dict[str, Job]:
+    """What SLURM says of the jobs of all elements, asked once."""
+    for element in every:
+        element.record.read()
+    return jobs.queue(number for element in every for number in numbers_of(element.stages, element.record).values())
+
+
 def submit(chain: Path, words: list[str], options: argparse.Namespace, written_by: str) -> int:
     """Submits what is due as jobs that wait for each other. A task of an array is due by itself: it waits for its own parents, and is sent
     again alone if it failed.
@@ -155,8 +161,9 @@ def submit(chain: Path, words: list[str], options: argparse.Namespace, written_b
         records = {element.record.path: element.record for element in every}
         for path in sorted(records):
             stack.enter_context(records[path].held())
+        queue = queue_of(every)
         for element in every:
-            element.look()
+            element.look(queue)
             for name, stage in element.stages.items():
                 require_sound(stage, element.statuses[name])
         submitted: list[dict[str, str]] = [{} for _ in every]
@@ -166,7 +173,10 @@ def submit(chain: Path, words: list[str], options: argparse.Namespace, written_b
             due = [element for element in asked if is_due(element, name, submitted[every.index(element)])]
             groups: dict[tuple[str, ...], list[Element]] = {}
             for element in due:
-                groups.setdefault(element.parents(name, submitted[every.index(element)]), []).append(element)
+                parents = element.parents(name, submitted[every.index(element)])
+                if shared:  # waits for the tasks of all
+                    parents = tuple(sorted({p for e, own in zip(every, submitted, strict=True) for p in e.parents(name, own)}))
+                groups.setdefault(parents, []).append(element)
             for parents, group in groups.items():
                 numbers = send(group, name, words, options, written_by, parents)
                 for element, number in zip(group, numbers, strict=True):
@@ -226,8 +236,9 @@ def status(every: list[Element]) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160)))
     ended: list[str] = []
+    queue = queue_of(every)
     for element in every:
-        element.look(ended=True)
+        element.look(queue, ended=True)
         print(f"{element.record.path.parent}/")  # whole, where a table's title would be cut
         table = Table()
         for column in ("stage", "state", "step", "loss", "digest", "last checkpoint", "job"):

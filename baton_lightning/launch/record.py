@@ -101,8 +101,18 @@ def alive(entry: dict[str, Any]) -> bool:
         return False
 
 
+def numbers_of(stages: Mapping[str, Stage], record: Record) -> dict[str, str]:
+    """Stage -> id of the job that was submitted for it."""
+    return {name: str(entry["job"]) for name, stage in stages.items() if "job" in (entry := record.of(stage))}
+
+
 def working(
-    stages: Mapping[str, Stage], record: Record, names: Mapping[str, Stage] | None = None, *, ended: bool = False
+    stages: Mapping[str, Stage],
+    record: Record,
+    names: Mapping[str, Stage] | None = None,
+    *,
+    queue: Mapping[str, Job] | None = None,
+    ended: bool = False,
 ) -> dict[str, Job]:
     """Who works on stages, by name: a process of this machine, or a job of anybody's.
 
@@ -110,6 +120,7 @@ def working(
         stages: The chain.
         record: Of its home.
         names: Name of a job -> stage, of jobs that may be in the queue although nobody wrote them down.
+        queue: What SLURM says of the jobs, if it was asked already.
         ended: Whether to tell of jobs that are over as well.
 
     Raises:
@@ -117,8 +128,8 @@ def working(
     """
     entries = {name: record.of(stage) for name, stage in stages.items()}
     found = {name: Job(f"pid {entry['pid']}", "RUNNING", entry["host"]) for name, entry in entries.items() if alive(entry)}
-    numbers = {name: str(entry["job"]) for name, entry in entries.items() if "job" in entry}
-    queue = jobs.queue(numbers.values())
+    numbers = numbers_of(stages, record)
+    queue = jobs.queue(numbers.values()) if queue is None else queue
     found |= {name: queue[number] for name, number in numbers.items() if number in queue}
     if unknown := {job: stage for job, stage in (names or {}).items() if stage.name not in found}:
         others = jobs.named({job: stage.folder for job, stage in unknown.items()})
