@@ -1,11 +1,18 @@
-"""A real SLURM: an array of three, one of them requeued amid its steps, leaves what three plain runs leave. Skipped where there is none."""
+"""A real SLURM: arrays and chains whose jobs are requeued, suspended, held, cancelled and timed out, and what is said of them.
+
+With ``BATON_SLURM=1`` a cluster of one node is brought up for these tests (slurm_cluster.sh; root on Debian). Without it they run where
+a controller answers, and are skipped elsewhere.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +38,27 @@ def unreachable() -> str:
     return "" if "is UP" in told.stdout else f"no SLURM controller answers: {(told.stdout + told.stderr).strip()}"
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(unreachable()), reason=unreachable())]
+OWN = os.environ.get("BATON_SLURM") == "1"
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not OWN and bool(unreachable()), reason=f"no BATON_SLURM=1, and {unreachable()}")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cluster that answers."""
+    if not unreachable():
+        yield
+        return
+    folder, script = tmp_path_factory.mktemp("cluster"), Path(__file__).with_name("slurm_cluster.sh")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        told = subprocess.run([script, "up", folder], capture_output=True, text=True)
+        try:
+            if told.returncode:
+                pytest.skip(f"SLURM cannot be brought up here: {told.stderr.strip()[-300:]}")
+            yield
+        finally:
+            subprocess.run(["scancel", "--user=root"], capture_output=True)
+            subprocess.run([script, "down", folder], capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +116,7 @@ def test_a_chain_of_jobs_runs_through(base: Path, capsys: pytest.CaptureFixture[
     folder = ROOT / "experiments"
     chain.write_text(f"stage1: {{config: {folder}/stage1.yaml}}\nstage2: {{config: {folder}/stage2.yaml, after: [stage1]}}\n")
     assert main(["chain", "submit", str(chain), *roots, *small, "--time", "00:30:00"]) == 0
+
     first, second = re.findall(r"chain: stage\d is job (.*)", capsys.readouterr().out)
     assert second.endswith(f", afterok:{first}")
     deadline = time.monotonic() + 300
@@ -97,3 +125,91 @@ def test_a_chain_of_jobs_runs_through(base: Path, capsys: pytest.CaptureFixture[
         time.sleep(1)
     assert main(["chain", "status", str(chain), *roots, *small]) == 0
     assert capsys.readouterr().out.count("finished") == 2
+
+
+def until(true: Callable[[], object], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, subprocess.run(["scontrol", "show", "jobs"], capture_output=True, text=True).stdout[-3000:]
+        time.sleep(0.3)
+
+
+def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    endless = [word.replace(str(STEPS), "100000") for word in SMALL]
+    argv = [f"--run.root={base}", "--run.experiment=told", f"--data.init_args.root={base}/data", *endless]
+    chain, folder, run = base / "told.yaml", ROOT / "experiments", base / "told/stage1"
+    chain.write_text(f"stage1: {{config: {folder}/stage1.yaml}}\nstage2: {{config: {folder}/stage2.yaml, after: [stage1]}}\n")
+
+    def status() -> str:
+        capsys.readouterr()
+        assert main(["chain", "status", str(chain), *argv]) == 0
+        said = capsys.readouterr().out
+        with capsys.disabled():
+            print("\n" + "\n".join(line for line in said.splitlines() if "stage" in line))
+        return " ".join(said.split())
+
+    def submit(jobs: int) -> str:
+        """Submits the chain once more; that many jobs are new."""
+        capsys.readouterr()
+        assert main(["chain", "submit", str(chain), *argv, "--time", "01:00:00"]) == 0
+        said = capsys.readouterr().out
+        assert len(re.findall(r"chain: stage\d is job", said)) == jobs, said
+        return said
+
+    def slurm(*words: str) -> str:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    def steps() -> int:
+        return (run / "ledger.jsonl").read_bytes().count(b"\n") if (run / "ledger.jsonl").exists() else 0
+
+    def working() -> list[int]:
+        """Processes of the chain's jobs that have come past the start of Python, without those of srun."""
+        lines = subprocess.run(["pgrep", "-af", "baton_lightning fit.*experiment=told"], capture_output=True, text=True).stdout.splitlines()
+        found = [int(line.split()[0]) for line in lines if "python" in line.split()[1]]
+        return [pid for pid in found if "torch" in Path(f"/proc/{pid}/maps").read_text()]
+
+    first, second = re.findall(r"is job (\d+)", submit(2))
+    log = base / f"logs/told-stage1-{first}.out"
+    assert f"{second} PENDING (Dependency)" in status()
+    submit(0)
+    until(lambda: steps() >= 3)
+    assert f"{first} RUNNING" in status()
+
+    slurm("scontrol", "suspend", first)
+    assert f"{first} SUSPENDED" in status() and "already" in submit(0)
+    slurm("scontrol", "resume", first)
+    made = steps()
+    until(lambda: steps() > made + 2)  # SLURM kills at once what it has just let go on
+
+    slurm("scontrol", "requeuehold", first)
+    until(lambda: "no step is lost" in log.read_text())
+    assert f"step-{steps()}.ckpt" in status()
+    submit(0)
+    until(lambda: "PENDING" in slurm("squeue", "-h", "-j", first, "-o", "%T"))
+    assert f"│ queued │ {steps()} │" in (said := status()) and f"{first} PENDING (job requeued in held state)" in said
+    submit(0)
+
+    slurm("scontrol", "release", first)
+    until(working)
+    made = steps()
+    slurm("scancel", "--signal=USR1", first)  # before anything is ready
+    until(lambda: f"requeued {first}" in log.read_text())
+    assert steps() == made + 1, log.read_text()[-3000:]
+
+    until(lambda: steps() > made + 3)
+    slurm("scancel", first)
+    until(lambda: log.read_text().count("no step is lost") == 2)
+    until(lambda: not slurm("squeue", "-h").strip())
+    said = status()
+    assert f"interrupted at step {steps()}" in said and f"stage1: job {first} CANCELLED ({log})" in said and f"{second} CANCELLED" in said
+
+    third, _ = re.findall(r"is job (\d+)", submit(2))
+    log = base / f"logs/told-stage1-{third}.out"
+    made = steps()
+    until(lambda: steps() > made)
+    for pid in working():
+        os.kill(pid, signal.SIGSTOP)  # does not hear that its time is over
+    slurm("scontrol", "update", f"jobid={third}", "timelimit=1")
+    until(lambda: not slurm("squeue", "-h").strip())
+    said = status()
+    assert f"{third} TIMEOUT" in said and "DUE TO TIME LIMIT" in said
