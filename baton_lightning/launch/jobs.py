@@ -100,9 +100,9 @@ def ended(number: str, log: Path | None) -> Job:
     """How a job ended: from the accounting, else from the controller's memory, else from what its log says."""
     job = of_accounting(number) or of_controller(number) or Job(number)
     if log is not None and log.exists() and job.state != "COMPLETED":
-        last = last_line(log)
-        state = job.state or next((state for words, state in LAST_WORDS.items() if words in last), "")
-        job = Job(number, state, ", ".join(filter(None, (job.reason, last))))
+        said = tail(log)
+        state = job.state or next((state for line in reversed(said) for words, state in LAST_WORDS.items() if words in line), "")
+        job = Job(number, state, ", ".join(filter(None, (job.reason, last_line(said)))))
     return job
 
 
@@ -129,10 +129,15 @@ def of_controller(number: str) -> Job | None:
     return Job(number, known["JobState"], ", ".join(text for text in told if text not in ("None", "0:0", known["JobState"])))
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that says anything, without what a progress bar wrote over."""
+def tail(log: Path) -> list[str]:
+    """The last lines of a log that say anything, without what a progress bar wrote over."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         text = file.read().decode(errors="replace")
     said = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
-    return next((line for line in reversed(said) if line), "")
+    return [line for line in said if line]
+
+
+def last_line(said: list[str]) -> str:
+    """The last line that is not srun's, which tells of its own end after everybody else's."""
+    return next((line for line in reversed(said) if not line.startswith("srun: ")), said[-1] if said else "")

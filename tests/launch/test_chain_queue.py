@@ -186,9 +186,11 @@ def test_nothing_is_finished_without_weights_without_its_tars_or_for_another_geo
     assert cluster.submit() == 0 and len(cluster.submitted) == 5
 
 
-def test_a_log_is_read_to_its_last_words(tmp_path):
+def test_a_log_is_read_to_its_last_words(cluster, tmp_path):
     log = tmp_path / "a.out"
-    log.write_bytes(b"one\ntwo 1/9\rtwo 9/9\n  \n")
-    assert jobs.last_line(log) == "two 9/9"
+    log.write_bytes(b"one\ntwo 1/9\rtwo 9/9\n  \nsrun: error: vm: task 0: Killed\n")
+    assert jobs.last_line(jobs.tail(log)) == "two 9/9"
+    log.write_bytes(b"slurmstepd: error: *** STEP 1.0 ON vm CANCELLED AT 2026 DUE TO TIME LIMIT ***\nour own last words\n")
+    assert jobs.ended("1", log) == jobs.Job("1", "TIMEOUT", "our own last words")
     log.write_bytes(b"")
-    assert jobs.last_line(log) == ""
+    assert jobs.last_line(jobs.tail(log)) == ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -203,13 +202,18 @@ def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(b
     said = status()
     assert f"interrupted at step {steps()}" in said and f"stage1: job {first} CANCELLED ({log})" in said and f"{second} CANCELLED" in said
 
-    third, _ = re.findall(r"is job (\d+)", submit(2))
-    log = base / f"logs/told-stage1-{third}.out"
-    made = steps()
-    until(lambda: steps() > made)
-    for pid in working():
-        os.kill(pid, signal.SIGSTOP)  # does not hear that its time is over
-    slurm("scontrol", "update", f"jobid={third}", "timelimit=1")
-    until(lambda: not slurm("squeue", "-h").strip())
-    said = status()
-    assert f"{third} TIMEOUT" in said and "DUE TO TIME LIMIT" in said
+
+def test_a_job_whose_time_is_over_is_told_with_the_last_line_of_its_log(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, chain = base / "late.yaml", base / "late_chain.yaml"
+    config.write_text(f"base: {ROOT}/experiments/stage1.yaml\ntrainer: {{callbacks: [{{class_path: callbacks.ledger.Ledger}}]}}\n")
+    chain.write_text("stage1: {config: late.yaml}\n")  # nothing in it requeues
+    endless = [word.replace(str(STEPS), "100000") for word in SMALL]
+    argv = [f"--run.root={base}", "--run.experiment=late", f"--data.init_args.root={base}/data", *endless]
+    assert main(["chain", "submit", str(chain), *argv, "--time", "00:01:00", "--lead", "30"]) == 0
+    job = re.search(r"is job (\d+)", capsys.readouterr().out)[1]
+    wait(job)
+    assert main(["chain", "status", str(chain), *argv]) == 0
+    said = capsys.readouterr().out
+    with capsys.disabled():
+        print("\n" + said)
+    assert f"{job} TIMEOUT" in said and f"stage1: job {job} TIMEOUT ({base}/logs/late-stage1-{job}.out)" in " ".join(said.split())
