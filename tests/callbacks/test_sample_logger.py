@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch
+from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.generator import Generator
 from baton_lightning.stages.joint import JointTraining
 from callbacks.sample_logger import SampleLogger
@@ -23,7 +22,7 @@ class Sampling(JointTraining):
     """A stage 3 whose only network is one layer."""
 
     def __init__(self) -> None:
-        super().__init__(SimpleNamespace(fps=4, sample_rate=16000), None, None, None)
+        super().__init__(ClipSpec(), None, None, None)
         self.layer = torch.nn.Linear(4, 4)
 
     def configure_model(self):
