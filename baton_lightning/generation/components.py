@@ -33,13 +33,17 @@ class FrozenComponents:
         Raises:
             ValueError: If the configuration has no such component.
         """
+        with on_device(self.built(name), device, name) as component:
+            yield component
+
+    def built(self, name: str) -> nn.Module:
+        """A component, where it is; see :meth:`on`."""
         if name not in self.made:
             make = self.factories[name]
             if make is None:
                 raise ValueError(f"generating needs model.init_args.{name}, but the configuration has none; add its class_path")
             self.made[name] = make()
-        with on_device(self.made[name], device, name) as component:
-            yield component
+        return self.made[name]
 
     def release(self, name: str) -> None:
         """Frees a component; it is built again at the next use."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ MADE = {"plan", "run"}
 RESULTS = ("scores.json", "scores.png", "index.html")
 
 
-def require_free(out: Path, *, force: bool, names: Collection[str] = ()) -> list[Path]:
+def require_free(out: Path, *, force: bool) -> list[Path]:
     """Refuses a folder with clips, except clips written by `generate` with ``force``; returns these.
 
     Args:
         out: The folder.
         force: Whether clips may be replaced.
-        names: Names of clips that are added to existing clips, which are kept; empty = the whole folder is written anew.
 
     Raises:
         ValueError: If there are clips that must not be replaced, or ``out`` is not a folder, or it contains links.
@@ -27,7 +25,7 @@ def require_free(out: Path, *, force: bool, names: Collection[str] = ()) -> list
     if out.exists() and not out.is_dir():
         raise ValueError(f"generate: --out must be a folder, {out} is a file; give another --out")
     require_own_files(out)
-    there = sorted(file for file in out.glob("*.mp4") if not names or file.stem in names)
+    there = sorted(out.glob("*.mp4"))
     if there and not force:
         raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
     if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
@@ -35,13 +33,13 @@ def require_free(out: Path, *, force: bool, names: Collection[str] = ()) -> list
     return there
 
 
-def prepare(out: Path, *, force: bool, names: Collection[str] = ()) -> None:
-    """Creates the folder, and removes clips with these names, or all clips, of an earlier `generate`, with their scores.
+def prepare(out: Path, *, force: bool) -> None:
+    """Creates the folder, and removes all clips of an earlier `generate`, with their scores.
 
     Raises:
         ValueError: See :func:`require_free`.
     """
-    if there := require_free(out, force=force, names=names):
+    if there := require_free(out, force=force):
         for file in there:
             file.unlink()
             file.with_suffix(".json").unlink()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +71,7 @@ def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
     from baton_lightning.metrics.prompts import Prompt
 
     if options.video_prompt:
-        return {free_name(options.out, force=options.force): Prompt(options.video_prompt, options.audio_prompt)}
+        return {"prompt": Prompt(options.video_prompt, options.audio_prompt)}
     if options.prompts is None:
         return {}
     prompts = read_prompts(options.prompts)
@@ -82,17 +80,6 @@ def own_prompts(options: argparse.Namespace) -> dict[str, Prompt]:
     for key in prompts:
         require_name(key, f"generate: {options.prompts}: a key, which its clip is named after,")
     return prompts
-
-
-def free_name(out: Path, *, force: bool) -> str:
-    """Name of the clip of a single prompt: the first that is free in a folder, ``prompt``, ``prompt-2`` and so on.
-
-    Args:
-        out: The folder; it need not exist.
-        force: Whether the first may be replaced.
-    """
-    numbered = itertools.chain(["prompt"], (f"prompt-{number}" for number in itertools.count(2)))
-    return next(name for name in numbered if force or not (out / f"{name}.mp4").exists())
 
 
 def of_plan(plan: ClipPlan, file: Path) -> dict[str, Prompt]:
@@ -120,6 +107,5 @@ def of_prompts(generator: Generator, prompts: dict[str, Prompt], batch_size: int
 
 
 def number_of(key: str) -> int:
-    """Sample index derived from a prompt's key, from 0 to 2^62; for a single prompt it does not depend on the number in its name."""
-    key = re.sub(r"^prompt-\d+$", "prompt", key)
+    """Sample index derived from a prompt's key, from 0 to 2^62."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 2

@@ -33,9 +33,8 @@ def tell_doubts(generator: Generator, prompts: dict[str, Prompt]) -> None:
 
     from baton_lightning.generation.doubts import doubts
 
-    with generator.components.on("text_encoder", generator.placement.device) as encoder:
-        found = doubts(getattr(encoder, "tokenizer", None), prompts.values())
-    for sentence in found:
+    encoder = generator.components.built("text_encoder")
+    for sentence in doubts(getattr(encoder, "tokenizer", None), prompts.values()):
         print(f"generate: {sentence}", file=sys.stderr, flush=True)
     warnings.filterwarnings("ignore", message="the run's vocabulary does not have")  # each network would say it again
 
@@ -117,7 +116,7 @@ def main(argv: list[str]) -> int:
     dtype = parse_dtype(options.dtype, placement.device)
     plan = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
     own = requests.own_prompts(options) if isinstance(plan, str) else requests.of_plan(plan, Path(options.plan))
-    folder.require_free(options.out, force=options.force, names=own)
+    folder.require_free(options.out, force=options.force)
     follows = options.plan not in ("none", "ceiling")
     model, data, weights = load_run(
         options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own, trusted=options.trust
@@ -160,7 +159,7 @@ def main(argv: list[str]) -> int:
             return given.held(batch)
         return NOTHING if task is None else conditions.held_by_task(task, generator, batch)
 
-    folder.prepare(options.out, force=options.force, names=own)
+    folder.prepare(options.out, force=options.force)
     total, scored = 0, True
     with torch.no_grad():
         for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):

@@ -55,23 +55,6 @@ def test_a_mistake_is_told_in_one_line(
     assert not re.search(r"(has|are|there are) ?$", said.strip()), "the line breaks off"
 
 
-def test_clips_of_own_prompts_do_not_replace_each_other(tmp_path: Path) -> None:
-    from baton_lightning.generation import folder
-    from baton_lightning.generation.requests import free_name
-
-    assert free_name(tmp_path / "nowhere", force=False) == "prompt"
-    for name in ("prompt", "prompt-2"):
-        (tmp_path / f"{name}.mp4").touch()
-        (tmp_path / f"{name}.json").write_text('{"plan": "none", "run": "r"}')
-    assert free_name(tmp_path, force=False) == "prompt-3" and free_name(tmp_path, force=True) == "prompt"
-    folder.prepare(tmp_path, force=False, names=["prompt-3"])
-    assert len(list(tmp_path.glob("*.mp4"))) == 2
-    with pytest.raises(ValueError, match="--force"):
-        folder.require_free(tmp_path, force=False, names=["prompt-2"])
-    folder.prepare(tmp_path, force=True, names=["prompt-2"])
-    assert [file.name for file in tmp_path.glob("*.mp4")] == ["prompt.mp4"]
-
-
 def test_unknown_words_are_named_once_with_the_nearest_and_an_example() -> None:
     from baton_lightning.frozen.words import word_tokenizer
     from baton_lightning.generation.doubts import doubts
