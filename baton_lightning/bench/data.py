@@ -28,6 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning import hints
 from baton_lightning.bench.data_baseline import KINDS
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ def geometry(root: Path) -> tuple[ClipSpec, list[Path], int]:
 
     index = SplitIndex.read(root / "train")
     if not (root / CACHE).exists():
-        raise ValueError(
-            f"bench data: {root} must be cached; run `python -m baton_lightning predict -c experiments/encode.yaml` on it first"
-        )
+        raise ValueError(f"bench data: {root} must be cached; run {hints.predict(hints.ENCODE, root)} first")
     if alone := {entry.get("bucket", BUCKETS[0]) for entry in index.shards} - {BUCKETS[0]}:
         raise ValueError(f"bench data: {root} must hold clips with picture and sound only, got {', '.join(sorted(alone))} alone as well")
     clip = clip_of(json.loads((root / CACHE).read_text())["clip"])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baton_lightning import hints
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.handover import hand_over, require_match, require_same
@@ -88,7 +89,8 @@ class CachedPlan(PlannedTokens):
         if digest != self.digest:
             raise ValueError(
                 f"cached plans must be of the planner in {self.run}/ (weights {self.digest[:12]}), got tokens of another one "
-                f"({str(digest)[:12]}); cache them with `python -m baton_lightning predict` and a plans.yaml whose parent it is"
+                f"({str(digest)[:12]}); cache them with "
+                f"{hints.command('predict', '-c', hints.beside(hints.PLANS), f'--model.init_args.parents.planner={self.run}')}"
             )
 
     def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:

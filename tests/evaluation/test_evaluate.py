@@ -222,6 +222,18 @@ def test_a_clip_whose_sound_cannot_hold_the_ding_is_named(tmp_path):
         scores.score_folder(tmp_path)
 
 
+def test_a_clip_that_cannot_be_scored_is_left_out_by_name_and_the_others_are_scored(tmp_path, capsys):
+    for number, told in enumerate((PROMPTS, {"video_prompt": "a dog barks.", "audio_prompt": "bark."}, {"scene": 3})):
+        Script(1.0, OBJECTS).write(tmp_path / f"{number}.mp4", *WAYS["48 px"])
+        (tmp_path / f"{number}.json").write_text(json.dumps(told))
+    (tmp_path / "3.mp4").write_bytes(b"no film")
+    (tmp_path / "3.json").write_text(json.dumps(PROMPTS))
+    found = scores.score_folder(tmp_path)
+    said = capsys.readouterr().err
+    assert list(found["clips"]) == ["0"] and list(found["unreadable"]) == ["1", "2", "3"]
+    assert all(f"{key}.mp4 is left out" in said for key in "123") and "0.mp4" not in said
+
+
 @pytest.mark.parametrize(
     ("side", "message"),
     [

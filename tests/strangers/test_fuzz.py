@@ -274,6 +274,8 @@ def play(number: int, seed: int) -> Counter[str]:
         signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(Hang()))
         for round_ in range(number):
             draw = random.Random(f"{seed}-{round_}")
+            if round_ % 100 == 99:
+                print(f"{round_ + 1} of {number}, {len(failed)} failures", file=sys.stderr, flush=True)
             kind = draw.choices(list(KINDS), [5, 5, 1])[0]
             stranger, out = home / "stranger", home / "out"
             for folder in (stranger, out):
