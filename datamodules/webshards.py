@@ -242,7 +242,7 @@ class WebShards(LightningDataModule):
             ValueError: If there are no statistics, or they belong to other features or clips.
         """
         path, make = self.root / STATISTICS, hints.predict(hints.ENCODE if online is None else hints.STATISTICS, self.root)
-        if not path.exists():
+        if not path.is_file():
             raise ValueError(f"data: {path} does not exist; {'cache the features' if online is None else 'make it'} with {make}")
         if online is not None:
             online.require_statistics(provenance := read_provenance(path))

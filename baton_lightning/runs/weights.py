@@ -88,6 +88,8 @@ def opened(path: Path) -> Iterator[Any]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a file of safetensors, and is no regular file; restore it")
     try:
         with safe_open(path, "pt") as file:
             yield file

@@ -98,6 +98,8 @@ def read_moments(tar: Path, *, made_by: str, source: str) -> dict[str, Moments] 
     """Reads the file of :func:`write_moments`; ``None`` if it is missing or belongs to other features."""
     from safetensors import SafetensorError, safe_open
 
+    if not moments_file(tar).is_file():
+        return None
     try:
         with safe_open(moments_file(tar), "pt") as file:
             if (file.metadata() or {}).get("of") != f"{made_by} {source}":
@@ -159,7 +161,7 @@ def statistics_deviations(file: Path, moments: dict[str, Moments]) -> list[str]:
     """
     from safetensors.torch import load_file
 
-    if not file.exists():
+    if not file.is_file():
         return ["is missing, although the cache is said to be finished"]
     known, found = load_file(file), []
     for name, computed in moments.items():

@@ -9,6 +9,7 @@ import pytest
 
 from baton_lightning.generation import folder
 from baton_lightning.plain_files import require_own_files
+from baton_lightning.runs import weights
 
 NAMES = ("ledger.jsonl", "config.yaml", "manifest.json", "checkpoints", "samples", "version_0", "events.out.tfevents.1", "run.lock")
 
@@ -42,6 +43,16 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path: Path) ->
     os.mkfifo(tmp_path / "ledger.jsonl")
     with pytest.raises(ValueError, match="is neither; delete it"):
         require_own_files(tmp_path)
+
+
+def test_weights_that_are_a_pipe_or_damaged_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="no regular file"), weights.opened(tmp_path / "weights.safetensors"):
+        pass
+    (tmp_path / "weights.safetensors").unlink()
+    (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ValueError, match="is damaged"):
+        weights.stored(tmp_path, "dit")
 
 
 def test_training_and_validation_refuse_a_run_folder_with_links(tmp_path: Path) -> None:
