@@ -58,7 +58,7 @@ class Termination(Callback):
         self.told = GOES_ON[verb]
         self.asked, self.step, self.pid = 0, 0, os.getpid()
         self.heard_at: float | None = None
-        self.looping = self.agreed = False
+        self.looping = self.agreed = self.ending = False
         self.timer: threading.Timer | None = None
 
     # ---- signals
@@ -88,7 +88,8 @@ class Termination(Callback):
         if os.getpid() != self.pid:  # a process of a data loader, which its parent ends
             return
         self.asked = self.asked or number
-        if not self.looping:
+        if not self.looping and not self.ending:  # a second one, amid the way out, is the thread's to judge
+            self.ending = True
             raise Terminated(self.asked, self.told)
 
     def heard(self, number: int) -> None:
@@ -159,6 +160,7 @@ class Termination(Callback):
     def end(self, trainer: Trainer) -> None:
         """Raises what ends this rank, with what is saved and what is lost."""
         peers.LET_GO.set()
+        self.ending = True
         self.agreed = not trainer.predicting
         fitting = trainer.state.fn == "fit"
         raise Terminated(self.asked or signal.SIGTERM, saved(trainer) if fitting else self.told)
