@@ -34,26 +34,6 @@ def make_planner(clip: ClipSpec) -> VAPlanner:
     return VAPlanner(clip, lambda: TinyLLM(width=16, depth=1, num_heads=2, num_kv_heads=1))
 
 
-def clips(count: int) -> Batch:
-    draw = torch.Generator().manual_seed(0)
-
-    def tensor(*shape: int) -> torch.Tensor:
-        return torch.randn(count, *shape, generator=draw)
-
-    return Batch(
-        [f"k{i}" for i in range(count)],
-        torch.arange(count),
-        3,
-        ["a red circle on the left. first the red circle jumps."] * count,
-        ["first a thump."] * count,
-        video_latents=tensor(CLIP.video_channels, *CLIP.latent_grid),
-        audio_latents=tensor(CLIP.num_audio_latents, CLIP.audio_channels),
-        video_features=tensor(CLIP.num_video_planned, CLIP.video_plan_width),
-        audio_features=tensor(CLIP.num_audio_planned, CLIP.audio_plan_width),
-        context=tensor(CLIP.text_tokens, CLIP.text_width),
-    )
-
-
 def part(batch: Batch, rows: list[int]) -> Batch:
     filled = {k: v for k, v in vars(batch).items() if isinstance(v, (torch.Tensor, list))}
     return replace(batch, **{k: v[rows] if isinstance(v, torch.Tensor) else [v[r] for r in rows] for k, v in filled.items()})
@@ -72,26 +52,26 @@ def module() -> JointTraining:
     return made
 
 
-def test_a_clip_sees_the_same_noise_and_time_in_any_batch(module):
+def test_a_clip_sees_the_same_noise_and_time_in_any_batch(clips, module):
     batch = clips(4)
     whole = module.training_step(batch, 0)
     parts = [module.training_step(part(batch, rows), 0) for rows in ([0, 2], [1, 3])]
     torch.testing.assert_close(whole, torch.stack(parts).mean())
 
 
-def test_another_epoch_draws_anew(module):
+def test_another_epoch_draws_anew(clips, module):
     batch = clips(2)
     assert not torch.equal(module.training_step(batch, 0), module.training_step(replace(batch, epoch=4), 0))
 
 
-def test_the_global_generator_is_left_alone(module):
+def test_the_global_generator_is_left_alone(clips, module):
     torch.manual_seed(1)
     before = torch.get_rng_state()
     module.training_step(clips(2), 0)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_plan_dropped_from_every_clip_is_no_plan(module):
+def test_a_plan_dropped_from_every_clip_is_no_plan(clips, module):
     batch = clips(3)
     plan, t = module.plan.truth(batch), torch.full((3,), 0.5)
     none = module.flow_loss(batch, None, t, noise(batch, seed=5, epoch=0, purpose="x"))
@@ -101,14 +81,14 @@ def test_a_plan_dropped_from_every_clip_is_no_plan(module):
     assert not torch.allclose(none.mean("video"), planned.mean("video"))
 
 
-def test_the_curves_of_a_validation_share_one_draw_of_noise(module, monkeypatch):
+def test_the_curves_of_a_validation_share_one_draw_of_noise(clips, module, monkeypatch):
     drawn, draw = [], draws.draw_normal
     monkeypatch.setattr(draws, "draw_normal", lambda *a, **k: drawn.append(k["purpose"]) or draw(*a, **k))
     module.validation_step(clips(2), 0)
     assert drawn == ["probe.video", "probe.audio"]
 
 
-def test_an_absent_modality_costs_nothing(module):
+def test_an_absent_modality_costs_nothing(clips, module):
     batch = replace(clips(2), has_audio=torch.tensor([True, False]))
     louder = replace(batch, audio_latents=batch.audio_latents * torch.tensor([1.0, 100.0])[:, None, None])
     t = torch.full((2,), 0.5)
@@ -116,7 +96,7 @@ def test_an_absent_modality_costs_nothing(module):
     torch.testing.assert_close(*losses)
 
 
-def test_nothing_of_an_absent_modality_reaches_the_other(module):
+def test_nothing_of_an_absent_modality_reaches_the_other(clips, module):
     batch = replace(clips(2), has_video=torch.tensor([True, False]))
     louder = replace(batch, video_latents=batch.video_latents * torch.tensor([1.0, 100.0])[:, None, None, None, None])
     t = torch.full((2,), 0.5)
@@ -124,12 +104,12 @@ def test_nothing_of_an_absent_modality_reaches_the_other(module):
     torch.testing.assert_close(*losses)
 
 
-def test_an_absent_modality_s_plan_is_the_mean_of_the_training_set(module):
+def test_an_absent_modality_s_plan_is_the_mean_of_the_training_set(clips, module):
     plan = module.plan.truth(replace(clips(2), has_video=torch.tensor([True, False])))
     assert plan.video[0].any() and not plan.video[1].any() and plan.audio[1].any()
 
 
-def test_captions_are_dropped_by_counter(module):
+def test_captions_are_dropped_by_counter(clips, module):
     module.caption_dropout = 0.5
     batch, seen, losses = clips(64), [], SimpleNamespace(total=torch.zeros(()), num={})
     with pytest.MonkeyPatch.context() as patch:
@@ -154,7 +134,7 @@ def test_losses_by_time_are_logged_once_a_step_whatever_it_accumulates(module):
     assert logged == [2, 4]
 
 
-def test_truth_share_chooses_whole_clips():
+def test_truth_share_chooses_whole_clips(clips):
     source = PlannedTokens(CLIP, make_planner, truth_share=0.5)
     for norm in (source.planner.video_norm, source.planner.audio_norm):
         norm.fit(torch.zeros(64), torch.ones(64))

@@ -21,6 +21,7 @@ from baton_lightning.stages import flow_matching
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
 
+Clips = Callable[[int], Batch]
 CLIP = ClipSpec(seconds=1.0, height=16, width=16, video_channels=6, plan_grid=(2, 2), audio_plan_rate=10, text_tokens=8, text_width=12)
 TASKS = {
     "plain": Task(),
@@ -35,26 +36,6 @@ TASKS = {
     "picture alone": Task(audio="absent"),
     "several": Task(first_frame=0.5, prefix=0.5, mask=0.5),
 }
-
-
-def clips(count: int) -> Batch:
-    draw = torch.Generator().manual_seed(0)
-
-    def tensor(*shape: int) -> torch.Tensor:
-        return torch.randn(count, *shape, generator=draw)
-
-    return Batch(
-        [f"k{i}" for i in range(count)],
-        torch.arange(count),
-        3,
-        ["a red circle on the left. first the red circle jumps."] * count,
-        ["first a thump."] * count,
-        video_latents=tensor(CLIP.video_channels, *CLIP.latent_grid),
-        audio_latents=tensor(CLIP.num_audio_latents, CLIP.audio_channels),
-        video_features=tensor(CLIP.num_video_planned, CLIP.video_plan_width),
-        audio_features=tensor(CLIP.num_audio_planned, CLIP.audio_plan_width),
-        context=tensor(CLIP.text_tokens, CLIP.text_width),
-    )
 
 
 def module(*mix: Task) -> JointTraining:
@@ -73,7 +54,7 @@ def module(*mix: Task) -> JointTraining:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_training_and_sampling_give_the_network_the_same_tensors(name: str) -> None:
+def test_training_and_sampling_give_the_network_the_same_tensors(clips: Clips, name: str) -> None:
     made = module(TASKS[name])
     for t in TIMES:
         rows = compare(made, clips(3), t)
@@ -81,13 +62,13 @@ def test_training_and_sampling_give_the_network_the_same_tensors(name: str) -> N
         assert all(row.difference == 0.0 for row in rows), rows
 
 
-def test_a_clip_without_sound_is_trained_as_it_is_sampled() -> None:
+def test_a_clip_without_sound_is_trained_as_it_is_sampled(clips: Clips) -> None:
     batch = replace(clips(3), has_audio=torch.tensor([True, False, True]))
     assert all(row.difference == 0.0 for row in compare(module(), batch, 0.5))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_latents_and_text_that_are_kept_in_half_precision_are_trained_as_they_are_sampled(dtype: torch.dtype) -> None:
+def test_latents_and_text_that_are_kept_in_half_precision_are_trained_as_they_are_sampled(clips: Clips, dtype: torch.dtype) -> None:
     batch = clips(2)
     stored = replace(batch, **{name: getattr(batch, name).to(dtype) for name in ("video_latents", "audio_latents", "context")})
     assert all(row.difference == 0.0 for row in compare(module(Task(first_frame=1.0)), stored, 0.5))
@@ -191,7 +172,7 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
 
 @pytest.mark.parametrize(("plant", "task"), PLANTED, ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_divergence_of_sampling_from_training_is_seen(
-    plant: Callable[[pytest.MonkeyPatch], None], task: str, monkeypatch: pytest.MonkeyPatch
+    clips, plant: Callable[[pytest.MonkeyPatch], None], task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, batch = module(TASKS[task]), clips(2)
     plant(monkeypatch)
@@ -207,7 +188,9 @@ def test_a_divergence_of_sampling_from_training_is_seen(
 @pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 @pytest.mark.parametrize("task", ["plain", "continuation", "sound for a picture"])
-def test_with_an_oracle_s_velocity_the_sampler_returns_the_clip(kind: type[Sampler], steps: int, shift: float, task: str) -> None:
+def test_with_an_oracle_s_velocity_the_sampler_returns_the_clip(
+    clips: Clips, kind: type[Sampler], steps: int, shift: float, task: str
+) -> None:
     batch = clips(2)
     clean, noise = {"video": batch.video_latents, "audio": batch.audio_latents}, flow_matching.noise(batch, seed=5, epoch=0, purpose="x")
     held = given_of(TaskMix([TASKS[task]], CLIP, 0).draw(batch.index, 0), clean, noise)
@@ -254,7 +237,7 @@ def test_shares_are_met_and_a_clip_has_its_task_in_any_batch() -> None:
     assert any(bool(a.video.all()) != bool(b.video.all()) for a, b in zip(drawn, mix.draw(torch.arange(2000), 1), strict=True))
 
 
-def test_known_latents_weigh_nothing_in_the_loss() -> None:
+def test_known_latents_weigh_nothing_in_the_loss(clips: Clips) -> None:
     made, batch = module(Task(first_frame=1.0)), clips(2)
     known, noise, t = made.tasks.draw(batch.index, 0), flow_matching.noise(batch, seed=5, epoch=0, purpose="x"), torch.full((2,), 0.5)
     louder = replace(batch, video_latents=batch.video_latents.clone())
