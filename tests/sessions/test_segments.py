@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_another_version_is_told_and_recorded(cut: Runs, capsys: pytest.CaptureF
     known[0]["versions"]["torch"] = "1.0"
     (cut.folder / segments.NAME).write_text(json.dumps(known))
     cut.fit()
-    assert f"torch: 1.0 -> {torch.__version__}" in capsys.readouterr().out
+    assert f"torch: 1.0 -> {version('torch')}" in capsys.readouterr().out
     assert cut.recorded()[1][1][-1].startswith("torch: 1.0")
 
 
