@@ -17,6 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from baton_lightning.config import chain
 from baton_lightning.written import NAMES, named
 
+DEEPEST = 100
+"""Mappings and lists within each other that a configuration may have."""
+
 
 def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dict[str, Any]:
     """Settings of an experiment as plain values, interpolations resolved.
@@ -63,10 +66,25 @@ def parsed(text: str | bytes, where: str) -> Any:
     """
     try:
         text = text if isinstance(text, str) else text.decode()
+        require_shallow(text, where)
         return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
         told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
         raise ValueError(f"configuration: {where} must be YAML: {told}") from error
+
+
+def require_shallow(text: str, where: str) -> None:
+    """Refuses YAML that is nested so deeply that its parser would exhaust the stack, which ends the process.
+
+    Raises:
+        ValueError: Naming where it is.
+    """
+    begin, end = (yaml.MappingStartEvent, yaml.SequenceStartEvent), (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, begin) - isinstance(event, end)
+        if depth > DEEPEST:
+            raise ValueError(f"configuration: {where} must be nested at most {DEEPEST} deep")
 
 
 def require_mappings(files: Iterable[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,9 +11,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from baton_lightning import hints, trust
+from baton_lightning import hints, settings, trust
 from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.described import require_own_checkpoint, run_description
 from baton_lightning.generation.run_paths import absolute_paths, candidate_folders, parent_of, replace_folder
@@ -88,8 +90,6 @@ def load_run(
     frozen = checkpoint is not None and checkpoints.lacks_frozen(checkpoint) and args.get("frozen")
     config = with_current_paths(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
-        import yaml
-
         file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
         file.flush()
         with trust.limited(trusted), explain_build_errors(run):
@@ -122,7 +122,12 @@ def sections(config: Any, run: Path) -> dict[str, Any]:
         raise ValueError(f"{run}/ must hold the configuration of a run, with class_path and init_args of `model` and `data`; restore it")
     if not isinstance(plan := config["model"]["init_args"].get("plan", {"class_path": ""}), dict) or "class_path" not in plan:
         raise ValueError(f"{run}/ must hold the configuration of a run, whose `plan` names a class_path; restore it")
-    return {key: config[key] for key in SECTIONS if key in config}
+    found = {key: config[key] for key in SECTIONS if key in config}
+    try:
+        settings.require_shallow(json.dumps(found), f"{run}/")
+    except (RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{run}/ must hold the configuration of a run, and is none in YAML ({type(error).__name__})") from error
+    return found
 
 
 def require_makes_clips(path: str, run: Path) -> None:

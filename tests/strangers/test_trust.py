@@ -156,6 +156,12 @@ def test_packages_of_the_working_directory_do_not_stand_in_for_those_of_the_libr
     assert places.stdout.strip() == str(tmp_path), "a workbench that is found elsewhere is noticed"
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000])
+def test_a_configuration_that_is_nested_deeply_is_refused_and_does_not_end_the_process(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nested at most 100 deep"):
+        settings.parsed(text, "x.yaml")
+
+
 def test_the_name_after_trust_is_one_of_a_package() -> None:
     assert trust.taken(["fit", "--trust", "mine", "-c", "x", "--trust=my.other"]) == (["fit", "-c", "x"], ["mine", "my.other"])
     for words in (["--trust"], ["--trust", "../x"], ["--trust", "jsonargparse"], ["--trust=*"]):
