@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from baton_lightning import atomic
+from baton_lightning.plain_files import read_json
 from baton_lightning.runs import manifest
 
 NAME = "parents.json"
@@ -28,7 +29,7 @@ def record(folder: Path, parents: dict[str, str], *, afresh: bool, write: bool) 
         ValueError: If the run starts and a parent is not finished.
     """
     path = folder / NAME
-    known = json.loads(path.read_text()) if path.exists() and not afresh else {}
+    known = read_json(path) if path.exists() and not afresh else {}
     found = {role: known.get(role) or described(Path(run), needed=afresh) for role, run in parents.items()}
     if write and found and found != known:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from baton_lightning.plain_files import read_json
 from baton_lightning.runs import checkpoints, ledgers
 
 NAME = "segments.json"
@@ -37,7 +37,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        known = json.loads(path.read_bytes())
+        known = read_json(path, finite=False)
         if not known or not all({"step", "began", "changed"} <= segment.keys() for segment in known) or "config" not in known[0]:
             raise ValueError("a session lacks its step, its time or its settings")
     except (ValueError, TypeError, AttributeError, KeyError) as error:

@@ -240,7 +240,7 @@ def clip_of(values: dict[str, Any]) -> ClipSpec:
     try:
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return ClipSpec(**fields)
-    except (TypeError, ArithmeticError) as error:
+    except (TypeError, LookupError, ArithmeticError) as error:
         raise ValueError(f"data: a geometry must have the fields of the `clip:` section ({error}); build it again") from error
 
 
