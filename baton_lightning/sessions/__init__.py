@@ -1,1 +1,1 @@
-"""A session of a run: what it goes on from, what changed since, and how it ends."""
+"""A session of a run: the checkpoint it resumes from, the settings that changed since, and how the session ends."""

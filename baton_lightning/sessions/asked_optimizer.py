@@ -1,4 +1,4 @@
-"""The optimiser as a session asks for it: a checkpoint brings the hyperparameters it was made with, which would undo changed ones."""
+"""Keeps changed hyperparameters of the optimiser on resume: a checkpoint stores the old ones, and restoring it would undo the change."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 SETTINGS = ("model.init_args.optimizer", "model.init_args.scheduler", "model.init_args.rates")
-"""Where a stage's configuration describes its optimiser."""
+"""Settings that describe the optimiser of a stage."""
 PROGRESS = ("params", "step", "last_epoch", "lr_lambdas")
-"""Entries of groups and schedules that belong to the checkpoint, or cannot be stored in one; so do those that begin with ``_``."""
+"""Entries of parameter groups and schedules that are restored from the checkpoint or cannot be stored in one.
+Names that begin with ``_`` are treated in the same way."""
 
 
 class AskedOptimizer(Callback):
-    """Keeps the hyperparameters of optimisers and schedules while a checkpoint is restored over them; moments and counters are its own.
+    """Keeps the configured hyperparameters of optimisers and schedules on resume. Moments and counters come from the checkpoint.
 
-    A schedule's position stays, its rates are scaled to the rate that is asked for. The first step may still follow the old curve.
+    A schedule keeps its position, and its learning rates are scaled to the configured rate. The first step may still use the old rate.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Optimisers are there, and nothing is restored yet."""
+        """Copies the hyperparameters: optimisers exist here, and no checkpoint is restored yet."""
         self.groups = [[kept(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
         self.schedules = [kept(schedule.scheduler.state_dict()) for schedule in trainer.lr_scheduler_configs]
 
@@ -34,6 +35,6 @@ class AskedOptimizer(Callback):
 
 
 def kept(values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters among the entries of a group or of a schedule's state."""
+    """The hyperparameters among the entries of a parameter group or of a schedule's state."""
     named = {key: value for key, value in values.items() if key not in PROGRESS and not key.startswith("_")}
     return {key: list(value) if isinstance(value, list) else value for key, value in named.items()}

@@ -1,7 +1,7 @@
-"""What makes a run's result and what may change while it is trained: the one list of settings that a run goes on with in spite of a change.
+"""Decides which settings may change between the sessions of a run. The lists here are the only place that names them.
 
-Settings are the resolved configuration, as plain values. Where a data set lies and where parents lie is free as well; the digests of
-their content are compared in their place.
+Settings are the resolved configuration as plain values. The paths of the data set and of the parents may change as well. The digests
+of their content are compared instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from baton_lightning.explain import name_now
 
 MAY_CHANGE = (
-    "run.*",  # where the run lives, and how often it saves
+    "run.*",  # run folder and checkpoint interval
     "trainer.default_root_dir",
     "trainer.logger*",
     "trainer.log_every_n_steps",
@@ -27,13 +27,13 @@ MAY_CHANGE = (
     "trainer.num_sanity_val_steps",
     "trainer.max_time",
     "trainer.accelerator",
-    "trainer.devices",  # DeepSpeed's shards are refused on another number by construction/sharding.py
+    "trainer.devices",  # construction/sharding.py refuses DeepSpeed's shards with another number of devices
     "trainer.num_nodes",
     "data.init_args.num_workers",
     "data.init_args.max_damaged",
 )
 MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")
-"""May be raised; -1 is no limit."""
+"""Settings that may be raised. -1 means no limit."""
 WATCHING = (
     "baton_lightning.runs.saving.AtomicCheckpoint",
     "callbacks.ledger.Ledger",
@@ -48,7 +48,7 @@ WATCHING = (
     "lightning.pytorch.callbacks.RichProgressBar",
     "lightning.pytorch.callbacks.TQDMProgressBar",
 )
-"""Callbacks that save, show or stop a run and leave its weights alone; all others count."""
+"""Callbacks that only save, display or stop a run. They do not change its weights. A change of any other callback counts."""
 PARENTS, DATA_ROOT, CALLBACKS = "model.init_args.parents", "data.init_args.root", "trainer.callbacks"
 FIXED = (
     "parents.*",
@@ -60,36 +60,36 @@ FIXED = (
     "trainer.overfit_batches",
     "data.init_args.epoch_clips",
 )
-"""A checkpoint holds the weights that came from the parents, the state of one class of optimiser and of its groups, and a place in the
-order of the clips: these cannot change under it."""
+"""Settings that cannot change under a checkpoint. It holds weights that came from the parents, the state of one class of optimiser and
+of its parameter groups, and a position in the order of the clips."""
 NONE = "none"
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; classes under the names that they have now."""
+    """Nested mappings as dotted keys. Classes that were renamed appear under their present names."""
     if isinstance(values, dict) and values:
         return {k: v for key, child in values.items() for k, v in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()}
     return {prefix: name_now(values) if isinstance(values, str) else values}
 
 
 def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> value before and now, of all settings that differ. Callbacks are named by their class, in no order.
+    """Dotted key -> (value before, value now) of all settings that differ. Callbacks are compared by class; their order does not count.
 
     Args:
-        was: Resolved configuration.
-        now: Another.
+        was: Resolved configuration before.
+        now: Resolved configuration now.
     """
     return differences(flatten(named_callbacks(was)), flatten(named_callbacks(now)))
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> value before and now, of what differs in two flat mappings; ``none`` where one lacks it."""
+    """Key -> (value before, value now) of all entries that differ in two flat mappings; ``none`` stands for a missing entry."""
     values = {key: (was.get(key, NONE), now.get(key, NONE)) for key in sorted(was.keys() | now.keys())}
     return {key: (before, after) for key, (before, after) in values.items() if before != after}
 
 
 def named_callbacks(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose list of callbacks is a mapping, class -> settings."""
+    """The settings, with the list of callbacks replaced by a mapping from class to settings."""
     trainer = settings.get("trainer") or {}
     entries = trainer.get("callbacks") or []
     named: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def named_callbacks(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def makes_the_result(key: str, was: Any, now: Any) -> bool:
-    """Whether a run with this change would end as another run.
+    """Whether this change affects the result of the run.
 
     Args:
         key: Dotted key, see :func:`changes`.
@@ -117,7 +117,7 @@ def makes_the_result(key: str, was: Any, now: Any) -> bool:
 
 
 def is_fixed(key: str, was: Any, now: Any) -> bool:
-    """Whether a change can have no effect, or none that is sound, on a run that goes on from a checkpoint.
+    """Whether a setting cannot change on resume, because the change would have no effect or an unsound one.
 
     Args:
         key: Dotted key, see :func:`changes`.
@@ -134,6 +134,6 @@ def lines(found: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def told(found: dict[str, tuple[Any, Any]], most: int = 6) -> str:
-    """Changes in one line, of which ``most`` are spelt out."""
+    """Changes in one line; the first ``most`` are listed, the others are counted."""
     said = lines(found)
     return "; ".join(said[:most]) + (f"; and {len(said) - most} more" if len(said) > most else "")

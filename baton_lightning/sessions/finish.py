@@ -1,4 +1,4 @@
-"""What a run leaves when it has finished: whole weights and, last of all, the manifest. Rank 0 writes."""
+"""Writes the files of a finished run: full weights, then the manifest, which completes the run. Rank 0 writes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from baton_lightning.runs import manifest
 
 
 def write_weights(folder: Path, trainer: Trainer, collected: sharding.GatherWeights | None) -> None:
-    """Writes the weights that the run ends with, whole and in full precision.
+    """Writes the final weights, unsharded and in full precision.
 
     Args:
         folder: Run folder.
-        trainer: Whose module was trained.
-        collected: The callback that put shards together; ``None`` where the run was not sharded.
+        trainer: The trainer of the module.
+        collected: The callback that gathered the shards; ``None`` if the run was not sharded.
 
     Raises:
-        OSError: If they cannot be written.
+        OSError: If the weights cannot be written.
     """
     model = trainer.lightning_module
     if collected is not None:
@@ -47,17 +47,17 @@ def write_manifest(
     seconds: float,
     asked: str | None,
 ) -> None:
-    """Writes the manifest, with what module and callbacks say besides; the run is finished with it.
+    """Writes the manifest, which completes the run. Entries of the module and of callbacks are added.
 
     Args:
-        folder: Run folder, with the weights.
-        trainer: Whose module was trained.
-        clip: Geometry of its clips.
-        parents: Role -> run folder and digest of every parent, as the run began from them.
+        folder: Run folder that holds the weights.
+        trainer: The trainer of the module.
+        clip: Geometry of the module's clips.
+        parents: Role -> run folder and digest of each parent, recorded at the start of the run.
         config: Resolved configuration.
         seed: Seed of the run.
         seconds: Wall time of this session, in s.
-        asked: Digest of the settings as the command asked for them, if known.
+        asked: Digest of the settings that the command requested, if known.
     """
     model, data = trainer.lightning_module, trainer.datamodule
     described = manifest.describe(
@@ -67,7 +67,7 @@ def write_manifest(
         config=config,
         data=data.manifest_digest() if hasattr(data, "manifest_digest") else None,
         seed=seed,
-        metrics={k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v == v},  # NaN: over no clip
+        metrics={k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v == v},  # NaN: a mean over no clips
         seconds=seconds,
         weights=folder / manifest.WEIGHTS,
     )

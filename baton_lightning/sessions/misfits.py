@@ -1,4 +1,4 @@
-"""A checkpoint that does not fit the networks or the optimiser that were built for it is refused in one line."""
+"""Reports a checkpoint that does not fit the built networks or optimiser in one line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def misfits_named() -> Iterator[None]:
-    """Inside, what torch says of a state that does not fit becomes one line with the way out.
+    """Context in which torch's error about a state that does not fit is replaced by one line that says how to fix it.
 
     Raises:
-        ValueError: Naming the first parameters that differ.
+        ValueError: If a state does not fit. The message names the first parameters that differ.
     """
     try:
         yield
@@ -26,7 +26,7 @@ def misfits_named() -> Iterator[None]:
 
 
 def misfit(said: str) -> str:
-    """What does not fit, in a few words; empty if a message is about something else."""
+    """Short description of what does not fit, from torch's message; empty if the message is about something else."""
     if said.startswith("loaded state dict"):
         return "the state of an optimiser of other parameters"
     if "Error(s) in loading state_dict" not in said:

@@ -1,4 +1,4 @@
-"""What a session cannot be started with, whatever the run: found before networks exist."""
+"""Checks of the settings of a session that hold for every run. They run before networks are built."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from baton_lightning.sessions import compared
 
 
 def require_precision(trainer: Any) -> None:
-    """Refuses a precision that would round what has to stay float32.
+    """Refuses a precision that would round values that must stay float32.
 
     Args:
         trainer: Settings of the trainer.
 
     Raises:
-        ValueError: If all weights would be of half precision.
+        ValueError: If all weights would be stored in half precision.
     """
     if (precision := str(trainer.precision)) in ("bf16-true", "16-true"):
         raise ValueError(
@@ -29,13 +29,13 @@ def require_precision(trainer: Any) -> None:
 
 
 def require_accelerator(trainer: Any) -> None:
-    """Refuses a GPU's strategy on a machine without one, before it starts a process for each rank.
+    """Refuses a strategy for GPUs on a machine without a GPU, before a process is started for each rank.
 
     Args:
         trainer: Settings of the trainer.
 
     Raises:
-        ValueError: If DeepSpeed's own strategy is asked for and there is no GPU.
+        ValueError: If a strategy of DeepSpeed is configured and there is no GPU.
     """
     name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if name.rpartition(".")[2].startswith(("DeepSpeedStrategy", "deepspeed")) and not torch.cuda.is_available():
@@ -46,14 +46,14 @@ def require_accelerator(trainer: Any) -> None:
 
 
 def require_same(folder: Path, config: dict[str, Any]) -> None:
-    """Refuses to take a finished run for one of other settings.
+    """Checks that a finished run has the requested settings.
 
     Args:
         folder: Folder of the finished run.
-        config: Resolved configuration that is asked for.
+        config: Requested resolved configuration.
 
     Raises:
-        ValueError: Naming what differs.
+        ValueError: If settings differ. The message names them.
     """
     flat = compared.flatten
     if differs := compared.differences(flat(manifest.read(folder)["config"]), flat(config)):
@@ -64,10 +64,10 @@ def require_same(folder: Path, config: dict[str, Any]) -> None:
 
 
 def require_srun(trainer: Any) -> None:
-    """Refuses to be one of several tasks of a SLURM job that nobody has started.
+    """Refuses to run as one of several tasks of a SLURM job if the other tasks were not started.
 
     Raises:
-        ValueError: With the command to use.
+        ValueError: If tasks are missing. The message names the command to use.
     """
     devices = trainer.devices
     asked = str(len(devices) if isinstance(devices, list) else devices)

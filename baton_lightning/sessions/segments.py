@@ -1,5 +1,5 @@
-"""`segments.json`: the sessions that made a run, each with the step it began at, its settings, what had changed and the last step it
-saved. A run goes on from a checkpoint only with the settings that made it, unless it is told to go on with changed ones."""
+"""Keeps `segments.json`, the record of a run's sessions: for each the step it began at, its settings, what had changed, and the last
+step it saved. A run resumes from a checkpoint only with the settings that made it, unless ``--resume changed`` allows others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from baton_lightning.sessions.start import NAME, Start, beginning, identity, rea
 
 
 def data_digest(datamodule: Any) -> str | None:
-    """Digest of a data set; ``None`` where it has none, or is not there, of which the data module will speak."""
+    """Digest of a data set; ``None`` if it has none or does not exist. The data module reports a missing data set itself."""
     with suppress(OSError):
         return datamodule.manifest_digest() if hasattr(datamodule, "manifest_digest") else None
     return None
@@ -36,18 +36,18 @@ def begin(
     data: str | None,
     parents: dict[str, str],
 ) -> Segments:
-    """A session of a run, which is known to be asked for what made the checkpoint that it goes on from.
+    """Creates a session of a run. Its settings are those that made the checkpoint it resumes from.
 
     Args:
         folder: Run folder.
         resume: auto, changed or never.
-        given: Checkpoint that was asked for.
+        given: Checkpoint that the user gave.
         config: Resolved configuration.
         data: Digest of the data set.
         parents: Role -> run.
 
     Raises:
-        ValueError: If what makes the result changed and ``resume`` is not ``changed``, or it cannot change under a checkpoint.
+        ValueError: If a setting that affects the result changed and ``resume`` is not ``changed``, or if it cannot change on resume.
     """
     chosen = start(folder, given, resume)
     own = given is None or chosen.checkpoint != Path(given)
@@ -58,12 +58,12 @@ def begin(
 
 
 class Segments(Callback):
-    """Compares what a session is asked for with what made the checkpoint it goes on from, and keeps its record.
+    """Compares the settings of a session with those that made its checkpoint, and writes the record of the session.
 
     Args:
         folder: Run folder.
         chosen: Where the session begins.
-        own: Whether that is a checkpoint of the run's own, not one that was asked for.
+        own: Whether that is a checkpoint of this run, not one that the user gave.
         resume: auto, changed or never.
         config: Resolved configuration.
         data: Digest of the data set.
@@ -85,31 +85,31 @@ class Segments(Callback):
         self.before, self.passed_over = chosen.before, chosen.passed_over
         self.config, self.data, self.parents = json.loads(json.dumps(config, default=str)), data, dict(parents)
         self.began_with: dict[str, dict[str, str]] = {}
-        """Role -> run and digest, as the run began from them."""
+        """Role -> run and digest of each parent, recorded at the start of the run."""
         self.segments: list[dict[str, Any]] = []
         self.go_on_from(chosen.checkpoint)
 
     def go_on_from(self, checkpoint: Path | None) -> None:
-        """Finds the sessions that made a checkpoint, and what differs from them."""
+        """Sets the checkpoint to resume from. Finds the sessions that made it and the settings that differ from theirs."""
         self.checkpoint, self.step = checkpoint, 0
         self.known: list[dict[str, Any]] = []
-        """Sessions that made the checkpoint."""
+        """Sessions that contributed steps to the checkpoint."""
         if checkpoint is not None:
             path = checkpoint.resolve()
             known = read(self.folder if self.own else path.parent.parent)
             whole = checkpoints.manifest_of(path).exists()
             self.step = int(checkpoints.read(path).get("step", 0)) if whole else 0
-            if whole:  # a session that left no step in it did not make it
+            if whole:  # sessions that began at this step or later contributed none
                 self.known = [segment for i, segment in enumerate(known) if i == 0 or segment["step"] < self.step]
         self.found = self.changes()
 
     # ---- comparison
     def last(self, key: str) -> Any:
-        """A value of the latest session that made the checkpoint and names it."""
+        """The value of ``key`` in the latest of these sessions that records it."""
         return next((segment[key] for segment in reversed(self.known) if key in segment), None)
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """Key -> value before and now, of everything that differs from what made the checkpoint."""
+        """Key -> (value before, value now) of everything that differs from the sessions that made the checkpoint."""
         if not self.known:
             return {}
         found = compared.changes(self.last("config"), self.config)
@@ -119,7 +119,7 @@ class Segments(Callback):
         return found | self.changed_parents()
 
     def changed_parents(self) -> dict[str, tuple[str, str]]:
-        """Parents of other weights; one that is gone or was moved is none."""
+        """Parents whose weights differ from the recorded ones. A parent that is missing at its new path does not count as changed."""
         found, known = {}, self.last("parents") or {}
         for role in sorted(known.keys() | self.parents.keys()):
             was, run = known.get(role), self.parents.get(role)
@@ -132,21 +132,21 @@ class Segments(Callback):
         return found
 
     def result_changes(self) -> dict[str, tuple[Any, Any]]:
-        """Of the changes, those that make another result."""
+        """The changes that affect the result."""
         found = {key: values for key, values in self.found.items() if compared.makes_the_result(key, *values)}
-        if self.known and None in (self.data, self.last("data")):  # then the path is all that is known of the data
+        if self.known and None in (self.data, self.last("data")):  # without a digest, only the paths can be compared
             found |= {key: values for key, values in self.found.items() if key == compared.DATA_ROOT}
         return found
 
     def require_same(self) -> None:
-        """Refuses a run that would go on with settings that did not make its checkpoint; also what cannot change under a checkpoint.
+        """Checks that the settings are those that made the checkpoint.
 
         Raises:
-            ValueError: Naming what changed, with both values.
+            ValueError: If a setting changed without ``--resume changed``, or if it cannot change on resume. The message names both values.
         """
         if not (found := self.result_changes()):
             return
-        assert self.checkpoint is not None  # else nothing is known that could have changed
+        assert self.checkpoint is not None  # without a checkpoint there are no changes
         if fixed := {key: values for key, values in found.items() if compared.is_fixed(key, *values)}:
             raise ValueError(
                 f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "
@@ -160,7 +160,7 @@ class Segments(Callback):
             )
 
     def say(self) -> None:
-        """Tells what the session goes on from, and with which changes."""
+        """Prints which checkpoint the session resumes from, and with which changes."""
         for name, why in self.passed_over.items():
             print(f"passing over {self.folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
         steps = ledgers.last_step(self.folder) if self.own and self.resume != "never" else 0
@@ -178,20 +178,20 @@ class Segments(Callback):
 
     @property
     def has_another_optimizer(self) -> bool:
-        """Whether a setting of the optimiser changed, which the checkpoint would undo."""
+        """Whether a setting of the optimiser changed. Restoring the checkpoint would undo it."""
         return any(key.startswith(SETTINGS) for key in self.result_changes())
 
     def callbacks(self) -> list[Callback]:
-        """What the trainer needs for this session."""
+        """Callbacks that the trainer needs for this session."""
         return [self, AskedOptimizer()] if self.has_another_optimizer else [self]
 
     # ---- record
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keeps the record, once all ranks have compared, have found each other, and the data are there."""
+        """Writes the record. By now all ranks have compared their settings and joined, and the data set is available."""
         if stage != "fit" or not trainer.is_global_zero or self.segments:
             return
         versions = {name: version(name) for name in manifest.PACKAGES} | {"git_commit": manifest.git_commit()}
-        with suppress(PackageNotFoundError):  # a checkout that is not installed
+        with suppress(PackageNotFoundError):  # the checkout is not installed
             versions["baton-lightning"] = version("baton-lightning")
         if other := compared.differences(self.last("versions") or versions, versions):
             print(f"versions changed since {self.checkpoint} was made: {compared.told(other)}", flush=True)
@@ -208,11 +208,11 @@ class Segments(Callback):
 
     @property
     def run(self) -> float | None:
-        """What tells this run from one that began before it in the same folder; ``None`` until the record is kept."""
+        """Identifies the run among others that began in the same folder: the time of its start, ``None`` before the record is written."""
         return beginning(self.segments)["began"] if self.segments else None
 
     def note_saved(self, step: int) -> None:
-        """Notes that a checkpoint of a step is whole: if it is gone at the next start, it was taken away."""
+        """Records that the checkpoint of a step is complete. If it is missing at the next start, it was deleted."""
         self.segments[-1]["saved"] = step
         self.write()
 
@@ -221,6 +221,6 @@ class Segments(Callback):
 
     @property
     def described(self) -> dict[str, Any]:
-        """For the manifest: the step that each session began at, and what had changed."""
+        """Entries for the manifest: the step at which each session began, and what had changed."""
         kept = ("step", "changed", "given")
         return {"segments": [{key: segment[key] for key in kept if key in segment} for segment in self.segments]}

@@ -1,4 +1,4 @@
-"""Where a session begins: the newest whole checkpoint of its own run, one that was given, or the first step; and the record it goes by."""
+"""Chooses where a session begins: at the run's newest complete checkpoint, at one that the user gave, or at the first step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Start:
     """Where a session begins.
 
     Args:
-        checkpoint: What it goes on from; ``None`` = the first step.
+        checkpoint: Checkpoint to resume from; ``None`` = the first step.
         before: Older checkpoints of the run, the newest first.
-        passed_over: Checkpoints that were not taken, with the reason.
+        passed_over: Name of each checkpoint that was not used -> reason.
     """
 
     checkpoint: Path | None
@@ -28,7 +28,7 @@ class Start:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The sessions that a run folder knows of; none where there is no record.
+    """The recorded sessions of a run folder; empty without a record.
 
     Raises:
         ValueError: If the record is damaged.
@@ -53,11 +53,11 @@ def start(folder: Path, given: str | None, resume: str) -> Start:
 
     Args:
         folder: Run folder.
-        given: Checkpoint that was asked for; a run that began from it goes on from its own.
+        given: Checkpoint that the user gave. A run that began from it resumes from its own checkpoints.
         resume: auto, changed or never.
 
     Raises:
-        ValueError: If there are checkpoints, but none is whole, or there were some and they are gone.
+        ValueError: If no existing checkpoint is complete, or if saved checkpoints were deleted.
     """
     known = read(folder) if resume != "never" else []
     if resume == "never" or (given and not began_from(known, Path(given))):
@@ -71,14 +71,14 @@ def start(folder: Path, given: str | None, resume: str) -> Start:
 
 
 def require_nothing_lost(folder: Path, known: list[dict[str, Any]]) -> None:
-    """Refuses to begin at the first step again where a run has lost the checkpoints it saved.
+    """Refuses to restart at the first step if the run's saved checkpoints are missing.
 
     Args:
-        folder: Run folder, without a checkpoint of the run.
-        known: Its sessions.
+        folder: Run folder that holds no checkpoint of the run.
+        known: Sessions of the run.
 
     Raises:
-        ValueError: With the ways out.
+        ValueError: If checkpoints are missing. The message says how to continue.
     """
     own = known[known.index(beginning(known)) :] if known else []
     saved, steps = max((segment.get("saved", 0) for segment in own), default=0), ledgers.last_step(folder)
@@ -91,7 +91,7 @@ def require_nothing_lost(folder: Path, known: list[dict[str, Any]]) -> None:
 
 
 def belongs(checkpoint: Path, known: list[dict[str, Any]]) -> bool:
-    """Whether a checkpoint was saved by the run that the sessions of a folder made, not by one before it."""
+    """Whether a checkpoint was saved by this run, not by an earlier one in the same folder."""
     if not known:
         return True
     described, began = checkpoints.read(checkpoint), beginning(known)["began"]
@@ -99,17 +99,17 @@ def belongs(checkpoint: Path, known: list[dict[str, Any]]) -> bool:
 
 
 def beginning(known: list[dict[str, Any]]) -> dict[str, Any]:
-    """The session in which a run began, afresh or from a checkpoint that was given."""
+    """The session in which the run began, at the first step or from a checkpoint that the user gave."""
     return next((segment for segment in reversed(known) if segment.get("given")), known[0])
 
 
 def began_from(known: list[dict[str, Any]], given: Path) -> bool:
-    """Whether a run began from this checkpoint, as it is now; one that is no longer there is known by its path."""
+    """Whether the run began from this checkpoint with its present content. A checkpoint that was deleted is compared by path alone."""
     was, now = (beginning(known).get("given") if known else None), identity(given)
     return was is not None and was["path"] == now["path"] and (not given.exists() or was["saved"] == now["saved"])
 
 
 def identity(checkpoint: Path) -> dict[str, Any]:
-    """What tells a checkpoint that was given from another of its name."""
+    """Path and time of saving. They distinguish a given checkpoint from another one at the same path."""
     path = checkpoint.resolve()
     return {"path": str(path), "saved": checkpoints.read(path)["saved"] if checkpoints.manifest_of(path).exists() else None}

@@ -1,7 +1,7 @@
-"""SIGTERM and Ctrl+C end a run at the end of a step, which is saved, on all ranks together; a second signal ends it at once.
+"""Ends a run on SIGTERM or Ctrl+C: all ranks finish the same step, save a checkpoint, and exit. A second signal ends the process at once.
 
-Lightning's own handler broadcasts from inside the signal handler, where ranks that stand at different collectives wait for each other,
-and its exception carries no code, so that a killed run would exit 0. Here the handler sets a flag.
+Lightning's own handler starts a collective operation inside the signal handler. Ranks that are in different collectives then deadlock.
+Its exception also carries no exit code, so a killed run would exit with 0. Here the handler only sets a flag.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from baton_lightning.runs import checkpoints
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 PATIENCE, GRACE, TWICE = 30.0, 5.0, 0.5
-"""Times in s: for the other ranks of this machine to end; for a process that still starts; within which two signals count as one, as of
-`timeout`, which tells a process and its group."""
+"""Times in s: until other ranks of this machine must have ended; until a process that is still starting is ended; and the interval in
+which two signals count as one, because `timeout` signals both a process and its group."""
 GOES_ON = {
     "fit": "the same command goes on from the last checkpoint",
     "validate": "the same command scores from the start",
@@ -35,11 +35,11 @@ GOES_ON = {
 
 
 class Terminated(SystemExit):
-    """The process was asked to end; whoever does not catch it exits with the code that a shell expects.
+    """Asks the process to exit. If it is not caught, the exit code is 128 + signal, as shells expect.
 
     Args:
         number: The signal.
-        told: What becomes of the work.
+        told: What happens to the work; printed for the user.
     """
 
     def __init__(self, number: int, told: str) -> None:
@@ -48,7 +48,7 @@ class Terminated(SystemExit):
 
 
 class Termination(Callback):
-    """Takes SIGTERM and SIGINT over and acts on them at a step's end; one rank that was told is enough.
+    """Handles SIGTERM and SIGINT at the end of a step. A signal to one rank ends all ranks.
 
     Args:
         verb: fit, validate, test or predict.
@@ -64,7 +64,7 @@ class Termination(Callback):
     # ---- signals
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Holds the handlers; on :class:`Terminated` the ranks that this one launched end as well."""
+        """Context in which the handlers are installed. On :class:`Terminated`, the ranks that this process launched are ended too."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -84,16 +84,16 @@ class Termination(Callback):
                 signal.signal(number, handler)
 
     def handle(self, number: int, frame: Any) -> None:
-        """In the main thread: outside of a loop there is no step to wait for."""
-        if os.getpid() != self.pid:  # a process of a data loader, which its parent ends
+        """Signal handler, runs in the main thread. Outside of a loop it ends the process, as there is no step to wait for."""
+        if os.getpid() != self.pid:  # a worker of a data loader, which its parent process ends
             return
         self.asked = self.asked or number
-        if not self.looping and not self.ending:  # a second one, amid the way out, is the thread's to judge
+        if not self.looping and not self.ending:  # the thread of `heard` handles a second signal during the exit
             self.ending = True
             raise Terminated(self.asked, self.told)
 
     def heard(self, number: int) -> None:
-        """In a thread: ends the process at the second signal, and if it starts and its main thread does not come back."""
+        """Runs in a thread. Ends the process at the second signal, or if a process that is still starting does not react to the first."""
         if number not in WORDS:
             return
         now = time.monotonic()
@@ -113,7 +113,7 @@ class Termination(Callback):
         peers.end(f"{WORDS[signal.Signals(number)]} at once; {self.told}", 128 + number)
 
     def end_children(self) -> None:
-        """Passes the signal on, unless all ranks agreed, and waits."""
+        """Waits for the launched ranks, and terminates them first unless all ranks agreed to end."""
         peers.LET_GO.set()
         for child in peers.LAUNCHED.values():
             if not self.agreed:
@@ -126,7 +126,7 @@ class Termination(Callback):
 
     # ---- loops
     def take_over(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning registers its handlers after `setup` and before its loops."""
+        """Installs the handler again, because Lightning registers its own after `setup` and before its loops."""
         self.looping = True
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.handle)
@@ -138,7 +138,7 @@ class Termination(Callback):
         self.take_over(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Saves and ends all ranks at the same optimiser step, if it is not the last, after which the run ends anyway."""
+        """Saves a checkpoint and ends all ranks at the same optimiser step. After the last step the run ends by itself."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if not stepped or trainer.global_step == trainer.max_steps:
             return
@@ -150,7 +150,7 @@ class Termination(Callback):
             self.end(trainer)
 
     def end_if_asked(self, trainer: Trainer, *_: Any) -> None:
-        """Ends all ranks at the same batch; a rank of `predict` is alone, as ranks have different numbers of batches."""
+        """Ends all ranks at the same batch. In `predict` each rank decides alone, because ranks have different numbers of batches."""
         asked = bool(self.asked)
         if asked if trainer.predicting else trainer.strategy.reduce_boolean_decision(asked, all=False):
             self.end(trainer)
@@ -158,7 +158,11 @@ class Termination(Callback):
     on_validation_batch_start = on_test_batch_start = on_predict_batch_start = end_if_asked
 
     def end(self, trainer: Trainer) -> None:
-        """Raises what ends this rank, with what is saved and what is lost."""
+        """Ends this rank with a message about what is saved and what is lost.
+
+        Raises:
+            Terminated: Always.
+        """
         peers.LET_GO.set()
         self.ending = True
         self.agreed = not trainer.predicting
@@ -173,12 +177,12 @@ class Termination(Callback):
 
 
 def saved(trainer: Trainer) -> str:
-    """From which checkpoint a run goes on, and how many steps it has made since."""
+    """Text that names the checkpoint from which the run resumes, and the number of steps that are lost."""
     newest, folders = None, {str(c.dirpath) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath}
     for folder in folders:
         try:
             newest = checkpoints.newest(Path(folder))[0] or newest
-        except ValueError:  # there are checkpoints, none of which is whole
+        except ValueError:  # no checkpoint in this folder is complete
             continue
     if newest is None:
         return f"no checkpoint was saved: {trainer.global_step} steps are lost, and the same command starts afresh"

@@ -1,4 +1,4 @@
-"""A start that fails before its first batch leaves no run folder behind: nothing was trained in it."""
+"""Removes the run folder of a start that failed before its first batch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def taken_back(folder: Path, unbegun: Callable[[], bool]) -> Iterator[None]:
-    """Removes a folder that was made inside, and the empty ones above it that were made with it, if what is inside fails.
+    """Context that removes the run folder if an exception is raised inside it. Empty parent folders created inside are removed too.
 
     Args:
-        folder: Run folder. One that is there already stays as it is.
-        unbegun: Whether this process made the folder for itself and has not begun its work.
+        folder: Run folder. A folder that existed before is kept.
+        unbegun: Whether this process created the folder and has not begun its work.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -23,6 +23,6 @@ def taken_back(folder: Path, unbegun: Callable[[], bool]) -> Iterator[None]:
         if missing and folder.is_dir() and unbegun():
             shutil.rmtree(folder, ignore_errors=True)
             for path in missing[1:]:
-                with suppress(OSError):  # another run is in it
+                with suppress(OSError):  # it holds another run
                     path.rmdir()
         raise

@@ -1,4 +1,4 @@
-"""Checkpoints are held against their manifests before they are opened; a run goes on from the one before where content was changed."""
+"""Compares checkpoints with the digests of their manifests before they are opened; a run resumes from the newest unchanged one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from baton_lightning.sessions.segments import Segments
 
 
 class Verified(Callback):
-    """Digests the checkpoint that a session goes on from, every rank its share of the files, before anything of it is opened.
+    """Checks the digests of the checkpoint that a session resumes from, before any of it is opened. Each rank reads a share of the files.
 
-    Where content changed, a run's own checkpoint is set aside as ``step-N.ckpt.damaged`` and the one before is taken.
+    If content changed, the run's own checkpoint is renamed to ``step-N.ckpt.damaged`` and the previous one is used.
 
     Args:
-        session: The session, which compares its settings again with what made the one before.
+        session: The session. It compares its settings again with those that made the previous checkpoint.
     """
 
     def __init__(self, session: Segments) -> None:
         self.session = session
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Runs on all ranks, once they have found each other.
+        """Runs on all ranks after they have joined.
 
         Raises:
-            ValueError: If a file was changed and no checkpoint is before it.
+            ValueError: If a file was changed and there is no older checkpoint.
         """
         if stage != "fit" or self.session.checkpoint is None:
             return
@@ -48,7 +48,7 @@ class Verified(Callback):
             trainer.callbacks.append(AskedOptimizer())
 
     def changed(self, trainer: Trainer) -> list[str]:
-        """Files of the checkpoint whose content is no longer the one that was written; none where no manifest vouches for it."""
+        """Files of the checkpoint whose content changed after they were written; empty if the checkpoint has no manifest."""
         assert self.session.checkpoint is not None
         path = self.session.checkpoint.resolve()
         if not checkpoints.manifest_of(path).exists():
@@ -57,10 +57,10 @@ class Verified(Callback):
         return [name for share in shares for name in share]
 
     def retreat(self, trainer: Trainer, names: list[str]) -> None:
-        """Takes the checkpoint before.
+        """Switches to the previous checkpoint.
 
         Raises:
-            ValueError: If there is none, or other settings made it.
+            ValueError: If there is no previous checkpoint, or other settings made it.
         """
         session, damaged = self.session, self.session.checkpoint
         assert damaged is not None
@@ -81,7 +81,7 @@ class Verified(Callback):
 
 
 def load_instead(trainer: Trainer, checkpoint: Path) -> None:
-    """Lets a trainer that was told of another checkpoint load this one."""
+    """Makes the trainer load this checkpoint instead of the one that was configured."""
     connector = trainer._checkpoint_connector
     begin = connector.resume_start
 
