@@ -1,1 +1,1 @@
-"""Who starts what, where, and how it stands: chains, SLURM, processes, the demo."""
+"""Starts runs and reports their status: chains, SLURM jobs, processes, the demo."""

@@ -1,7 +1,7 @@
-"""`chain`: the stages of a file one after the other, here or as SLURM jobs that wait for each other, and where each stands.
+"""`chain`: runs the stages of a chain file in order, here or as SLURM jobs with dependencies, and shows the status of each.
 
-A finished stage is not run again; a run that was stopped goes on; a stage whose parent was changed afterwards, or that was made with other
-settings, is refused and the message says what differs. Words that this verb does not know go to every stage.
+A finished stage is not run again. A run that was interrupted is resumed. A stage is refused if its parent changed afterwards or if it was
+trained with other settings; the message says what differs. Options that this verb does not know are passed to every stage.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from baton_lightning.launch.verdict import REFUSED
 
 
 def require_sound(stage: Stage, status: Status) -> None:
-    """Refuses to build on a run that is not the one the chain asks for.
+    """Refuses a stage whose existing run is not the one that the chain describes.
 
     Raises:
-        ValueError: Naming what differs.
+        ValueError: If the stage is stale, damaged or of other settings. The message names the difference.
     """
     if status.state in REFUSED:
         raise ValueError(
@@ -49,13 +49,13 @@ def home(stages: dict[str, Stage]) -> Path:
 
 
 def run(stages: dict[str, Stage], words: list[str]) -> int:
-    """Runs what is due, one process a stage.
+    """Runs the unfinished stages, one process per stage.
 
     Returns:
         0, or the exit code of the first stage that failed.
 
     Raises:
-        ValueError: If a stage is stale, of other settings, or somebody works on it already.
+        ValueError: If a stage is stale, damaged, of other settings, already running or already queued.
     """
     record = Record(home(stages))
     for name, stage in stages.items():
@@ -79,7 +79,7 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
 
 
 def wait_for(record: Record, stage: Stage, command: list[str]) -> int:
-    """Runs a stage's process to its end, whoever asks this one to stop: it stops by itself, and says how."""
+    """Runs a stage's process until it exits. SIGTERM is forwarded to it, and SIGINT is ignored here because the stage receives it too."""
     process = subprocess.Popen(command)
     record.note(stage, pid=process.pid, host=socket.gethostname())
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
@@ -89,7 +89,7 @@ def wait_for(record: Record, stage: Stage, command: list[str]) -> int:
                 code = process.wait()
                 break
             except KeyboardInterrupt:
-                continue  # the terminal told the stage as well
+                continue  # the terminal sends SIGINT to the stage as well
     finally:
         signal.signal(signal.SIGTERM, before)
         record.note(stage)
@@ -98,12 +98,12 @@ def wait_for(record: Record, stage: Stage, command: list[str]) -> int:
 
 @dataclass
 class Element:
-    """One task of an array, or the whole chain where there is no array: its stages, and who works on them.
+    """One array task, or the whole chain if there is no array: its stages, and the processes and jobs that run them.
 
     Args:
-        index: Number of the task; ``None`` without an array.
-        stages: With the task's own settings.
-        record: Of the task's own experiment.
+        index: Index of the array task; ``None`` without an array.
+        stages: Stages with the settings of this task.
+        record: Record of this task's experiment.
     """
 
     index: int | None
@@ -111,17 +111,22 @@ class Element:
     record: Record
 
     def look(self, queue: Mapping[str, Job], *, ended: bool = False) -> None:
-        """Sees where everything stands."""
+        """Updates ``work``, the process or job of each stage, and ``statuses``.
+
+        Args:
+            queue: Jobs in the SLURM queue, by id.
+            ended: Whether ``work`` also contains jobs that have ended.
+        """
         named = {} if self.index is not None else {slurm.name_of(s.folder, s.folder.parent.name): s for s in self.stages.values()}
         self.work = working(self.stages, self.record, named, queue=queue, ended=ended)
         self.statuses = statuses(self.stages, self.work)
 
     def parents(self, name: str, submitted: dict[str, str]) -> tuple[str, ...]:
-        """Jobs that a stage has to wait for, as SLURM writes them.
+        """Dependencies of a stage in SLURM's notation, e.g. ``afterok:12``.
 
         Args:
-            name: The stage.
-            submitted: Stage -> job or task, of this element.
+            name: Name of the stage.
+            submitted: Stage -> id of the submitted job or array task of this element.
         """
         found: dict[str, list[str]] = {}
         for other in self.stages[name].after:
@@ -133,7 +138,7 @@ class Element:
 
 
 def elements(chain: Path, words: list[str], options: argparse.Namespace) -> list[Element]:
-    """The chain, or its tasks."""
+    """The chain as one element, or one element per array task."""
     stages = read_chain(chain, words)
     variants = [with_own_folder(task, home(stages).name) for task in tasks(options.grid, options.array)]
     if not variants:
@@ -143,18 +148,18 @@ def elements(chain: Path, words: list[str], options: argparse.Namespace) -> list
 
 
 def queue_of(every: Sequence[Element]) -> dict[str, Job]:
-    """What SLURM says of the jobs of all elements, asked once."""
+    """Jobs of all elements that are in the SLURM queue, by id, from a single query."""
     for element in every:
         element.record.read()
     return jobs.queue(number for element in every for number in numbers_of(element.stages, element.record).values())
 
 
 def submit(chain: Path, words: list[str], options: argparse.Namespace, written_by: str) -> int:
-    """Submits what is due as jobs that wait for each other. A task of an array is due by itself: it waits for its own parents, and is sent
-    again alone if it failed.
+    """Submits the unfinished stages as jobs with dependencies. Each array task waits for its own parents only, and a failed task is
+    resubmitted alone.
 
     Raises:
-        ValueError: If a stage of any task is stale or of other settings, a process works on one, or sbatch refuses.
+        ValueError: If a stage of any task is stale, damaged or of other settings, a local process runs one, or sbatch fails.
     """
     every = elements(chain, words, options)
     with ExitStack() as stack:
@@ -174,7 +179,7 @@ def submit(chain: Path, words: list[str], options: argparse.Namespace, written_b
             groups: dict[tuple[str, ...], list[Element]] = {}
             for element in due:
                 parents = element.parents(name, submitted[every.index(element)])
-                if shared:  # waits for the tasks of all
+                if shared:  # a shared stage waits for the parents of all tasks
                     parents = tuple(sorted({p for e, own in zip(every, submitted, strict=True) for p in e.parents(name, own)}))
                 groups.setdefault(parents, []).append(element)
             for parents, group in groups.items():
@@ -188,10 +193,10 @@ def submit(chain: Path, words: list[str], options: argparse.Namespace, written_b
 
 
 def is_due(element: Element, name: str, submitted: dict[str, str]) -> bool:
-    """Whether a stage has to be submitted; says why if not, and notes the job that is there.
+    """Whether a stage has to be submitted. If not, prints the reason and adds the existing job to ``submitted``.
 
     Raises:
-        ValueError: If a process works on it.
+        ValueError: If a local process runs the stage.
     """
     stage, status, job = element.stages[name], element.statuses[name], element.work.get(name)
     which = name if element.index is None or stage.verb == "predict" else f"{name} of task {element.index}"
@@ -210,7 +215,7 @@ def is_due(element: Element, name: str, submitted: dict[str, str]) -> bool:
 def send(
     group: Sequence[Element], name: str, words: list[str], options: argparse.Namespace, written_by: str, parents: tuple[str, ...]
 ) -> list[str]:
-    """Submits a stage of elements that wait for the same jobs; gives the number of each one's job or task."""
+    """Submits a stage for elements with the same dependencies. Returns the id of each element's job or array task."""
     stage, dependency = group[0].stages[name], ",".join(parents) or None
     indices = [element.index for element in group if element.index is not None] if stage.verb == "fit" else []
     chosen = options if indices else argparse.Namespace(**vars(options) | {"grid": [], "array": None})
@@ -230,7 +235,7 @@ def send(
 
 
 def status(every: list[Element]) -> int:
-    """Prints where every stage stands."""
+    """Prints the status of every stage."""
     from rich.console import Console
     from rich.table import Table
 
@@ -239,7 +244,7 @@ def status(every: list[Element]) -> int:
     queue = queue_of(every)
     for element in every:
         element.look(queue, ended=True)
-        print(f"{element.record.path.parent}/")  # whole, where a table's title would be cut
+        print(f"{element.record.path.parent}/")  # printed separately, as a table would truncate a long title
         table = Table()
         for column in ("stage", "state", "step", "loss", "digest", "last checkpoint", "job"):
             table.add_column(column, justify="right" if column in ("step", "loss") else "left", no_wrap=column == "stage")

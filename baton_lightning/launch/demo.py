@@ -1,8 +1,8 @@
-"""`demo`: the whole chain on a bare CPU machine, from an empty folder to generated mp4s with sound and a report.
+"""`demo`: the whole chain on a machine without a GPU, from an empty folder to generated mp4s with sound and a report.
 
-The steps form a graph. A step starts when those it needs are done; two run side by side, one thread each, because on a small
-machine two processes with one thread are faster than one process with two. A step whose result exists is not run again, so an
-interrupted demo goes on where it stopped.
+The steps form a graph. A step starts when the steps that it depends on are done. Two steps run in parallel with one thread each, because
+on a small machine two processes with one thread are faster than one process with two threads. A step whose result exists is not run
+again, so an interrupted demo continues where it stopped.
 
     data -> encode -> stage1 -> stage2 -------\\
                  \\--> stage3_adapt -----------> stage3_joint -> generate (one a condition) -> report
@@ -20,7 +20,14 @@ TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.acc
 
 
 def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[Step]:
-    """The demo's graph, with every path a user may want to look at."""
+    """Steps of the demo with their paths and dependencies.
+
+    Args:
+        out: Folder of the runs, logs and clips.
+        data: Folder of the data set.
+        experiments: Folder of the experiment files.
+        clips: Held-out prompts per tier and condition.
+    """
     overrides = [f"--run.root={out.parent}", f"--run.experiment={out.name}", f"--data.init_args.root={data}"]
 
     def fit(stage: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the tasks of an array are: lines of a list file, or every combination of values on a command line."""
+"""Tasks of a SLURM array: the lines of a list file, or all combinations of the values of ``--grid``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ OPENS, CLOSES = "[{(", "]})"
 
 
 def tasks(grid: list[str], listed: Path | None) -> list[list[str]]:
-    """Overrides of every task of an array; empty if there is no array.
+    """Overrides of every array task; empty if there is no array.
 
     Args:
-        grid: Axes ``key=a,b``; a comma inside brackets, braces or quotes belongs to its value: ``betas=[0.9,0.98],[0.9,0.95]``.
-        listed: A file with a line of overrides for each task.
+        grid: Axes ``key=a,b``. A comma inside brackets, braces or quotes is part of the value: ``betas=[0.9,0.98],[0.9,0.95]``.
+        listed: File with one line of overrides per task.
 
     Raises:
         ValueError: If a grid is not ``key=a,b``, the list is missing or empty, or both are given.
@@ -46,7 +46,7 @@ def lines_of(listed: Path) -> list[list[str]]:
         raise ValueError(f"slurm: there is no list {listed}; write one line of overrides a task, e.g. `--seed_everything=1`")
     try:
         lines = [shlex.split(line, comments=True) for line in listed.read_text().splitlines()]
-    except ValueError as error:  # a quotation that is not closed, or no text
+    except ValueError as error:  # an unclosed quote, or a file that is not text
         raise ValueError(f"slurm: {listed} must hold overrides as a shell would take them: {error}") from error
     if not any(lines):
         raise ValueError(f"slurm: {listed} must hold one line of overrides a task, it holds none")
@@ -54,7 +54,7 @@ def lines_of(listed: Path) -> list[list[str]]:
 
 
 def split(text: str) -> list[str]:
-    """Values between commas; those inside brackets, braces or quotes separate nothing. An empty one if a bracket is not closed."""
+    """Values separated by commas outside brackets, braces and quotes. One empty value if a bracket or quote is not closed."""
     values, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
@@ -70,7 +70,7 @@ def split(text: str) -> list[str]:
 
 
 def with_own_folder(words: list[str], experiment: str) -> list[str]:
-    """A task's overrides with ``run.experiment`` named after them, unless they say where the run goes."""
+    """Overrides of a task, with a ``run.experiment`` named after them unless they set the run folder themselves."""
     given = settings.overrides(words)
     if any(name in given for name in RUN):
         return words

@@ -1,4 +1,4 @@
-"""What SLURM knows of jobs: the queue of those that are not over, whoever submitted them, and how the others ended."""
+"""State of SLURM jobs: jobs of all users that are in the queue, and the final state of jobs that have ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "RESIZING")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "REVOKED")
 NEVER = "DependencyNeverSatisfied"
-LAST_WORDS = {  # of slurmstepd in a job's log
+LAST_WORDS = {  # messages of slurmstepd in a job's log -> state
     "DUE TO TIME LIMIT": "TIMEOUT",
     "oom-kill": "OUT_OF_MEMORY",
     "Out Of Memory": "OUT_OF_MEMORY",
@@ -23,12 +23,12 @@ LAST_WORDS = {  # of slurmstepd in a job's log
 
 @dataclass(frozen=True)
 class Job:
-    """A job, or a task of an array.
+    """A job or an array task.
 
     Args:
-        number: Its id, e.g. ``12`` or ``12_3``.
-        state: SLURM's word, e.g. ``PENDING``; empty if nobody knows.
-        reason: Why it waits, or how it ended.
+        number: Id, e.g. ``12`` or ``12_3``.
+        state: State as SLURM names it, e.g. ``PENDING``; empty if unknown.
+        reason: Why it is pending, or how it ended.
     """
 
     number: str
@@ -37,7 +37,7 @@ class Job:
 
     @property
     def busy(self) -> str:
-        """``running`` or ``queued``; empty if it is over. A state that is not known here is taken for a kind of waiting."""
+        """``running`` or ``queued``; empty if the job has ended or its state is unknown. Any other state of SLURM counts as queued."""
         if not self.state or self.state in ENDED:
             return ""
         return "running" if self.state in RUNNING else "queued"
@@ -47,29 +47,32 @@ class Job:
 
 
 def queue(numbers: Iterable[str]) -> dict[str, Job]:
-    """Of these jobs, those that are not over, by id; empty where there is no SLURM.
+    """Jobs among ``numbers`` that squeue lists, by id; empty on a machine without SLURM.
 
     Args:
-        numbers: Ids of jobs and of tasks of arrays, of any user.
+        numbers: Ids of jobs and array tasks, of any user.
 
     Raises:
-        ValueError: If SLURM does not answer: taking its silence for an empty queue, a job would be submitted twice.
+        ValueError: If squeue fails. If that counted as an empty queue, jobs would be submitted twice.
     """
     asked = sorted(set(numbers))
     if not asked or shutil.which("squeue") is None:
         return {}
     command = ["squeue", "--noheader", "--array", f"--jobs={','.join(asked)}", "--format=%i %T %r"]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "Invalid job id" not in done.stderr:  # all of them are over, and forgotten
+    if done.returncode and "Invalid job id" not in done.stderr:  # squeue does not know the ids of jobs that ended long ago
         raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
     return parsed(done.stdout)
 
 
 def named(names: dict[str, Path]) -> dict[Path, Job]:
-    """Jobs in the queue that work in these run folders although nobody wrote that down, by folder.
+    """Jobs in the queue that use these run folders but have no entry in a chain record, by folder.
 
     Args:
-        names: Name of a job -> its run folder, which the job tells in its comment.
+        names: Name of a job -> its run folder. A job matches if its comment contains this folder.
+
+    Raises:
+        ValueError: If squeue fails.
     """
     if not names or shutil.which("squeue") is None:
         return {}
@@ -86,7 +89,7 @@ def named(names: dict[str, Path]) -> dict[Path, Job]:
 
 
 def parsed(text: str) -> dict[str, Job]:
-    """Lines of ``id state reason``."""
+    """Jobs by id, parsed from lines ``id state reason``."""
     found: dict[str, Job] = {}
     for line in text.splitlines():
         number, _, rest = line.strip().partition(" ")
@@ -97,7 +100,12 @@ def parsed(text: str) -> dict[str, Job]:
 
 
 def ended(number: str, log: Path | None) -> Job:
-    """How a job ended: from the accounting, else from the controller's memory, else from what its log says."""
+    """Final state of a job: from sacct, otherwise from scontrol, otherwise from its log.
+
+    Args:
+        number: Id of the job or array task.
+        log: Its log file, if known. The last line is added to the reason unless the job completed.
+    """
     job = of_accounting(number) or of_controller(number) or Job(number)
     if log is not None and log.exists() and job.state != "COMPLETED":
         said = tail(log)
@@ -130,7 +138,7 @@ def of_controller(number: str) -> Job | None:
 
 
 def tail(log: Path) -> list[str]:
-    """The last lines of a log that say anything, without what a progress bar wrote over."""
+    """Non-empty lines in the last 4 KiB of a log, without text that a progress bar overwrote."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         text = file.read().decode(errors="replace")
@@ -139,5 +147,5 @@ def tail(log: Path) -> list[str]:
 
 
 def last_line(said: list[str]) -> str:
-    """The last line that is not srun's, which tells of its own end after everybody else's."""
+    """The last line that srun did not write. srun reports its own exit after all other output."""
     return next((line for line in reversed(said) if not line.startswith("srun: ")), said[-1] if said else "")

@@ -1,8 +1,8 @@
-"""Commands that need each other's results, run side by side: a step starts when those it needs are done.
+"""Runs commands with dependencies in parallel: a step starts when the steps that it depends on are done.
 
-A step is one command of `python -m baton_lightning` and the file whose existence says that it is finished. What is finished is not run
-again, so work that was interrupted goes on where it stopped. On a small machine two processes with one thread each are faster than one
-process with two, so every step gets one thread.
+A step is one command of `python -m baton_lightning` and a file that exists once the step is finished. A finished step is not run again,
+so interrupted work continues where it stopped. Every step gets one thread, because on a small machine two processes with one thread each
+are faster than one process with two threads.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ COUNT = re.compile(r"(\d+)/(\d+)")
 
 @dataclass
 class Step:
-    """One command of a plan of work.
+    """One command in the graph of steps.
 
     Args:
-        name: What the user reads, also the log's name.
+        name: Name shown to the user; also the name of the log file.
         argv: Arguments of ``python -m baton_lightning``.
-        done: File whose existence says that the step is finished.
-        needs: Names of the steps that must be done before.
+        done: File that exists once the step is finished.
+        needs: Names of the steps that must be finished before this one starts.
+        process: Process of the step once it has started.
+        started: Start time on the monotonic clock, in s.
+        seconds: Duration of the finished step, in s.
     """
 
     name: str
@@ -56,12 +59,18 @@ def last_count(log: Path) -> tuple[int, int] | None:
 
 
 def die_with_parent() -> None:
-    """Run in a step's process: ask Linux to end it should its launcher be killed, so that no step runs twice."""
+    """Asks Linux to terminate the calling process when its launcher dies, so that no step runs twice. Called in the step's process."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Launcher:
-    """Runs steps in order of need, ``slots`` at a time, and shows where they stand."""
+    """Runs steps in the order of their dependencies and shows their progress.
+
+    Args:
+        steps: The steps.
+        logs: Folder of the log files and of ``seconds.json``, the durations of the steps.
+        slots: Maximum number of steps that run at the same time.
+    """
 
     def __init__(self, steps: list[Step], logs: Path, *, slots: int = 2) -> None:
         self.steps = {step.name: step for step in steps}
@@ -101,12 +110,12 @@ class Launcher:
         self.console.print(f"[green]done[/]   {step.name:<16} {step.seconds:6.0f} s", highlight=False)
 
     def _note(self, step: Step) -> None:
-        """Adds a step's time to what it took in earlier, interrupted runs."""
+        """Adds the step's duration to that of its earlier, interrupted runs."""
         self.times[step.name] = round(self.times.get(step.name, 0.0) + time.monotonic() - step.started, 1)
         (self.logs / "seconds.json").write_text(json.dumps(self.times, indent=1))
 
     def stop(self) -> None:
-        """Asks every running step to stop, and waits."""
+        """Terminates every running step and waits for it. A step that has not exited after 20 s is killed."""
         for step in self.steps.values():
             if step.process is not None and step.process.poll() is None:
                 os.killpg(step.process.pid, signal.SIGTERM)
@@ -122,7 +131,7 @@ class Launcher:
         """Runs all steps.
 
         Raises:
-            RuntimeError: If a step fails; the others are stopped.
+            RuntimeError: If a step fails. The other steps are stopped.
         """
         finished = {name for name, step in self.steps.items() if step.done.exists()}
         for name in sorted(finished, key=list(self.steps).index):
@@ -162,7 +171,7 @@ class Launcher:
             self.stop()
 
     def run_or_say(self) -> bool:
-        """Runs all steps; ``False`` if it was interrupted or terminated, which is said."""
+        """Runs all steps. Prints a message and returns ``False`` if interrupted or terminated."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self.run()

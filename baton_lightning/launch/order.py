@@ -1,4 +1,4 @@
-"""In what order the stages of a chain can be made."""
+"""Checks of the order and the dependencies of the stages of a chain."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from baton_lightning.launch.stage import Stage
 
 
 def require_order(path: Path, name: str, after: list[str], entries: dict[str, Any]) -> None:
-    """Refuses a stage that comes after one that there is not, after itself by whatever way, or that stands above it.
+    """Refuses a stage with an unknown dependency, a circular dependency, or a dependency that stands below it in the file.
+
+    Args:
+        path: The chain file, for the message.
+        name: Name of the stage.
+        after: Names of the stages that it depends on.
+        entries: All stages of the file.
 
     Raises:
-        ValueError: With what to change in the file.
+        ValueError: If a dependency is invalid. The message says what to change in the file.
     """
     names = [str(known) for known in entries]
     for other in after:
@@ -31,7 +37,7 @@ def require_order(path: Path, name: str, after: list[str], entries: dict[str, An
 
 
 def way(entries: dict[str, Any], start: str, end: str, seen: tuple[str, ...] = ()) -> list[str]:
-    """Stages from one to another along `after`, both included; empty if no way leads there."""
+    """Path from stage ``start`` to stage ``end`` along `after`, both included; empty if there is none."""
     if start == end:
         return [end]
     after = entries.get(start, {}).get("after") or ()
@@ -42,10 +48,10 @@ def way(entries: dict[str, Any], start: str, end: str, seen: tuple[str, ...] = (
 
 
 def require_parents(path: Path, stages: dict[str, Stage]) -> None:
-    """Refuses a stage that begins from the run of another one and does not come after it.
+    """Refuses a stage that loads the run of another stage as a parent without depending on it.
 
     Raises:
-        ValueError: With what to add to the file.
+        ValueError: If a dependency is missing. The message says what to add to the file.
     """
     before: dict[str, set[str]] = {}
     folders = {stage.folder.absolute(): name for name, stage in stages.items() if stage.verb == "fit"}

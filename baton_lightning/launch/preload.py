@@ -1,4 +1,4 @@
-"""What runs on processors import, for a server that forks them (:mod:`~baton_lightning.launch.processes`)."""
+"""Imports of CPU runs, preloaded by the server that forks them (:mod:`~baton_lightning.launch.processes`)."""
 
 import os
 
@@ -9,4 +9,4 @@ import tqdm.std
 
 import baton_lightning.cli  # noqa: F401
 
-tqdm.std.TqdmDefaultWriteLock.mp_lock = None  # a process that is killed would leave a semaphore behind for each of its bars
+tqdm.std.TqdmDefaultWriteLock.mp_lock = None  # a killed process would leak one semaphore for each progress bar

@@ -1,7 +1,7 @@
-"""Verbs in processes of their own, which can be killed all at once at a step: the hand that pulls the plug, for benches and tests.
+"""Runs verbs in separate processes that can be killed at a given step, for benchmarks and tests.
 
-Processes are forked from a server that has imported everything, so one starts in a second instead of ten. The ranks of a run are started
-side by side, as `srun` and `torchrun` do.
+Processes are forked from a server that has already imported all modules, so a start takes one second instead of ten. The ranks of a run
+are started at the same time, as `srun` and `torchrun` do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from baton_lightning.launch.launcher import die_with_parent
 from baton_lightning.runs.ledgers import last_line
 
 PATIENCE, GRACE = 600.0, 30.0
-"""Longest wait for a step, and for the other ranks once one has failed, in s."""
+"""Longest wait for a step (``PATIENCE``), and for the other ranks after one has failed (``GRACE``), in s."""
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["baton_lightning.launch.preload"])
 
@@ -33,8 +33,8 @@ class Ranks:
 
     Args:
         argv: Arguments of ``python -m baton_lightning``.
-        said: File that takes the output.
-        ranks: How many; more than one finds what ``torchrun`` tells its ranks in the environment.
+        said: File for the output.
+        ranks: Number of processes. If there are several, the environment variables of ``torchrun`` are set.
     """
 
     def __init__(self, argv: list[str], said: Path, ranks: int = 1) -> None:
@@ -52,12 +52,12 @@ class Ranks:
 
     @property
     def code(self) -> int | None:
-        """Exit code of the first rank that failed, 0 if all are done, ``None`` while none has failed and not all are done."""
+        """Exit code of the first rank that failed; 0 if all ranks succeeded; ``None`` otherwise."""
         codes = [process.exitcode for process in self.processes]
         return next((code for code in codes if code), None if None in codes else 0)
 
     def wait(self) -> int:
-        """Waits until all have ended, or some time after the first has failed; gives the code."""
+        """Waits until all ranks have ended, or until :data:`GRACE` seconds after one has failed. Returns the exit code."""
         while (code := self.code) is None:
             wait([process.sentinel for process in self.processes if process.exitcode is None])
         deadline = time.monotonic() + GRACE
@@ -66,28 +66,28 @@ class Ranks:
         return code
 
     def kill(self) -> None:
-        """Ends what is left, without a chance to tidy up; what a rank has launched ends with it."""
+        """Kills all remaining ranks and their child processes with SIGKILL."""
         for process in self.processes:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid or 0, signal.SIGKILL)  # fails as long as a process has not become the first of its group
+                os.killpg(process.pid or 0, signal.SIGKILL)  # fails until the process has become a group leader
             process.kill()
         for process in self.processes:
             process.join()
 
     def tail(self) -> str:
-        """The end of what was said."""
+        """The last 3000 characters of the output."""
         return self.said.read_text(errors="replace")[-3000:]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free TCP port on this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def forked(argv: list[str], environment: dict[str, str], said: Path) -> None:
-    """The life of a process: `python -m baton_lightning` with these arguments."""
+    """Body of a forked process: runs `python -m baton_lightning` with these arguments, this environment and this output file."""
     os.setsid()
     die_with_parent()
     os.environ.clear()
@@ -100,19 +100,19 @@ def forked(argv: list[str], environment: dict[str, str], said: Path) -> None:
 
 
 def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:
-    """Runs a verb to its end.
+    """Runs a verb until it exits.
 
     Args:
-        argv: Its arguments.
-        said: File that takes its output.
-        ranks: Processes.
-        code: What it must end with.
+        argv: Arguments of ``python -m baton_lightning``.
+        said: File for the output.
+        ranks: Number of processes.
+        code: Expected exit code.
 
     Returns:
-        What it said.
+        The output.
 
     Raises:
-        RuntimeError: If it ends otherwise.
+        RuntimeError: If the exit code is another one.
     """
     processes = Ranks(argv, said, ranks)
     try:
@@ -125,20 +125,20 @@ def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:
 
 
 def kill_at(argv: list[str], said: Path, ranks: int, ledger: Path, step: int) -> int:
-    """Starts a run and kills it once it has put a step into its ledger.
+    """Starts a run and kills it once its ledger contains a given step.
 
     Args:
-        argv: The run.
-        said: File that takes its output.
-        ranks: Its processes.
-        ledger: Its ledger; lines that an earlier session left do not count.
+        argv: Arguments of ``python -m baton_lightning``.
+        said: File for the output.
+        ranks: Number of processes.
+        ledger: The run's ledger. It is read only after this session has written to it.
         step: Optimiser step.
 
     Returns:
-        The last step that is in the ledger afterwards.
+        The last step in the ledger afterwards.
 
     Raises:
-        RuntimeError: If the run ends by itself, or does not get there.
+        RuntimeError: If the run ends by itself or does not reach the step in time.
     """
     before = ledger.stat().st_mtime_ns if ledger.exists() else 0
     deadline = time.monotonic() + PATIENCE
@@ -157,6 +157,6 @@ def kill_at(argv: list[str], said: Path, ranks: int, ledger: Path, step: int) ->
 
 
 def steps_in(ledger: Path) -> int:
-    """The last step of a ledger."""
+    """The last step of a ledger; 0 if it has none."""
     line = last_line(ledger)
     return int(line["step"]) if line else 0

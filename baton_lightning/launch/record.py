@@ -1,4 +1,4 @@
-"""`<root>/<experiment>/chain.json`: the process or the job that works in each run folder, with the settings it was given."""
+"""`<root>/<experiment>/chain.json`: the process or job of each run folder, with the settings of the job."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NAME = "chain.json"
 
 
 class Record:
-    """Who works where; entries are found by run folder, whatever a chain calls the stage.
+    """Record of the process or job of each stage. Entries are found by run folder; stage names may differ between chains.
 
     Args:
-        home: ``<root>/<experiment>``.
+        home: Folder of the experiment, ``<root>/<experiment>``.
 
     Raises:
         ValueError: If the file is damaged.
@@ -50,14 +50,14 @@ class Record:
             ) from error
 
     def of(self, stage: Stage) -> dict[str, Any]:
-        """What is known of a stage; nothing if nobody was at work."""
+        """Entry of a stage; empty if there is none."""
         folder = str(stage.folder.absolute())
         own = [entry for entry in self.stages.values() if entry.get("folder") == folder]
         named = self.stages.get(stage.name, {})
         return own[-1] if own else named if "folder" not in named else {}
 
     def note(self, stage: Stage, **entry: Any) -> None:
-        """Writes down who works on a stage; nothing means nobody."""
+        """Records the process (``pid``, ``host``) or the job (``job``, ``log``) of a stage. No arguments record that there is none."""
         folder = str(stage.folder.absolute())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.read()
@@ -68,11 +68,11 @@ class Record:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside, nobody else submits the same runs; another that wants to waits."""
+        """Holds an exclusive lock, so that another process waits before it submits the same runs."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path.parent, os.O_RDONLY)
         try:
-            with suppress(OSError):  # a file system without locks protects nobody
+            with suppress(OSError):  # without support for locks in the file system there is no protection
                 fcntl.flock(handle, fcntl.LOCK_EX)
             self.read()
             yield
@@ -80,7 +80,7 @@ class Record:
             os.close(handle)
 
     def other_settings(self, stage: Stage) -> str:
-        """What a job in the queue was given that is asked for otherwise now; empty if nothing, or nobody knows."""
+        """Message about settings in which a queued job differs from the stage; empty if there are none or they are not recorded."""
         was, now = self.of(stage).get("settings"), stage.settings
         if not was:
             return ""
@@ -92,7 +92,7 @@ class Record:
 
 
 def alive(entry: dict[str, Any]) -> bool:
-    """Whether a process still works on a stage, as far as this machine can tell."""
+    """Whether the process of an entry is running on this machine."""
     if "pid" not in entry or entry["host"] != socket.gethostname():
         return False
     try:
@@ -102,7 +102,7 @@ def alive(entry: dict[str, Any]) -> bool:
 
 
 def numbers_of(stages: Mapping[str, Stage], record: Record) -> dict[str, str]:
-    """Stage -> id of the job that was submitted for it."""
+    """Stage -> id of its recorded job."""
     return {name: str(entry["job"]) for name, stage in stages.items() if "job" in (entry := record.of(stage))}
 
 
@@ -114,17 +114,17 @@ def working(
     queue: Mapping[str, Job] | None = None,
     ended: bool = False,
 ) -> dict[str, Job]:
-    """Who works on stages, by name: a process of this machine, or a job of anybody's.
+    """Process or job of each stage, by name of the stage: a process on this machine, or a job of any user.
 
     Args:
-        stages: The chain.
-        record: Of its home.
-        names: Name of a job -> stage, of jobs that may be in the queue although nobody wrote them down.
-        queue: What SLURM says of the jobs, if it was asked already.
-        ended: Whether to tell of jobs that are over as well.
+        stages: Stages of the chain.
+        record: Record of their experiment.
+        names: Name of a job -> stage, for jobs that may be in the queue without an entry in the record.
+        queue: Jobs in the SLURM queue by id; ``None`` queries squeue.
+        ended: Whether to include jobs that ended without finishing their stage.
 
     Raises:
-        ValueError: If SLURM does not answer.
+        ValueError: If squeue fails.
     """
     entries = {name: record.of(stage) for name, stage in stages.items()}
     found = {name: Job(f"pid {entry['pid']}", "RUNNING", entry["host"]) for name, entry in entries.items() if alive(entry)}

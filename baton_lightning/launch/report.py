@@ -1,4 +1,4 @@
-"""The demo's report: wall time and losses of every stage, scores of every condition beside the codec ceiling."""
+"""The demo's report: wall time and held-out metrics of every stage, and scores of every condition beside the codec ceiling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def condition_folder(out: Path, condition: str) -> Path:
 
 
 def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]:
-    """Gathers manifests and scores into ``report.json``.
+    """Collects manifests and scores in ``report.json``.
 
     Args:
         out: The demo's run folder.
@@ -32,7 +32,7 @@ def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]
         seconds: Wall time of every step, in s.
 
     Returns:
-        The report. Everything but ``seconds`` is a function of the seed.
+        The report. Everything except ``seconds`` is determined by the seed.
     """
     stages = {}
     for stage in STAGES:
@@ -54,7 +54,7 @@ def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]
 
 
 def show(out: Path, console: Console) -> None:
-    """Prints the report as tables, and where everything lies."""
+    """Prints the report as tables, and the paths of report, clips and logs."""
     from baton_lightning.evaluation.scores import HEADLINE, cell
 
     report = json.loads((out / "report.json").read_text())

@@ -1,4 +1,4 @@
-"""What a job asks SLURM for, and how that is written in a script so that SLURM reads what was meant."""
+"""Resources of a SLURM job, and their notation as ``#SBATCH`` directives."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ UNLIMITED = ("0", "INFINITE", "UNLIMITED", "-1")
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job asks for.
+    """Resources that a job requests.
 
     Args:
-        devices: Processes on a node.
-        gpus: GPUs on a node; 0 asks for none.
-        nodes: Nodes.
-        time: Time limit as SLURM writes it, e.g. ``24:00:00``.
-        lead: Time that a step and saving it may take, in s: so long before the end the run is told.
-        output: Log file as SLURM writes it; ``%A`` and ``%a`` are array and task.
+        devices: Processes per node.
+        gpus: GPUs per node; 0 requests none.
+        nodes: Number of nodes.
+        time: Time limit in SLURM's notation, e.g. ``24:00:00``.
+        lead: Time between SIGUSR1 and the time limit, in s. It must suffice for one step and a save.
+        output: Log file in SLURM's notation; ``%A`` and ``%a`` are the ids of array and task.
         others: Further directives by name, e.g. ``partition``.
     """
 
@@ -44,7 +44,7 @@ class Resources:
 
 
 def add_resources(parser: argparse.ArgumentParser) -> None:
-    """Options of whatever writes a script."""
+    """Adds the options of every verb that writes a script."""
     add_tasks(parser)
     parser.add_argument(
         "--gpus-per-node", type=int, metavar="N", help="GPUs and processes a node (default: trainer.devices; 0: no GPU is asked for)"
@@ -70,7 +70,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
-    """Options that say what the tasks of an array are."""
+    """Adds the options that define the tasks of an array."""
     parser.add_argument("--array", type=Path, metavar="FILE", help="a list file: each line is one task's overrides; # starts a comment")
     parser.add_argument(
         "--grid",
@@ -82,10 +82,15 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
 
 
 def resources(options: argparse.Namespace, chosen: dict[str, Any], *, array: bool) -> Resources:
-    """What a job asks for, from options and the experiment's trainer.
+    """Resources from the options and the experiment's trainer settings.
+
+    Args:
+        options: Parsed options of :func:`add_resources`.
+        chosen: Settings of the experiment.
+        array: Whether the job is an array.
 
     Raises:
-        ValueError: If the number of devices is neither given nor a number in the experiment, or the time limit leaves no time to work.
+        ValueError: If the number of devices is not a positive number, or the time limit is shorter than twice the lead.
     """
     trainer = chosen.get("trainer") or {}
     devices = options.gpus_per_node or trainer.get("devices", 1)
@@ -112,10 +117,13 @@ def resources(options: argparse.Namespace, chosen: dict[str, Any], *, array: boo
 
 
 def seconds_of(time: str) -> float | None:
-    """A time limit in s: minutes, ``m:s``, ``h:m:s``, ``d-h``, ``d-h:m`` or ``d-h:m:s``; ``None`` if it has no end.
+    """A time limit in s; ``None`` if it is unlimited.
+
+    Args:
+        time: Minutes, ``m:s``, ``h:m:s``, ``d-h``, ``d-h:m`` or ``d-h:m:s``.
 
     Raises:
-        ValueError: If SLURM would not take it.
+        ValueError: If SLURM would refuse it.
     """
     if time.upper() in UNLIMITED:
         return None
@@ -128,15 +136,15 @@ def seconds_of(time: str) -> float | None:
 
 
 def job_name(text: str) -> str:
-    """A name that SLURM, the shell and a log file all take as it stands."""
+    """A name that is valid without quoting for SLURM, the shell and file names; other characters become ``_``."""
     return re.sub(r"[^A-Za-z0-9.=+_-]+", "_", text)
 
 
 def directive(key: str, value: object) -> str:
-    """An ``#SBATCH`` line. Blanks and brackets are quoted, as sbatch splits its lines as a shell does.
+    """An ``#SBATCH`` line. Spaces and brackets are quoted, because sbatch splits its lines like a shell.
 
     Raises:
-        ValueError: If no quoting could carry the value.
+        ValueError: If the value contains characters that cannot be quoted.
     """
     text = str(value)
     if re.search(r"[\n\r\"\\]", text):

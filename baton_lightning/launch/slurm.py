@@ -1,7 +1,8 @@
-"""`slurm`: an sbatch script for an experiment, or for an array of variants of it, that a person can read before it is submitted.
+"""`slurm`: writes or submits a readable sbatch script for an experiment, or for an array of variants of it.
 
-Every task of the array is a run of its own, in a folder of its own, named after what it varies. A run that reaches the time limit saves,
-goes back into the queue and goes on from its last checkpoint (callbacks/requeue.py). Words that this verb does not know go to `fit`.
+Every array task is a separate run in its own run folder, named after the settings that vary. Shortly before the time limit, a run saves a
+checkpoint and requeues its job, which then resumes from that checkpoint (callbacks/requeue.py). Options that this verb does not know are
+passed to `fit`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from baton_lightning.launch.status import statuses
 from baton_lightning.launch.verdict import REFUSED
 
 SECTIONS = ("base", "seed_everything", "clip", "run", "data", "model", "trainer", "optimizer", "lr_scheduler", "weights_only")
-"""Of the settings that a task may be given. `resume` and `ckpt_path` are not among them: every start would begin there again."""
+"""Sections that overrides may set. `resume` and `ckpt_path` are excluded: every start of a requeued job would begin there again."""
 
 TEMPLATE = """\
 #!/bin/bash
@@ -65,22 +66,22 @@ def script(
     dependency: str | None = None,
     indices: Sequence[int] | None = None,
 ) -> tuple[str, Resources, list[Path]]:
-    """An sbatch script.
+    """Writes an sbatch script.
 
     Args:
-        verb: fit or predict.
-        configs: Experiment files; later ones overlay earlier ones.
-        words: Overrides that every task gets.
-        options: What :func:`~baton_lightning.launch.resources.add_resources` parsed.
-        written_by: The command to name in the script.
+        verb: ``fit`` or ``predict``.
+        configs: Experiment files; later ones override earlier ones.
+        words: Overrides for every task.
+        options: Parsed options of :func:`~baton_lightning.launch.resources.add_resources`.
+        written_by: Command line that is named in the script.
         dependency: Value of ``--dependency``.
-        indices: Tasks of the array that are due; ``None`` takes all.
+        indices: Array tasks to submit; ``None`` = all.
 
     Returns:
-        The script, what it asks for, and the run folder of every task.
+        The script, its resources, and the run folder of every task.
 
     Raises:
-        ValueError: If two tasks would share a run folder, or the options are no array or no resources.
+        ValueError: If two tasks would share a run folder, or the array, the overrides or the resources are invalid.
     """
     chosen = settings.read(configs, words)
     variants = tasks(options.grid, options.array)
@@ -97,7 +98,7 @@ def script(
         "comment": None if variants else comment_of(folders[0]),
         "array": spans(range(len(variants)) if indices is None else indices) if variants else None,
         "dependency": dependency,
-        "kill-on-invalid-dep": "yes" if dependency else None,  # else a job waits for ever for one that failed
+        "kill-on-invalid-dep": "yes" if dependency else None,  # otherwise a job whose dependency failed stays in the queue
         "nodes": asked.nodes,
         "ntasks-per-node": asked.devices,
         "gpus-per-node": asked.gpus or None,
@@ -122,18 +123,18 @@ def script(
 
 
 def name_of(folder: Path, experiment: str) -> str:
-    """Name of the job of a run."""
+    """Name of a run's job."""
     return job_name(f"{experiment}-{folder.name}")
 
 
 def comment_of(folder: Path) -> str | None:
-    """By which a job in the queue is known as a run's; ``None`` where SLURM could not take it."""
+    """Comment that identifies the run of a queued job: its absolute run folder. ``None`` if SLURM could not store it."""
     text = str(folder.absolute())
     return text if len(text) < 1000 and not set(text) & set('\n\r"\\') else None
 
 
 def spans(indices: Sequence[int]) -> str:
-    """Indices as SLURM writes them, e.g. ``0-2,5``."""
+    """Indices in SLURM's notation, e.g. ``0-2,5``."""
     found: list[list[int]] = []
     for index in sorted(indices):
         if found and index == found[-1][1] + 1:
@@ -144,13 +145,13 @@ def spans(indices: Sequence[int]) -> str:
 
 
 def require_settings(words: list[str]) -> None:
-    """Refuses overrides that the job would end with, or never get past, once it has waited in the queue.
+    """Refuses overrides with which the job would fail, or start over after each requeue. They are found before the job is queued.
 
     Raises:
-        ValueError: If a word is no setting of an experiment, or says where every start of a requeued job would begin again.
+        ValueError: If an override is not a setting of an experiment, or is ``resume`` or ``ckpt_path``.
     """
     for key, value in settings.overrides(words).items():
-        if (key, value) == ("resume", "changed"):  # once the change is recorded, a job that is requeued has none
+        if (key, value) == ("resume", "changed"):  # the first start records the change, so a requeued job finds none
             continue
         if key in ("resume", "ckpt_path"):
             raise ValueError(f"slurm: a job that is requeued goes on from its own last checkpoint, with --{key} it would begin there again")
@@ -159,7 +160,7 @@ def require_settings(words: list[str]) -> None:
 
 
 def case(variants: list[list[str]]) -> str:
-    """What each task of the array is, as bash."""
+    """Bash code that sets ``overrides`` to the overrides of the current array task; empty without variants."""
     if not variants:
         return ""
     lines = ["", "# What each task of the array is:", 'case "$SLURM_ARRAY_TASK_ID" in']
@@ -172,10 +173,10 @@ def sbatch(text: str, asked: Resources) -> str:
     """Submits a script and returns the job's id.
 
     Raises:
-        ValueError: If there is no sbatch, or it refuses.
+        ValueError: If sbatch is not installed or refuses the script.
     """
     if "%" not in str(asked.logs):
-        asked.logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and drops the log without a word
+        asked.logs.mkdir(parents=True, exist_ok=True)  # SLURM does not create it, and would discard the log silently
     try:
         done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
     except FileNotFoundError as error:
@@ -186,7 +187,7 @@ def sbatch(text: str, asked: Resources) -> str:
 
 
 def log_of(asked: Resources, name: str, number: str) -> str:
-    """Log of a job, or of a task ``<array>_<task>``."""
+    """Log file of a job, or of an array task ``<array>_<task>``."""
     array, _, task = number.partition("_")
     filled = asked.output.replace("%%", "\0")
     for sign, value in {"%x": name, "%A": array, "%a": task, "%j": number}.items():
@@ -234,10 +235,10 @@ def main(argv: list[str]) -> int:
 
 
 def submit(options: argparse.Namespace, words: list[str], written_by: str, folders: list[Path]) -> int:
-    """Submits the runs that are neither finished nor in the queue.
+    """Submits the runs that are neither finished, running nor queued.
 
     Raises:
-        ValueError: If a run that is there was made with other settings, or sbatch refuses.
+        ValueError: If an existing run is stale, damaged or of other settings, or sbatch fails.
     """
     variants = tasks(options.grid, options.array)
     experiment = settings.folder(settings.read(options.config, words)).parent.name

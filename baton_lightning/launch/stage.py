@@ -1,4 +1,4 @@
-"""A stage of a chain, and how far it is."""
+"""A stage of a chain, and its status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from baton_lightning.runs import manifest
 from baton_lightning.shards.format import CACHE, PLAN_CACHE, STATISTICS
 
 PREDICTED = {"PlanEncoding": PLAN_CACHE, "FeatureStatistics": STATISTICS}
-"""What ``predict`` of a module writes last; any other one writes the cache's record."""
+"""Module -> the file that ``predict`` with it writes last; all other modules write the cache's record."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Stage:
     """A stage of a chain.
 
     Args:
-        name: What the chain calls it.
-        config: Its experiment file.
-        verb: fit or predict.
-        after: Stages that must be finished before.
-        settings: The experiment's, with the overrides of the command line.
+        name: Name in the chain file.
+        config: Experiment file.
+        verb: ``fit`` or ``predict``.
+        after: Stages that must be finished before this one starts.
+        settings: Settings of the experiment, including overrides of the command line.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Stage:
 
     @property
     def record(self) -> Path:
-        """The file that is written when the stage is finished, last of all."""
+        """The file that the stage writes last; it exists once the stage is finished."""
         if self.verb == "predict":
             module = str((self.settings.get("model") or {}).get("class_path", "")).rpartition(".")[2]
             return Path(str(self.settings["data"]["init_args"]["root"])) / PREDICTED.get(module, CACHE)
@@ -47,16 +47,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a stage is.
+    """Status of a stage.
 
     Args:
         state: waiting, ready, queued, running, interrupted, finished, stale, other settings or damaged.
-        why: What differs, or is not there.
-        step: Last optimiser step that was made.
-        loss: Its loss.
-        digest: Digest of the weights.
-        checkpoint: Newest checkpoint.
-        job: The process or job that works on it, or the job that ended without finishing it.
+        why: What differs or is missing.
+        step: Last completed optimiser step.
+        loss: Loss of that step.
+        digest: Digest of the final weights.
+        checkpoint: Name of the newest checkpoint.
+        job: The process or job that runs the stage, or the job that ended without finishing it.
     """
 
     state: str

@@ -1,4 +1,4 @@
-"""Where a stage stands, from what lies in its run folder: manifest, ledger, names of checkpoints. Nothing heavy is imported."""
+"""Status of stages, from the files of their run folders: manifest, ledger, names of checkpoints. torch is not imported."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from baton_lightning.runs.ledgers import last_line
 
 
 def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
-    """The stages of a chain file, in order.
+    """Stages of a chain file, in order.
 
     Args:
-        path: The file: name -> ``{config: FILE, verb: fit, after: [NAMES]}``; config is relative to it.
+        path: YAML file of ``name: {config: FILE, verb: fit, after: [NAMES]}``. FILE is relative to the folder of the chain file.
         words: Overrides for every stage.
 
     Raises:
-        ValueError: If the file is missing or names what there is not.
+        ValueError: If the file is missing or invalid, or its stages do not share one experiment folder.
     """
     if not path.is_file():
         raise ValueError(f"chain: there is no file {path}; e.g. experiments/chain.yaml")
@@ -53,11 +53,11 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
 
 
 def statuses(stages: Mapping[str, Stage], jobs: Mapping[str, Job]) -> dict[str, Status]:
-    """Where every stage stands.
+    """Status of every stage.
 
     Args:
-        stages: The chain.
-        jobs: Stage -> who works on it, or the job that ended.
+        stages: Stages of the chain, in order.
+        jobs: Stage -> the process or job that runs it, or the job that ended.
     """
     found: dict[str, Status] = {}
     for name, stage in stages.items():
@@ -79,7 +79,7 @@ def statuses(stages: Mapping[str, Stage], jobs: Mapping[str, Job]) -> dict[str, 
 
 
 def progress(folder: Path) -> tuple[int | None, float | None, str]:
-    """Last step, its loss and the newest checkpoint of a run."""
+    """Last step of a run, the loss of that step, and the name of the newest checkpoint."""
     there = [path for path in (folder / "checkpoints").glob("*.ckpt") if not path.is_symlink()]
     steps = {path: int(found[1]) if (found := re.search(r"step[-=](\d+)", path.name)) else -1 for path in there}
     newest = max(there, key=lambda path: (steps[path], path.stat().st_mtime_ns)).name if there else ""

@@ -1,4 +1,4 @@
-"""Whether what lies in a run folder or beside clips is what a chain asks for."""
+"""Checks whether existing runs and caches are those that a chain describes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from baton_lightning.runs import manifest
 from baton_lightning.shards.format import CACHES, PLAN_CACHE, PLANS, SplitIndex, clip_of, tensor_differences
 
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
-"""Settings that only say how a session began."""
+"""Settings that only affect the start of a session."""
 WHERE = ("accelerator", "devices", "num_nodes")
-"""Settings of the trainer that say where a run was made, not what was made."""
+"""Trainer settings that name the hardware. They may differ without making a run another one."""
 REFUSED = ("stale", "other settings", "damaged")
 
 
 def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) -> tuple[str, str]:
-    """Whether a finished run is the one that its chain asks for, and what differs."""
+    """State of a finished run, and what differs if it is not the run that the chain describes.
+
+    Args:
+        stage: The stage.
+        made: Manifest of the run.
+        before: Status of the stages above it.
+    """
     if not (stage.folder / manifest.WEIGHTS).exists():
         return "damaged", f"{stage.folder / manifest.WEIGHTS} is gone"
     if lacking := {"config", "parents"} - made.keys():
@@ -40,7 +46,7 @@ def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) ->
 
 
 def cache_lacks(stage: Stage) -> str:
-    """What a cache that has its record lacks of what a stage of ``predict`` asks for; empty if nothing that can be seen from outside."""
+    """Why a recorded cache does not satisfy a ``predict`` stage; empty if its files and records show no difference."""
     made = json.loads(stage.record.read_text()) if stage.record.suffix == ".json" else {}
     asked = stage.settings.get("clip")
     if asked and made.get("clip") and (differs := tensor_differences(clip_of(asked), made["clip"])):
