@@ -1,1 +1,1 @@
-"""Data sets: ordinary webdataset tar shards, a byte-offset index beside each, and one index of the whole."""
+"""Data sets: ordinary webdataset tar shards, a byte-offset index beside each shard, and one index of the set."""

@@ -1,12 +1,12 @@
 """Builds a data set from recordings.
 
-    1. parts     every 16 recordings, on their own: read, cut into clips, inspected, encoded; kept in OUT/.build/ until the end
-    2. decision  in the order of the list: a clip with the content of an earlier one is a duplicate; OUT/rejected.jsonl
-    3. shards    the accepted clips of a split and bucket, in order, a fixed number each; copied from the parts
+    1. parts     16 recordings each: read, cut into clips, inspected and encoded; kept in OUT/.build/ until the build is finished
+    2. decision  in the order of the list: a clip with the content of an earlier clip is a duplicate; written to OUT/rejected.jsonl
+    3. shards    the accepted clips of a split and bucket, in order, a fixed number per shard; copied from the parts
 
-Parts depend only on their recordings, the decision on all parts, shards on the decision. So workers may process them in any order, a killed
-build resumes, and its result is byte-identical to that of an uninterrupted build. OUT/build.json has the settings of the
-build from its start, and the report after its end.
+A part depends only on its recordings, the decision only on the parts, and shards only on the decision. So workers may process them in any
+order, a killed build resumes, and its result is byte-identical to that of an uninterrupted build. OUT/build.json holds the settings
+from the start of the build, and the report after its end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from baton_lightning.shards.writer import write_shard
 BUILD, REJECTED, WORK = "build.json", "rejected.jsonl", ".build"
 
 Note = dict[str, Any]
-"""What became of a clip."""
+"""Record of an accepted or rejected clip."""
 
 
 def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, workers: int = 2) -> dict[str, Any]:
@@ -41,10 +41,10 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
         base: Folder to which their names are relative.
         out: Folder of the set; with several geometries, one set in each folder ``out/<name>``.
         settings: Settings that determine the content.
-        workers: Processes, one thread each; 0 = this process.
+        workers: Number of worker processes, each with one thread; 0 = this process.
 
     Returns:
-        The report: ``clips`` of each geometry, split and bucket, and ``rejected`` of each reason.
+        The report: number of ``clips`` of each geometry, split and bucket, and number of ``rejected`` clips for each reason.
 
     Raises:
         ValueError: If the folder holds a set with other settings, a setting is out of range, or all clips were rejected.
@@ -88,7 +88,7 @@ def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings,
 
 
 def require_sense(settings: Settings, workers: int) -> None:
-    """Refuses numbers out of range."""
+    """Refuses settings that are out of range."""
     if not settings.max_seconds >= min(clip.seconds for clip in settings.clips.values()):
         raise ValueError(f"shards build: --max-seconds must be as long as a clip at least, got {settings.max_seconds:g}")
     if settings.shard_clips < 1 or workers < 0 or settings.codec_clips < 0:
@@ -99,10 +99,13 @@ def require_sense(settings: Settings, workers: int) -> None:
 
 
 def begin(out: Path, settings: Settings) -> dict[str, Any] | None:
-    """Claims a folder, or finds a build of the same settings there, and its report if it is finished.
+    """Starts a build in a folder, or resumes one with the same settings.
+
+    Returns:
+        The report of the build, if it is finished already; otherwise ``None``.
 
     Raises:
-        ValueError: If the folder holds something else.
+        ValueError: If the folder holds another data set or a build with other settings.
     """
     record = out / BUILD
     if not record.exists():
@@ -139,7 +142,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def decide(parts: Iterable[Path]) -> tuple[list[Note], list[Note]]:
-    """Accepted and rejected clips of all parts, in order. Of clips with the same content the first is accepted."""
+    """Accepted and rejected clips of all parts, in order. Of several clips with the same content, the first one is accepted."""
     accepted: list[Note] = []
     rejected: list[Note] = []
     first: dict[str, str] = {}
@@ -162,7 +165,7 @@ def write_set(
     """Writes the shards and indices of one geometry.
 
     Returns:
-        Clips of each split and bucket.
+        Number of clips of each split and bucket.
     """
     from baton_lightning.shards.world import fit_codec
 
@@ -203,13 +206,13 @@ def write_set(
 
 
 def split_order(split: str) -> tuple[int, str]:
-    """Sort key of splits: ``train`` first, then the other usual ones."""
+    """Sort key of splits: ``train``, ``val``, ``test``, then all others by name."""
     usual = ("train", "val", "test")
     return (usual.index(split) if split in usual else len(usual), split)
 
 
 def copy_clips(tar: Path, picks: list[tuple[Path, list[str]]], made_by: str) -> Shard:
-    """Writes a shard of clips from parts, unless it exists."""
+    """Writes a shard of clips that are copied from parts, unless the shard exists."""
     shard = Shard.finished(tar, made_by)
     if shard is not None and len(shard.members) == sum(len(keys) for _, keys in picks):
         return shard

@@ -1,4 +1,4 @@
-"""Captions of clips: each clip of a recording gets the words that are spoken in it."""
+"""Captions of clips. Each clip of a recording gets the words that are spoken in it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 from baton_lightning.shards.source import Source, Word
 
 REPEATS = ("none", "caption", "all")
-"""Texts without times that may stand on each of several clips of a recording."""
+"""Which texts without times may be repeated for each of several clips of a recording."""
 
 
 def words_of(values: Any, place: str) -> tuple[Word, ...]:
     """Words of a row, sorted by time.
+
+    Args:
+        values: Value of the column ``words``; ``None`` gives no words.
+        place: File and line of the row, for error messages.
 
     Raises:
         ValueError: If they have another format; the message names the row.

@@ -1,5 +1,8 @@
-"""Check of all bytes of a data set: digests, whether each clip decodes to its geometry and has the modalities of its bucket, whether each
-cached tensor is valid, and whether the statistics of cached tensors are plausible."""
+"""Check of all bytes of a data set.
+
+The check compares digests. It decodes each clip and compares it with its geometry and the modalities of its bucket. It verifies that each
+cached tensor is valid, and that the statistics of cached tensors are plausible.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,10 @@ class Problem:
 
 
 def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
-    """Checks shard after shard.
+    """Checks one shard after another.
 
     Yields:
-        Clips in the shard (0 for one of cached tensors), and its problems.
+        Number of clips in the shard (0 for a shard of cached tensors), and its problems.
 
     Raises:
         ValueError: If there is no finished data set.
@@ -74,7 +77,7 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
         if moments:
             yield 0, [Problem(root / name, "", text) for text in absurd(moments)]
             departed[name] = departures_of(root, moments)
-    if departed and all(departed.values()):  # they are of one split, usually `train`
+    if departed and all(departed.values()):  # the statistics belong to one split, usually `train`
         yield 0, [Problem(root / STATISTICS, "", text) for text in departed.get("train", next(iter(departed.values())))]
 
 
@@ -132,7 +135,7 @@ def check_cache(
 ) -> list[Problem]:
     """Problems of a shard of cached tensors; valid tensors are added to the moments of (kind, modality).
 
-    A clip without picture needs no video tensors, one without sound no audio tensors. Existing tensors must be valid.
+    A clip without picture needs no video tensors, and a clip without sound needs no audio tensors. Existing tensors must be valid.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
@@ -160,7 +163,7 @@ def check_cache(
     shapes = shapes_of[kind]
     for key in Shard.open(clips).members if clips.exists() else shard.members:
         if wrong_with(key):
-            continue  # said of the clip
+            continue  # reported by `check_clips`
         if key in cache["damaged"]:
             if kind == CACHES[0]:
                 problems.append(

@@ -1,4 +1,4 @@
-"""One build in a folder at a time: two would take each other's unfinished files away."""
+"""Lock of a folder against a second build. Two simultaneous builds would delete each other's unfinished files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LOCK = ".build.lock"
 
 @contextmanager
 def claim(out: Path, verb: str) -> Iterator[None]:
-    """Holds a folder against other builds, until this one ends, however it ends; the file that says so is taken away.
+    """Holds an exclusive lock of a folder until the build ends, with or without an error. The lock file is deleted at the end.
 
     Args:
-        out: Folder of the set; it is made if it is not there.
-        verb: Named in errors.
+        out: Folder of the set; it is created if it does not exist.
+        verb: Name of the command, for error messages.
 
     Raises:
-        ValueError: If another build holds it, or it cannot be written to.
+        ValueError: If another build holds the lock, or the folder cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -33,11 +33,11 @@ def claim(out: Path, verb: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not (out / LOCK).exists() or os.fstat(lock.fileno()).st_ino != (out / LOCK).stat().st_ino:
-                raise ValueError(busy)  # it was taken away by a build that has just ended
+                raise ValueError(busy)  # a build that has just ended deleted the file
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise ValueError(busy) from error
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks protect nobody
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # without support for locks, the build runs unprotected
                 raise
         try:
             yield

@@ -20,17 +20,18 @@ Violation = tuple[str, str]
 """Reason and detail."""
 
 EDGE, REACH, FLAT = 0.85, 1.1, 1.05
-"""Where a stretch of loud sound begins, how far it must want to go, and how much further than it goes, to count as cut off."""
+"""Thresholds of :func:`clipped_share`: amplitude above which a stretch counts as loud, smallest peak of its arc, and smallest ratio of that
+peak to the highest sample."""
 INSIDE = 4096
-"""Samples at both ends of a sound in which containers may differ."""
+"""Number of samples at each end of a sound that may depend on the container."""
 DARKEST = 16
-"""Black of limited range, read as full range."""
+"""Level of black in limited range when it is read as full range, of 255."""
 LAYOUTS = ("mono", "stereo", "1 channels", "2 channels")
-"""Layouts of one or two channels that mean what they seem to."""
+"""Accepted layouts of one or two channels."""
 
 
 class Rejection(MediaError):
-    """A rejected recording: a ``ValueError`` with ``reason``, a key of :data:`REASONS`, and ``detail``; it can be pickled."""
+    """A rejected recording: a ``ValueError`` with ``reason`` (a key of :data:`REASONS`) and ``detail``. It can be pickled."""
 
 
 def inspect(
@@ -64,10 +65,10 @@ def require(recording: Recording, limits: Limits, *, needs_video: bool = True, n
 
 
 def content_digest(recording: Recording) -> str:
-    """Digest of the decoded picture and sound, which does not depend on container, names and tags.
+    """Digest of the decoded picture and sound. It does not depend on container, names and tags.
 
-    Containers differ in the padding of the sound, and round its start to a millisecond. So for clips with a
-    picture, the digest covers all pixels and only the samples around the loudest one. Without a picture it covers all samples.
+    Containers differ in the padding of the sound, and some round its start to a millisecond. So for clips with a picture, the digest covers
+    all pixels and only the samples around the loudest one. For clips without a picture, it covers all samples.
     """
     digest = hashlib.sha256()
     waveform = recording.waveform
@@ -116,7 +117,7 @@ def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_a
 
 
 def frame_rate(times: NDArray[np.float64]) -> float:
-    """Frames per second, by the median distance; 0 if it cannot be measured (one frame, or time stamps missing or not in order)."""
+    """Frames per second, from the median interval; 0 if it cannot be measured (one frame, or time stamps missing or not in order)."""
     steps = np.diff(times)
     return 1 / float(np.median(steps)) if len(steps) and np.isfinite(steps).all() and steps.min() > 0 else 0.0
 
@@ -176,16 +177,17 @@ def _picture(frames: NDArray[np.uint8], limits: Limits, fps: float) -> Iterator[
 
 
 def brightness(picture: NDArray[np.uint8]) -> float:
-    """Level of the brightest 1/4000 of a picture above black, of 255; black is the level of the darkest 1/4000, at most 16."""
+    """Level of the brightest 1/4000 of a picture above black, of 255. Black is the level of the darkest 1/4000, at most 16."""
     values = np.sort(picture.max(-1), axis=None)
     edge = len(values) // 4000
     return float(values[-1 - edge]) - min(float(values[edge]), DARKEST)
 
 
 def motion(frames: NDArray[np.uint8], lag: int) -> NDArray[np.float64]:
-    """Largest change of the mean of any 4 x 4 pixels from each frame to the one ``lag`` later (at most T - 1), as a share of contrast.
+    """Largest change between each frame and the frame ``lag`` later (at most T - 1), as a share of the contrast.
 
-    Contrast is the range of these means in both frames, or 40 of 255 if that is more: what coding does to a still picture grows with it.
+    The change is measured on the means of blocks of 4 x 4 pixels. The contrast is the range of these means in both frames, at least 40 of
+    255. The change is divided by it because coding artefacts of a still picture grow with the contrast.
     """
     height, width = (side // 4 * 4 for side in frames.shape[1:3])
     means = [picture[:height, :width].mean(-1, dtype=np.float32).reshape(height // 4, 4, width // 4, 4).mean((1, 3)) for picture in frames]
@@ -207,7 +209,7 @@ def _loudness(waveform: NDArray[np.float32], sample_rate: int, limits: Limits) -
 
 
 def loudness(channel: NDArray[np.float32], sample_rate: int) -> float:
-    """RMS of the loudest 50 ms, without the mean of the whole sound, in dB of full scale."""
+    """RMS of the loudest 50 ms in dB of full scale, after the mean of the whole sound has been subtracted."""
     size = min(len(channel), max(1, round(0.05 * sample_rate)))
     power = np.square(channel.astype(np.float64) - channel.mean(dtype=np.float64))
     blocks = power[: len(power) // size * size].reshape(-1, size).mean(1)
@@ -215,10 +217,12 @@ def loudness(channel: NDArray[np.float32], sample_rate: int) -> float:
 
 
 def clipped_share(channel: NDArray[np.float32]) -> float:
-    """Share of samples in stretches above 0.85 of full scale whose ends are so steep that their arc would pass 1.1, but which do not.
+    """Share of samples that are clipped.
 
-    The arc is the parabola through both ends with their slopes, and reaches a quarter of slope times length above them. So a loud sine is
-    no clipping, nor what an encoder overshoots; and lossy coding, which turns a flat top into ripples, hides nothing.
+    Each stretch above 0.85 of full scale is compared with an arc: the parabola through both ends of the stretch with the slopes there. Its
+    peak lies a quarter of slope times length above the ends. The stretch counts as clipped if this peak exceeds 1.1 and is more than 1.05
+    times the highest sample. So neither a loud sine nor the overshoot of an encoder counts as clipping. Clipping is also found after lossy
+    coding, which turns the flat top into ripples.
     """
     cut = 0.0
     for wave in (channel.astype(np.float64), -channel.astype(np.float64)):

@@ -1,8 +1,8 @@
 """Cutting of clips from recordings: resampling of picture and sound to the clip's rates and size, on one time line.
 
-Clip frame i is on screen from i / fps to (i + 1) / fps. It is the source frame that is on screen in the middle of this time, so
-an event of the picture is shifted by at most half a frame of the clip, for any source rate and any time stamps.
-Sound is resampled by a polyphase filter without delay, from the same origin; it is shifted by less than a sample of the source.
+Clip frame i is on screen from i / fps to (i + 1) / fps. It is the source frame that is on screen in the middle of this interval. So an
+event of the picture is shifted by at most half a frame of the clip, for any source rate and any time stamps.
+Sound is resampled from the same origin by a polyphase filter without delay. It is shifted by less than a sample of the source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from baton_lightning.clip import ClipSpec
 
 SLACK = 0.1
-"""Silence that may be added where sound begins later or ends earlier than the picture, in s: AAC's frames are 0.02 s long."""
+"""Silence that may be added where sound begins later or ends earlier than the picture, in s. AAC's frames are 0.02 s long."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def clip_starts(extent: Extent, clip: ClipSpec, cut: str = "all") -> list[float]
 
 
 def frames_shown(frame_times: NDArray[np.float64], start: float, clip: ClipSpec) -> NDArray[np.int64]:
-    """Index of the source frame of each clip frame [T_f]; outside the recording, the first or the last one."""
+    """Index of the source frame of each clip frame [T_f]; outside the recording, the index of the first or the last frame."""
     middles = start + (np.arange(clip.num_frames) + 0.5) / clip.fps
     return np.clip(np.searchsorted(frame_times, middles, side="right") - 1, 0, len(frame_times) - 1)
 
@@ -80,7 +80,7 @@ def frames_shown(frame_times: NDArray[np.float64], start: float, clip: ClipSpec)
 def cut_picture(
     frames: NDArray[np.uint8], frame_times: NDArray[np.float64], start: float, clip: ClipSpec, pixel_aspect: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Pictures of a clip [T_f, Y, X, 3]: the largest centred part of the clip's aspect ratio, resized by an antialiased Lanczos filter.
+    """Pictures of a clip [T_f, Y, X, 3]: the largest centre crop with the clip's aspect ratio, resized by an antialiased Lanczos filter.
 
     Args:
         frames: Frames of the recording, uint8 [T, Y, X, 3].
@@ -128,7 +128,7 @@ def cut_sound(waveform: NDArray[np.float32], sample_rate: int, audio_start: floa
 
     common = math.gcd(sample_rate, clip.sample_rate)
     up, down = clip.sample_rate // common, sample_rate // common
-    lead = -(-sample_rate // (10 * down)) * down  # 0.1 s on both sides for the filter, a whole number of its steps
+    lead = -(-sample_rate // (10 * down)) * down  # padding for the filter: 0.1 s on both sides, rounded up to whole steps
     first = round((start - audio_start) * sample_rate) - lead
     length = -(-clip.num_samples * down // up) + 2 * lead
     segment = np.zeros(length, np.float32)
@@ -142,10 +142,11 @@ def cut_sound(waveform: NDArray[np.float32], sample_rate: int, audio_start: floa
 
 
 def suits_best(clips: Sequence[ClipSpec], extent: Extent, size: tuple[int, int] | None) -> int | None:
-    """Index of the geometry to which a recording is cut; ``None`` if it is too short for all.
+    """Index of the geometry to which a recording is cut; ``None`` if the recording is too short for all of them.
 
-    Of the geometries not longer than the recording: the nearest aspect ratio; of these the longest; of these the largest that needs no
-    upsampling, or else the smallest; of equal ones the first. Recordings with only sound take the longest.
+    Only geometries that are not longer than the recording are considered. They are ranked by the distance of their aspect ratio, then by
+    duration, the longest first. Then comes the largest picture that needs no upsampling, or else the smallest picture. The first of equal
+    geometries is used. A recording with only sound is cut to the longest geometry.
 
     Args:
         clips: Geometries.

@@ -7,11 +7,11 @@
     ROOT/<split>/latents-000000.tar   cached tensors of the same clips: k.latents.safetensors; likewise features and text
     ROOT/<split>/features-000000.moments.safetensors   sums over its clips, from which statistics are computed
     ROOT/cache.json                   record of the cached tensors; written last
-    ROOT/<split>/plans-000000.tar     a planner's tokens for the same clips: k.plans.safetensors; their record is ROOT/plans.json
+    ROOT/<split>/plans-000000.tar     planned tokens of the same clips: k.plans.safetensors; their record is ROOT/plans.json
     ROOT/features.stats.safetensors   mean and standard deviation of every feature channel over the training split
 
-A member's name is its key, up to the first dot, and its suffix. The tars are complete: webdataset reads them, and
-the offsets can be rebuilt from their headers. With the offsets, any clip can be read with one seek.
+The name of a member is its key, which ends at the first dot, and its suffix. The tars are complete: webdataset reads them, and the byte
+offsets can be rebuilt from their headers. With the offsets, any clip can be read with one seek.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from baton_lightning.shards.tars import TWICE, Members, scan
 VERSION = 1
 CLIPS = "clips"
 BUCKETS = ("av", "video", "audio")
-"""Which clips a shard holds: with picture and sound, with picture alone, with sound alone. A shard that names none is ``av``."""
+"""Which clips a shard holds: clips with picture and sound, with only picture, or with only sound. A shard without a bucket is ``av``."""
 CACHES = ("latents", "features", "text")
 CACHE, STATISTICS = "cache.json", "features.stats.safetensors"
 PLANS, PLAN_CACHE = "plans", "plans.json"
-"""Planned tokens are cached by themselves: they are another network's, and later, than the rest."""
+"""Planned tokens have a cache of their own, because another network computes them at a later time."""
 
 MEDIA_FIELDS = ("seconds", "fps", "height", "width", "sample_rate", "video_stride")
-"""Fields of a clip's geometry that decide what the mp4 holds."""
+"""Fields of a clip's geometry that affect the content of the mp4."""
 MODEL_FIELDS = ("video_patch", "audio_position_scale")
-"""Fields that decide neither media nor cached tensors."""
+"""Fields that affect neither media nor cached tensors."""
 
 
 class DamagedMember(ValueError):
-    """A clip with damaged content; the message is the reason."""
+    """A clip whose content is damaged; the message is the reason."""
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -63,7 +63,7 @@ def cache_suffix(kind: str) -> str:
 
 
 def cache_record(kind: str) -> str:
-    """File with the record of a kind of cached tensors."""
+    """Name of the file with the record of a kind of cached tensors."""
     return PLAN_CACHE if kind == PLANS else CACHE
 
 
@@ -76,8 +76,8 @@ class Shard:
         num_bytes: Its size when it was written.
         sha256: Digest of its content; empty if its record was lost.
         made_by: Digest of the recipe or the networks that determine its content.
-        members: Byte offsets.
-        notes: Notes of its writer.
+        members: Byte offset and size of every member.
+        notes: Additional values that its writer stored.
         checksums: CRC-32 of every member, key -> suffix -> number; empty if its record was lost.
     """
 
@@ -91,7 +91,7 @@ class Shard:
 
     @classmethod
     def open(cls, tar: Path) -> Shard:
-        """Reads the record beside a tar, or, if there is none or it is damaged, the tar's own headers.
+        """Reads the record beside a tar. If there is no record or it is damaged, the headers of the tar are read instead.
 
         Raises:
             ValueError: If the tar does not exist.
@@ -125,7 +125,7 @@ class Shard:
         return self.tar.stat().st_size
 
     def lacks(self, key: str, suffix: str) -> str:
-        """Why a member cannot be read, as far as the index tells; empty if it can. A clip whose key is no name is not read at all."""
+        """Reason why a member cannot be read, as far as the index shows; empty if it can. A clip with an invalid key is never read."""
         if wrong := wrong_with(key):
             return f"{self.tar.name} holds a clip with the key {quoted(key)}, which must be a name: {wrong}"
         place = self.members.get(key, {}).get(suffix)
@@ -144,7 +144,7 @@ class Shard:
         """Content of a member.
 
         Raises:
-            DamagedMember: If the shard has no such member, ends before it does, or holds other bytes than were written.
+            DamagedMember: If the shard has no such member, ends before the end of the member, or holds other bytes than were written.
         """
         if reason := self.lacks(key, suffix):
             raise DamagedMember(reason)
@@ -176,7 +176,7 @@ class SplitIndex:
         num_clips: Number of clips in all shards.
         seconds: Total duration, in s.
         clip: Geometry of every clip, as :meth:`ClipSpec.to_dict` gives it.
-        shards: For each shard ``name``, ``num_clips``, ``num_bytes``, ``sha256`` and, if not ``av``, its ``bucket``.
+        shards: ``name``, ``num_clips``, ``num_bytes`` and ``sha256`` of each shard, and its ``bucket`` unless that is ``av``.
     """
 
     folder: Path
@@ -216,7 +216,7 @@ class SplitIndex:
         write_json(self.folder / "index.json", {"version": VERSION} | content)
 
     def tar(self, number: int, kind: str = CLIPS) -> Path:
-        """Path of the ``number``-th shard, or of the cached tensors of its clips."""
+        """Path of shard ``number``, or of the shard with the cached tensors of its clips."""
         return self.folder / self.shards[number]["name"].replace(CLIPS, kind, 1)
 
     @property
@@ -236,7 +236,11 @@ def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
 
 
 def clip_of(values: dict[str, Any]) -> ClipSpec:
-    """A geometry from the values of :meth:`ClipSpec.to_dict`, also after JSON."""
+    """Geometry from the values of :meth:`ClipSpec.to_dict`, which may have passed through JSON.
+
+    Raises:
+        ValueError: If fields are missing, unknown or invalid.
+    """
     try:
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return ClipSpec(**fields)

@@ -17,11 +17,11 @@ def clip_of_experiment(file: Path | None, changes: Mapping[str, Any]) -> ClipSpe
     """The geometry of an experiment.
 
     Args:
-        file: YAML file with a ``clip:`` section, its own or that of a file it builds on; ``None`` = defaults.
-        changes: Changed fields; ``None`` keeps a field.
+        file: YAML file with a ``clip:`` section, or built on a file that has one; ``None`` = defaults.
+        changes: New values of fields; ``None`` keeps the value of a field.
 
     Raises:
-        ValueError: If there is no such file or section, or no such field.
+        ValueError: If the file, the section or a field does not exist.
     """
     import yaml
 
@@ -41,7 +41,8 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
 
     Args:
         base: Geometry for all fields except width, height and seconds.
-        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; none = the base alone. A single one has the empty name.
+        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; without names, the base is the only geometry. A single geometry has the
+            empty name.
 
     Raises:
         ValueError: If a name has another format or occurs twice, or sizes are not multiples of the strides.
@@ -53,7 +54,7 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
             state = "was given twice" if name in made else "is no WIDTHxHEIGHTxSECONDSs, e.g. 960x544x5s"
             raise ValueError(f"shards build: the bucket {name!r} {state}")
         width, height, seconds = int(found[1]), int(found[2]), float(found[3])
-        latents = base.audio_latents if seconds == base.seconds else None  # a padded count belongs to its own duration
+        latents = base.audio_latents if seconds == base.seconds else None  # a padded count is valid for one duration only
         made[name] = dataclasses.replace(base, width=width, height=height, seconds=seconds, audio_latents=latents)
     return made if len(made) > 1 else {"": next(iter(made.values()), base)}
 

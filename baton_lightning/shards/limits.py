@@ -32,7 +32,7 @@ REASONS = {
     "channel_layout": "channels are too many, dead, or cancel each other",
     "duplicate": "the same content was met before",
 }
-"""Every reason for which a recording is refused; the first that holds, in this order, is the main one."""
+"""All reasons for which a recording is rejected, the most important one first. If several hold, the first one is the main reason."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,32 @@ class Limits:
     """Limits of the checks. A recording with a measured value beyond a limit is rejected.
 
     Args:
-        max_frame_jitter: Deviation of any distance between two frames from their median, in frames. A dropped frame has 1; time
-            stamps in ms have up to 0.06 at 60 frames/s.
-        max_drift: Distance between where time stamps put a frame or a piece of sound and where counting puts it, in s.
-        max_rate_error: Relative difference between the frame rate inside the coded pictures and that of the time stamps. 24 frames/s
-            shown at 23.976 have 0.001.
-        max_start_offset: Time between the starts of picture and sound, in s. Sound may start earlier by a block of AAC, 1024 samples:
-            some containers keep what the encoder put in front.
-        max_duration_mismatch: Difference between the durations of picture and sound, or of a stream and what the container
-            promises, in s. A picture may end a frame after its sound.
-        min_fps: Frames per second that are needed; 0.5 % less will do, so that 23.976 passes for 24.
-        min_height: Rows of the picture on screen; 0 lets smaller ones be enlarged.
-        min_width: Columns, likewise.
-        min_sample_rate: Samples per second of the sound, likewise.
-        min_brightness: What the brightest 1/4000 of a frame must reach above black, of 255, for the frame not to be black.
-        max_black_share: Share of black frames.
-        min_motion: Change of the mean of some 4 x 4 pixels within a quarter of a second that counts as motion, as a share of the
-            picture's contrast, see :func:`motion`.
-        min_moving_share: Share of time in which there is motion.
-        min_loudness: Level of the loudest 50 ms, RMS, in dB below full scale.
-        max_clipped_share: Share of samples in stretches that are cut off at full scale, see :func:`clipped_share`: a sine of amplitude 1
-            has none, one of amplitude 1.2 that was cut to 1 has 0.5.
-        max_channels: Channels of the sound.
-        max_imbalance: Level of the loudest channel above the faintest, in dB.
-        max_cancellation: Level that is lost when channels are averaged, in dB; unrelated channels lose 3.
-        trust_times: Whether the time stamps of frames are right however uneven they are: jitter, drift and rate of frames are not judged.
+        max_frame_jitter: Largest deviation of an interval between two frames from the median interval, in frames. A dropped frame gives
+            1; time stamps in ms give up to 0.06 at 60 frames/s.
+        max_drift: Largest difference between the time stamp of a frame or a piece of sound and the time that follows from counting, in s.
+        max_rate_error: Largest relative difference between the frame rate in the coded pictures and that of the time stamps. 24 frames/s
+            shown at 23.976 give 0.001.
+        max_start_offset: Largest time between the starts of picture and sound, in s. Sound may also start earlier by one block of AAC,
+            1024 samples, because some containers keep the encoder's initial padding.
+        max_duration_mismatch: Largest difference between the durations of picture and sound, or between the duration of a stream and the
+            one that the container declares, in s. A picture may end a frame after its sound.
+        min_fps: Smallest frame rate, in frames/s. 0.5 % less is accepted, so that 23.976 passes for 24.
+        min_height: Smallest number of rows of the picture on screen; 0 = smaller pictures are enlarged.
+        min_width: Smallest number of columns, likewise.
+        min_sample_rate: Smallest sample rate of the sound, in Hz; 0 = lower rates are upsampled.
+        min_brightness: Smallest level of the brightest 1/4000 of a frame above black, of 255. A frame below it is black.
+        max_black_share: Largest share of black frames.
+        min_motion: Smallest change of the mean of a block of 4 x 4 pixels within a quarter of a second that counts as motion, as a share
+            of the picture's contrast, see :func:`motion`.
+        min_moving_share: Smallest share of time in which there is motion.
+        min_loudness: Smallest RMS level of the loudest 50 ms, in dB of full scale.
+        max_clipped_share: Largest share of clipped samples, see :func:`clipped_share`. A sine of amplitude 1 has none; a sine of
+            amplitude 1.2 that was clipped to 1 has 0.5.
+        max_channels: Largest number of channels of the sound.
+        max_imbalance: Largest difference in level between the loudest and the faintest channel, in dB.
+        max_cancellation: Largest loss of level when channels are averaged, in dB; uncorrelated channels lose 3.
+        trust_times: Whether the time stamps of frames are correct even if they are uneven. If so, jitter, drift and rate of the frames are
+            not checked.
     """
 
     max_frame_jitter: float = 0.2

@@ -1,4 +1,5 @@
-"""Three ways to list recordings: a folder, a CSV and a JSONL file. Each gives rows, with the place to be named if one is wrong."""
+"""Readers of the three kinds of lists of recordings: a folder, a CSV file and a JSONL file. Each yields rows with their place, which error
+messages name."""
 
 from __future__ import annotations
 
@@ -16,11 +17,17 @@ MEDIA_SUFFIXES = frozenset(
     ".wav .flac .mp3 .m4a .ogg .oga .opus .aac .aif .aiff .wma .gif".split()
 )
 OUT_OF_SIGHT = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that systems make for themselves, beside those whose name begins with a dot."""
+"""Folders that operating systems create, apart from those whose names begin with a dot. They count as hidden."""
 
 
 def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Media files in the order of their paths, with what their neighbours say. Hidden ones are passed over."""
+    """Rows of the media files in a folder, in the order of their paths. The fields of a row come from the text file beside the media file.
+
+    Hidden files are skipped.
+
+    Raises:
+        ValueError: If a media file has no text file, two media files share one, or a text file is invalid.
+    """
     stems: dict[Path, Path] = {}
     files = media_files(folder)
     bare = [file for file in files if not (beside(file, ".json", folder) or beside(file, ".txt", folder))]
@@ -45,29 +52,29 @@ def folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def media_files(folder: Path) -> list[Path]:
-    """Media files of a folder and those below, in order, but for hidden ones."""
+    """Media files in a folder and its subfolders, sorted, without hidden ones."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES and not path.is_dir())
     return sorted(file for file in files if not is_hidden(file, folder))
 
 
 def num_hidden(folder: Path) -> int:
-    """Media files that are passed over."""
+    """Number of hidden media files, which are skipped."""
     return sum(path.suffix.lower() in MEDIA_SUFFIXES and is_hidden(path, folder) for path in folder.rglob("*"))
 
 
 def is_hidden(file: Path, folder: Path) -> bool:
-    """Whether a file, or a folder on the way to it, is kept out of sight: ``._a.mp4`` of macOS, trash, thumbnails."""
+    """Whether a file or a folder in its path is hidden, e.g. ``._a.mp4`` of macOS, trash or thumbnails."""
     return any(part.startswith(".") or part in OUT_OF_SIGHT for part in file.relative_to(folder).parts)
 
 
 def leads_out(file: Path, base: Path) -> bool:
-    """Whether a path that is named inside of a folder leads out of it, through a link."""
+    """Whether a path inside a folder leads out of it through a link."""
     named = Path(os.path.normpath(file))
     return named.is_relative_to(os.path.normpath(base)) and not file.resolve().is_relative_to(base.resolve())
 
 
 def beside(file: Path, suffix: str, folder: Path) -> Path | None:
-    """The text that belongs to a media file: a file of its stem, in the folder and not a link out of it."""
+    """The text file of a media file: it has the same stem and is not a link out of the folder. ``None`` if there is none."""
     text = file.with_suffix(suffix)
     return text if text.is_file() and not leads_out(text, folder) else None
 
@@ -98,7 +105,7 @@ def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a JSONL file; empty lines are passed over."""
+    """Objects of a JSONL file; empty lines are skipped."""
     for number, line in enumerate(text_in(file).split("\n"), 1):
         if line.strip():
             yield f"{file}, line {number}", json_object(line, f"{file}, line {number}")

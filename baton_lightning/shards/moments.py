@@ -1,4 +1,4 @@
-"""Mean and spread of cached tensors, summed up clip by clip and shard by shard, and whether they can be those of a working network."""
+"""Mean and standard deviation of cached tensors, from sums over clips and shards, and checks whether they are plausible."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from baton_lightning.plain_files import parse_json
 STILL = 1e-4
 """Standard deviation below which a channel counts as constant."""
 WILD = 30.0
-"""Standard deviation of normalised latents, or mean in the same unit, beyond which they have exploded; 1 and 0 are meant."""
+"""Largest plausible standard deviation or absolute mean of normalised latents, which should have 1 and 0."""
 TOLERANCE = 1e-3
-"""Relative to the standard deviation; sums in another order differ by less."""
+"""Largest accepted difference of statistics, relative to the standard deviation. Sums in another order differ by less."""
 
 
 @dataclass
@@ -27,9 +27,9 @@ class Moments:
     """Sums over clips, for every channel.
 
     Args:
-        count: Values of each channel.
-        total: Their sums [C].
-        squares: Sums of their squares [C].
+        count: Number of values of each channel.
+        total: Sum of the values [C].
+        squares: Sum of their squares [C].
     """
 
     count: int = 0
@@ -40,8 +40,8 @@ class Moments:
         """Adds a clip's tensor.
 
         Args:
-            tensor: Any shape.
-            axis: Its channels.
+            tensor: Tensor of any shape.
+            axis: Axis of its channels.
         """
         values = tensor.double().movedim(axis, -1).flatten(0, -2)
         self.count += len(values)
@@ -49,7 +49,7 @@ class Moments:
         self.squares = self.squares + values.square().sum(0)
 
     def include(self, other: Moments) -> None:
-        """Adds what others have summed."""
+        """Adds the sums of other clips."""
         self.count, self.total, self.squares = self.count + other.count, self.total + other.total, self.squares + other.squares
 
     @property
@@ -65,7 +65,7 @@ def moments_of(clips: Iterable[Mapping[str, Tensor]]) -> dict[str, Moments]:
     """Moments of features, by modality.
 
     Args:
-        clips: Of each clip, in order, name -> features [K, C].
+        clips: Modality -> features [K, C], for each clip in order.
     """
     made: dict[str, Moments] = {}
     for tensors in clips:
@@ -80,13 +80,13 @@ def moments_file(tar: Path) -> Path:
 
 
 def write_moments(tar: Path, moments: Mapping[str, Moments], *, made_by: str, source: str) -> None:
-    """Writes a shard's moments, aside and by rename: name -> count, sums and sums of squares [3, C], float64.
+    """Writes the moments of a shard atomically. Each modality has count, sums and sums of squares [3, C], float64.
 
     Args:
-        tar: The shard of features that they are of.
-        moments: By modality.
+        tar: The shard of features.
+        moments: Moments of its features, by modality.
         made_by: Recipe of the features.
-        source: Digest of the clips that the features are of.
+        source: Digest of the clips from which the features were computed.
     """
     tensors = {
         name: torch.stack([torch.full_like(sums.total, sums.count), sums.total, sums.squares]) for name, sums in sorted(moments.items())
@@ -119,7 +119,11 @@ def save_statistics(file: Path, sums: Mapping[str, Moments], provenance: Mapping
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
-    """Provenance in a file of :func:`save_statistics`; empty for files of older versions."""
+    """Provenance in a file of :func:`save_statistics`; empty for files of older versions.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

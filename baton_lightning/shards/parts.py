@@ -1,7 +1,7 @@
-"""One part of a build: a fixed slice of the recordings, judged, cut and encoded, whatever happens to the others.
+"""One part of a build: a fixed slice of the recordings, inspected, cut and encoded independently of the other parts.
 
-A part is a tar like a shard, with every clip that passed, and notes on what became of every recording. It depends on its own
-recordings alone, so parts may be made in any order, and those that were finished when a build was killed are found again.
+A part is a tar in the format of a shard. It holds every accepted clip, and notes on all accepted and rejected clips. A part depends only on
+its own recordings. So parts may be made in any order, and a resumed build reuses the parts that were finished before it was killed.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from baton_lightning.shards.writer import write_shard
 
 PART = "part"
 PART_SOURCES = 16
-"""Recordings of a part: what a killed build may have to do again, for each worker."""
+"""Number of recordings of a part. A resumed build repeats at most this many recordings for each worker."""
 OF_A_CLIP = ("black_video", "frozen_video", "silent_audio", "clipping")
-"""Reasons that lie in a passage and not in the file: every clip is judged for itself."""
+"""Reasons that concern a passage and not the whole file. They are checked for each clip separately."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the content of a set.
+    """Settings that determine the content of a set.
 
     Args:
-        clips: Name of each geometry -> the geometry. A single one has the empty name.
-        buckets: Kinds of clips that are taken, of ``av``, ``video`` and ``audio``.
-        limits: What a clip must keep to.
-        cut: ``all`` clips of a recording, or the ``first``.
-        shard_clips: Clips in a shard, but for the last of its kind.
-        max_seconds: How much of a recording, or of a part of one, is read, in s; all of it lies in memory.
+        clips: Name of each geometry -> the geometry. A single geometry has the empty name.
+        buckets: Buckets that the set holds, of ``av``, ``video`` and ``audio``.
+        limits: Limits of the checks of recordings and clips.
+        cut: ``all`` clips of a recording, or only the ``first`` one.
+        shard_clips: Clips in a shard; the last shard of a bucket may have fewer.
+        max_seconds: Largest duration that is read of a recording, or of a part of one, in s. It is held in memory as a whole.
         sources: Digest of the list of recordings.
-        codec_clips: Clips that the patch codec is fitted to; 0 fits none.
-        repeat: Which texts without times may stand on each of several clips of a recording: ``none``, the ``caption``, or ``all``.
-        audio_language: Language of the sound, as files name it; empty = their default track.
+        codec_clips: Number of clips to which the patch codec is fitted; 0 = no codec is fitted.
+        repeat: Which texts without times may be repeated for each of several clips of a recording: ``none``, the ``caption``, or ``all``.
+        audio_language: Language of the audio track, as the files name it; empty = their default track.
     """
 
     clips: dict[str, ClipSpec]
@@ -62,7 +62,7 @@ class Settings:
     audio_language: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON gives them back."""
+        """Plain values, equal to what JSON returns after saving and loading."""
         return {"version": VERSION} | json.loads(json.dumps(asdict(self)))
 
     @property
@@ -71,17 +71,17 @@ class Settings:
 
 
 def make_part(folder: Path, number: int, sources: list[Source], base: Path, settings: Settings) -> Shard:
-    """Makes a part, or finds it made.
+    """Makes a part, unless it exists.
 
     Args:
-        folder: Where parts lie.
-        number: Which one.
+        folder: Folder of the parts.
+        number: Number of the part.
         sources: Its recordings.
-        base: Folder that their names are relative to, as they are remembered.
-        settings: What decides its content.
+        base: Folder to which the recorded file names are relative.
+        settings: Settings that determine its content.
 
     Returns:
-        The part; its notes hold ``clips``, in order, and ``rejected``.
+        The part. Its notes hold the lists ``clips``, in order, and ``rejected``.
     """
     tar = folder / shard_name(PART, number)
     if (made := Shard.finished(tar, settings.digest)) is not None:
@@ -103,10 +103,10 @@ def name_of(file: Path, base: Path) -> str:
 
 
 def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, bytes] | None]]:
-    """What becomes of a recording: for each clip its note and its members, or why there are none."""
+    """Clips of a recording. Yields the note and the members of each accepted clip, and the note and ``None`` for each rejection."""
 
     def rejected(key: str, reason: str, detail: str, start: float, end: float | None) -> tuple[dict[str, Any], None]:
-        text = detail.replace(str(source.file), name)  # wherever the folder lies
+        text = detail.replace(str(source.file), name)  # the text must not depend on where the folder is
         return {"key": key, "file": name, "reason": reason, "detail": text} | span(start, end), None
 
     try:
@@ -154,15 +154,18 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
 
 
 def span(start: float, end: float | None) -> dict[str, float | None]:
-    """Start and end as they are written, in s."""
+    """Start and end in s, rounded as they are written."""
     return {"start": round(start, 6), "end": None if end is None else round(end, 6)}
 
 
 def bucket_of(recording: Recording, wanted: tuple[str, ...]) -> str:
-    """Bucket of a recording. One with picture and sound goes to ``av`` or, where that is not wanted, gives up the other half.
+    """Bucket of a recording.
+
+    A recording with picture and sound goes to ``av``. If ``av`` is not wanted, it goes to ``video`` or ``audio`` and loses the other
+    modality.
 
     Raises:
-        Rejection: If what it has is not wanted.
+        Rejection: If no wanted bucket fits its modalities.
     """
     has = {"video": recording.frames is not None, "audio": recording.waveform is not None}
     if all(has.values()) and "av" in wanted:
@@ -175,7 +178,7 @@ def bucket_of(recording: Recording, wanted: tuple[str, ...]) -> str:
 
 
 def window_of(recording: Recording, start: float, end: float) -> Recording:
-    """The frames that appear, and the samples that sound, from ``start`` to ``end``, in s."""
+    """The part of a recording from ``start`` to ``end``, in s: its frames and samples."""
     frames, times, waveform = recording.frames, recording.frame_times, recording.waveform
     first, last = np.searchsorted(times, [start - 1e-6, end - 1e-6])
     first = min(first, max(last - 1, 0))
@@ -189,7 +192,7 @@ def window_of(recording: Recording, start: float, end: float) -> Recording:
 
 
 def members_of(recording: Recording, bucket: str, start: float, clip: ClipSpec, source: Source, name: str) -> dict[str, bytes]:
-    """A clip's movie, and its captions with what is known of it."""
+    """Members of a clip: the mp4 file, and a JSON file with its captions, source and measured values."""
     frames = sound = None
     known: dict[str, Any] = {"file": name, "start": round(start, 6)}
     measured: dict[str, float] = {}

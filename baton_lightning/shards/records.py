@@ -1,4 +1,4 @@
-"""The JSON files of a data set, which may come from anybody: what they say is of the right kind, or refused in one line."""
+"""Validation of the JSON files of a data set, which may come from untrusted sources. Values of a wrong type are refused in one line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from baton_lightning.names import require_name
 from baton_lightning.plain_files import parse_json, read_json
 
 LARGEST = {"json": 4 * 2**20}
-"""Suffix -> bytes of the largest member that is read."""
+"""Suffix -> size of the largest member that is read, in bytes."""
 LARGEST_OF_ALL = 2**30
-"""The same for all other suffixes."""
+"""The same size for all other suffixes."""
 
 Kind = Callable[[Any], bool]
 
@@ -35,17 +35,17 @@ def is_mapping(value: Any) -> bool:
 
 
 def require_kinds(values: Any, where: str, needed: dict[str, Kind], may: dict[str, Kind] | None = None, *, others: bool = False) -> Any:
-    """Values whose entries are of their kinds.
+    """Returns a mapping after checking its entries.
 
     Args:
-        values: What was read.
-        where: File, and the place in it, for the error.
-        needed: Entry -> whether a value is of its kind.
-        may: The same for entries that may be missing.
-        others: Whether there may be entries that are in neither.
+        values: The mapping that was read.
+        where: File and place in it, for error messages.
+        needed: Required entry -> test of its value.
+        may: Optional entry -> test of its value.
+        others: Whether entries that are in neither are allowed.
 
     Raises:
-        ValueError: Naming the first entry that is missing, of another kind, or unknown.
+        ValueError: If an entry is missing, invalid or unknown; the message names it.
     """
     if not isinstance(values, dict):
         raise ValueError(f"data: {where} must be a mapping, got a {type(values).__name__}")
@@ -66,15 +66,15 @@ OF_A_CACHE: dict[str, Kind] = {"recipe": is_text, "clip": is_mapping, "splits": 
 
 
 def index_of_split(values: Any, file: Path, kind: str) -> dict[str, Any]:
-    """What the index of a split says.
+    """Validated index of a split.
 
     Args:
         values: Content of the file, without its version.
-        file: Named in errors.
-        kind: What the names of its shards begin with.
+        file: The file, for error messages.
+        kind: Prefix of the names of its shards.
 
     Raises:
-        ValueError: If an entry is of another kind, or a shard would lie in another folder.
+        ValueError: If an entry is invalid, or the name of a shard leads to another folder.
     """
     require_kinds(values, str(file), INDEX)
     for number, entry in enumerate(values["shards"]):
@@ -87,10 +87,10 @@ def index_of_split(values: Any, file: Path, kind: str) -> dict[str, Any]:
 
 
 def require_record(values: Any) -> dict[str, Any]:
-    """What the record beside a tar says.
+    """Validated record of a shard, the file beside its tar.
 
     Raises:
-        ValueError: If an entry is of another kind.
+        ValueError: If an entry is invalid.
     """
     require_kinds(values, "the record", SHARD, {"notes": is_mapping, "checksums": is_mapping})
     for table in ("members", "checksums"):
@@ -100,10 +100,10 @@ def require_record(values: Any) -> dict[str, Any]:
 
 
 def index_of_set(file: Path) -> dict[str, Any]:
-    """What the index of a set says.
+    """Validated index of a set.
 
     Raises:
-        ValueError: If it is of another kind, or a split would lie in another folder.
+        ValueError: If an entry is invalid, or the name of a split leads to another folder.
     """
     values = require_kinds(read_json(file), str(file), {"splits": is_mapping}, others=True)
     for name, entry in values["splits"].items():
@@ -113,23 +113,23 @@ def index_of_set(file: Path) -> dict[str, Any]:
 
 
 def read_cache(file: Path) -> dict[str, Any]:
-    """What the record of cached tensors says.
+    """Validated record of cached tensors.
 
     Raises:
-        ValueError: If it is of another kind.
+        ValueError: If an entry is invalid.
     """
     return require_kinds(read_json(file), str(file), OF_A_CACHE, others=True)
 
 
 def metadata_of(content: bytes, where: str) -> dict[str, Any]:
-    """What the JSON of a clip says.
+    """Metadata of a clip, parsed from its JSON.
 
     Args:
-        content: The member.
-        where: Clip and shard, for the error.
+        content: Content of the member.
+        where: Clip and shard, for error messages.
 
     Raises:
-        ValueError: If it is no mapping of JSON.
+        ValueError: If the content is not a JSON mapping.
     """
     values = parse_json(content, where)
     if not isinstance(values, dict):

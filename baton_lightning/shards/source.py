@@ -1,4 +1,4 @@
-"""What a data set is built from, once its row is read: a recording, or a part of one, with its captions and words."""
+"""One source of a data set, read from its row in the list: a recording, or a part of one, with its captions and words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 
 class Word(NamedTuple):
-    """Something said, with its time.
+    """A spoken word with its time.
 
     Args:
-        text: One word, or more.
-        start: When it begins, in s from the first picture of the recording.
-        end: When it ends.
-        speaker: Who says it; empty if nobody is named.
+        text: One word, or several.
+        start: Its start, in s from the first picture of the recording.
+        end: Its end, likewise.
+        speaker: Name of the speaker; empty if unknown.
     """
 
     text: str
@@ -30,15 +30,15 @@ class Source:
     Args:
         key: Name, unique in the set; letters, digits, ``-`` and ``_``.
         file: Media file.
-        video_prompt: What is seen; empty if nobody said.
-        audio_prompt: What is heard; empty if nobody said.
-        speakers: Who speaks.
-        speech: What is said; empty if nobody said.
-        split: Part of the set.
-        start: Where the part begins, in s from the first picture.
-        end: Where it ends, likewise; ``None`` = with the recording.
-        words: What is said, each word with its time; empty if nobody said.
-        refused: Why it is not read; empty if it is.
+        video_prompt: Description of the picture; empty if unknown.
+        audio_prompt: Description of the sound; empty if unknown.
+        speakers: Names of the speakers.
+        speech: Spoken text; empty if unknown.
+        split: Split of the set to which it belongs.
+        start: Start of the part, in s from the first picture.
+        end: End of the part, likewise; ``None`` = the end of the recording.
+        words: Spoken words with their times; empty if unknown.
+        refused: Reason why it cannot be read; empty if it can.
     """
 
     key: str

@@ -1,20 +1,21 @@
-"""What a data set is built from: recordings with captions, listed by a folder, a CSV or a JSONL file.
+"""Sources of a data set: recordings with captions, listed by a folder, a CSV or a JSONL file.
 
-A row names a recording, or a part of one:
+A row describes a recording, or a part of one:
 
     file            path of the media file, relative to the list; required
-    video_prompt    what is seen       } both, or one of them, or
-    audio_prompt    what is heard      }
-    text            one caption that stands for both
-    speakers        who speaks: names, in CSV separated by `;`
-    speech          what is said
-    words           what is said, with times: [{"text": ..., "start": s, "end": s, "speaker": ...}], in CSV as JSON; instead of `speech`
+    video_prompt    description of the picture   } both, or one of them, or
+    audio_prompt    description of the sound     }
+    text            one caption for both
+    speakers        names of the speakers; in CSV separated by `;`
+    speech          spoken text
+    words           spoken words with times: [{"text": ..., "start": s, "end": s, "speaker": ...}], in CSV as JSON; replaces `speech`
     split           train, val, test or another name; default: by a hash of the file, the same for all rows of a recording
-    start, end      part of the recording that is meant, in s from its first picture; default: all of it
+    start, end      selected part of the recording, in s from its first picture; default: the whole recording
     key             name of the recording in the set; default: its path, with the start if one is given, and with a digest of the path if
-                    it holds letters that a key cannot
+                    the path holds characters that are not allowed in a key
 
-In a folder, each media file has a neighbour of the same stem: `a.txt` with the caption, or `a.json` with the fields above but `file`.
+In a folder, each media file has a text file of the same stem beside it: `a.txt` with the caption, or `a.json` with the fields above except
+`file`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from baton_lightning.shards.splits import assign_splits
 
 
 def read_sources(source: str | Path, held_out: Mapping[str, float]) -> list[Source]:
-    """Every recording of a source, in its order: that of the list, or of the paths in a folder.
+    """All recordings of a list, in the order of its rows, or of a folder, in the order of the paths.
 
     Args:
         source: A folder, a ``.csv`` or a ``.jsonl`` file.
-        held_out: Split -> its part of the recordings that name none: a share below 1, or a number of recordings. The rest: ``train``.
+        held_out: Split -> its part of the recordings without a split: a share below 1, or a number of recordings. The others belong to
+            ``train``.
 
     Raises:
-        ValueError: If there is no source, or a row is wrong; the message names the line.
+        ValueError: If the source does not exist, or a row is invalid; the message names the line.
     """
     source = Path(source)
     if source.is_dir():
@@ -70,7 +72,7 @@ def read_sources(source: str | Path, held_out: Mapping[str, float]) -> list[Sour
 
 
 def digest_of(sources: list[Source], base: Path) -> str:
-    """Digest of a list: which recordings, of which size, in which order, with which captions. Where its folder lies does not matter."""
+    """Digest of a list: its recordings, their sizes, their order and their captions. It does not depend on the location of the folder."""
     digest = hashlib.sha256()
     for source in sources:
         file = source.file.relative_to(base) if source.file.is_relative_to(base) else source.file
@@ -84,16 +86,21 @@ def digest_of(sources: list[Source], base: Path) -> str:
 
 
 def size_of(source: Source) -> int:
-    """Bytes of a file; 0 where it is not read."""
+    """Size of a file in bytes; 0 if it cannot be read."""
     return 0 if source.refused else source.file.stat().st_size
 
 
 # ---- one row
 def source_of(row: Mapping[str, Any], base: Path, place: str) -> Source:
-    """A row, checked; without a split unless it names one.
+    """Source of a row, after checking the row. Its split is empty unless the row names one.
+
+    Args:
+        row: Column -> value.
+        base: Folder to which the file is relative.
+        place: File and line of the row, for error messages.
 
     Raises:
-        ValueError: With the row's place.
+        ValueError: If the row is invalid; the message names its place.
     """
     require_known(row, place)
     texts = {name: text_of(row, name, place) for name in ("file", "video_prompt", "audio_prompt", "text", "speech", "split", "key")}

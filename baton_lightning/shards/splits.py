@@ -15,7 +15,7 @@ TRAIN = "train"
 
 
 def amount(text: str) -> float:
-    """Parses a share, e.g. ``0.05``, or a number of recordings, e.g. ``2``; whole numbers are numbers of recordings.
+    """Parses a share, e.g. ``0.05``, or a number of recordings, e.g. ``2``. Whole numbers are numbers of recordings.
 
     Raises:
         ValueError: If it is neither.
@@ -28,13 +28,15 @@ def amount(text: str) -> float:
 
 
 def assign_splits(sources: list[Source], base: Path, held_out: Mapping[str, float]) -> list[Source]:
-    """Assigns a split to every source without one. All rows of a recording have the same split: one that a row names, or a drawn one.
+    """Assigns a split to every source without one.
+
+    All rows of a recording get the same split: the one that a row names, or else one that is drawn.
 
     Args:
         sources: Rows; those without a split have an empty one.
         base: Folder to which the hashed names are relative.
-        held_out: Split -> share below 1, drawn by a hash of the file, so that recordings which join later move no other; or a number
-            of recordings, those whose hashes come first.
+        held_out: Split -> share below 1, or number of recordings. A share is drawn by a hash of the file, so recordings that are added
+            later do not change the split of others. A number selects the recordings with the smallest hashes.
 
     Raises:
         ValueError: If no recording is left for training.
@@ -59,7 +61,7 @@ def assign_splits(sources: list[Source], base: Path, held_out: Mapping[str, floa
 
 
 def recording_of(source: Source, base: Path) -> str:
-    """Name of a source's recording: its file, after following links."""
+    """Name of a source's recording: the path of its file, with links resolved."""
     file = os.path.realpath(source.file)
     return os.path.relpath(file, os.path.realpath(base)).replace(os.sep, "/")
 
@@ -70,7 +72,7 @@ def point_of(recording: str) -> float:
 
 
 def split_of(recording: str, shares: Mapping[str, float]) -> str:
-    """Split of a recording by shares."""
+    """Split of a recording, drawn by shares."""
     point = point_of(recording)
     for split, share in shares.items():
         point -= share

@@ -31,7 +31,7 @@ TITLES = {
     "loudness": "loudness of the clips, dBFS",
     "motion": "motion of the clips, grey levels a frame",
 }
-"""Histogram -> title. Values are what the build wrote to `k.json`; other sets have none."""
+"""Histogram -> title. The values come from `k.json`, where `shards build` wrote them; other sets have none."""
 
 
 @dataclass
@@ -52,8 +52,8 @@ class Facts:
         """Adds a clip.
 
         Args:
-            metadata: Its ``k.json``.
-            bucket: Its shard's.
+            metadata: Content of its ``k.json``.
+            bucket: Bucket of its shard.
         """
         self.num_clips += 1
         has = {"video": bucket != "audio", "audio": bucket != "video"}
@@ -66,7 +66,7 @@ class Facts:
 
 
 def facts_of(root: Path, splits: dict[str, SplitIndex]) -> Facts:
-    """Reads every clip's ``k.json``; damaged ones are ignored."""
+    """Statistics from every clip's ``k.json``; damaged clips are ignored."""
     from tqdm import tqdm
 
     facts = Facts()
@@ -84,7 +84,7 @@ def facts_of(root: Path, splits: dict[str, SplitIndex]) -> Facts:
 
 
 def print_stat(root: Path) -> None:
-    """Prints tables and histograms of a set, or of each of several geometries, and draws the histograms to ``stat.png``.
+    """Prints tables and histograms of a set, or of one set for each geometry, and draws the histograms to ``stat.png``.
 
     Raises:
         ValueError: If there is no finished data set.
@@ -155,7 +155,7 @@ Histogram = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def histogram(values: Sequence[float]) -> Histogram:
-    """Counts in bins of one width over the range of the values."""
+    """Counts of the values in bins of equal width over their range."""
     low, high = min(values), max(values)
     return np.histogram(values, BINS, (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5))
 
@@ -174,7 +174,7 @@ def bars(title: str, counts: NDArray[np.int64], edges: NDArray[np.float64]) -> T
 
 
 def draw(file: Path, histograms: dict[str, Histogram]) -> None:
-    """Histograms side by side, as a PNG."""
+    """Draws histograms side by side and saves them as PNG."""
     from PIL import Image, ImageDraw
 
     width, height, margin = 360, 240, 36

@@ -1,4 +1,4 @@
-"""Where the members of a tar lie, read from its headers."""
+"""Byte offsets of the members of a tar, read from its headers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 Members = dict[str, dict[str, tuple[int, int]]]
 """key -> suffix -> (offset, size), in bytes."""
 TWICE = (-1, -1)
-"""Place of a member that a tar holds more than once."""
+"""Placeholder for the offset and size of a member that a tar holds more than once."""
 LONGEST_HEADER = 2**20
-"""Bytes of the longest name in a tar, with what else its header says."""
+"""Size of the largest extended header that is read (e.g. a long name), in bytes."""
 
 
 def scan(tar: Path) -> Members:
@@ -19,7 +19,7 @@ def scan(tar: Path) -> Members:
     try:
         with tarfile.open(tar, "r:", tarinfo=Header) as archive:
             for member in archive:
-                if member.isfile() and not member.issparse():  # whose bytes do not lie in one piece
+                if member.isfile() and not member.issparse():  # the bytes of a sparse member are not contiguous
                     folder, _, name = member.name.rpartition("/")
                     key, _, suffix = name.partition(".")
                     places = members.setdefault(f"{folder}/{key}" if folder else key, {})
@@ -30,9 +30,9 @@ def scan(tar: Path) -> Members:
 
 
 class Header(tarfile.TarInfo):
-    """A member of a tar; names that are longer than a name can be are not read."""
+    """Header of a tar's member. Extended headers beyond :data:`LONGEST_HEADER` are refused."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in tarfile.SUPPORTED_TYPES and not self.isreg() and self.size > LONGEST_HEADER:
             raise tarfile.ReadError("a header is too long")
-        return super()._proc_member(archive)  # type: ignore[misc]  # where tarfile reads what belongs to a header
+        return super()._proc_member(archive)  # type: ignore[misc]  # tarfile reads extended headers here

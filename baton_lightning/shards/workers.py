@@ -1,4 +1,4 @@
-"""Worker processes for building data sets: spawned, with one thread each; they stop if their parent process stops."""
+"""Worker processes for building data sets. They are spawned, have one thread each, and stop if their parent process stops."""
 
 from __future__ import annotations
 

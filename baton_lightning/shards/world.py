@@ -1,7 +1,7 @@
 """Building of data sets of the benchmark world.
 
-A shard is a function of the recipe and its number, so workers may build shards in any order, a killed build resumes,
-and its result is byte-identical to that of an uninterrupted build. The index of the set is written last and marks it as complete.
+A shard depends only on the recipe and its number. So workers may build shards in any order, a killed build resumes, and its result is
+byte-identical to that of an uninterrupted build. The index of the set is written last and marks the set as complete.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 SPLITS = {"train": 2000, "val": 100, "test": 100}
 BENCHMARK = ("test", "ood")
-"""Splits whose scenes are counted within their tier: clip i of a tier is the same, whichever tiers a set has beside it."""
+"""Splits whose scenes are counted within their tier. So clip i of a tier does not depend on which other tiers the set has."""
 TIERS = ("single", "multi")
 CODEC = "codec.safetensors"
 CODEC_CLIPS = 256
-"""Training clips that the patch codec is fitted to."""
+"""Number of training clips to which the patch codec is fitted."""
 QUANTISER = 12
-"""Of H.264: 46 dB at 32 pixels."""
+"""Quantisation parameter of H.264; it gives 46 dB at 32 pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Recipe:
         split: ``train``, ``val``, ``test`` or ``ood``; different splits have different scenes.
         tiers: Tiers; clip i has tier i modulo their number.
         seed: Seed of the scenes.
-        shard_clips: Clips of a shard; the last one may have fewer.
+        shard_clips: Clips in a shard; the last shard may have fewer.
         references: Whether scenes and prompts have references to earlier events.
     """
 
@@ -77,9 +77,9 @@ def build_world(
         out: Folder of the set. Existing shards of the same recipe are kept.
         clip: Geometry.
         splits: Number of clips of each split, over all tiers.
-        tiers: Tiers, in alternation.
+        tiers: Tiers; they alternate from clip to clip.
         seed: Seed of the scenes.
-        workers: Processes, one thread each; 0 builds in this one.
+        workers: Number of worker processes, each with one thread; 0 = this process.
         shard_clips: Clips in a shard.
         references: Whether most prompts with several events have references to earlier events.
 
@@ -168,7 +168,7 @@ def clip_members(recipe: Recipe, index: int) -> tuple[str, dict[str, bytes]]:
 
 
 def fit_codec(out: Path, clip: ClipSpec, split: str, num_clips: int = CODEC_CLIPS) -> dict[str, str] | None:
-    """Fits the patch codec to the first clips of a split, read from the shards; ``None`` if the geometry has other strides."""
+    """Fits the patch codec to the first clips of a split and returns its file and digest; ``None`` if the geometry has other strides."""
     from baton_lightning.world.codecs import PatchPCA
 
     if clip.video_stride != (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):

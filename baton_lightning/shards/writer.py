@@ -1,4 +1,4 @@
-"""Atomic writing of shards, with the same bytes for the same clips."""
+"""Atomic and deterministic writing of shards: the same clips give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from baton_lightning.shards.tars import scan
 def write_shard(
     tar: Path, clips: Iterable[tuple[str, Mapping[str, bytes]]], *, made_by: str = "", notes: dict[str, Any] | None = None
 ) -> Shard:
-    """Writes a tar and its byte offsets. If writing is interrupted, there is no shard.
+    """Writes a tar and the record of its byte offsets. If writing is interrupted, no shard is left behind.
 
     Args:
         tar: Output file; an existing shard is replaced.
-        clips: Key and members, suffix -> content, of each clip, in order.
+        clips: Key and members (suffix -> content) of each clip, in order.
         made_by: Digest of the recipe or networks that determine the content, see :meth:`Shard.finished`.
         notes: Notes that are stored with the shard.
 
@@ -41,7 +41,7 @@ def write_shard(
                     raise ValueError(f"{tar.name}: a key must be unique in its shard and hold no dot, got {key!r}")
                 checksums[key] = {suffix: zlib.crc32(content) for suffix, content in members.items()}
                 for suffix, content in members.items():
-                    entry = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and mode are tarfile's constants
+                    entry = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and mode keep tarfile's constant defaults
                     entry.size = len(content)
                     archive.addfile(entry, io.BytesIO(content))
         with part.open("rb") as file:
