@@ -16,7 +16,7 @@ Names that begin with ``_`` are treated in the same way."""
 class AskedOptimizer(Callback):
     """Keeps the configured hyperparameters of optimisers and schedules on resume. Moments and counters come from the checkpoint.
 
-    A schedule keeps its position, and its learning rates are scaled to the configured rate. The first step may still use the old rate.
+    A schedule keeps its position. Its learning rates are scaled to the configured rate. The first step may still follow the old schedule.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

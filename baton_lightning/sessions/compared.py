@@ -60,7 +60,7 @@ FIXED = (
     "trainer.overfit_batches",
     "data.init_args.epoch_clips",
 )
-"""Settings that cannot change under a checkpoint. It holds weights that came from the parents, the state of one class of optimiser and
+"""Settings that cannot change on resume. A checkpoint holds weights that came from the parents, the state of one class of optimiser and
 of its parameter groups, and a position in the order of the clips."""
 NONE = "none"
 

@@ -35,7 +35,7 @@ def require_accelerator(trainer: Any) -> None:
         trainer: Settings of the trainer.
 
     Raises:
-        ValueError: If a strategy of DeepSpeed is configured and there is no GPU.
+        ValueError: If DeepSpeed's strategy for GPUs is configured and there is no GPU.
     """
     name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if name.rpartition(".")[2].startswith(("DeepSpeedStrategy", "deepspeed")) and not torch.cuda.is_available():

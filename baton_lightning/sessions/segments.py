@@ -36,7 +36,7 @@ def begin(
     data: str | None,
     parents: dict[str, str],
 ) -> Segments:
-    """Creates a session of a run. Its settings are those that made the checkpoint it resumes from.
+    """Creates a session of a run. If it resumes from the run's own checkpoint, the settings must be those that made it.
 
     Args:
         folder: Run folder.
@@ -119,7 +119,7 @@ class Segments(Callback):
         return found | self.changed_parents()
 
     def changed_parents(self) -> dict[str, tuple[str, str]]:
-        """Parents whose weights differ from the recorded ones. A parent that is missing at its new path does not count as changed."""
+        """Parents that were added, removed, or have other weights. A parent that was moved or deleted does not count as changed."""
         found, known = {}, self.last("parents") or {}
         for role in sorted(known.keys() | self.parents.keys()):
             was, run = known.get(role), self.parents.get(role)
@@ -187,7 +187,7 @@ class Segments(Callback):
 
     # ---- record
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the record. By now all ranks have compared their settings and joined, and the data set is available."""
+        """Writes the record. By now all ranks are connected and have compared their settings, and the data set is available."""
         if stage != "fit" or not trainer.is_global_zero or self.segments:
             return
         versions = {name: version(name) for name in manifest.PACKAGES} | {"git_commit": manifest.git_commit()}

@@ -24,8 +24,8 @@ from baton_lightning.runs import checkpoints
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 PATIENCE, GRACE, TWICE = 30.0, 5.0, 0.5
-"""Times in s: until other ranks of this machine must have ended; until a process that is still starting is ended; and the interval in
-which two signals count as one, because `timeout` signals both a process and its group."""
+"""Times in s: how long to wait for the other ranks of this machine to end; how long a process that is still starting may take to end by
+itself; and within which two signals count as one, because `timeout` signals both a process and its group."""
 GOES_ON = {
     "fit": "the same command goes on from the last checkpoint",
     "validate": "the same command scores from the start",
@@ -113,7 +113,7 @@ class Termination(Callback):
         peers.end(f"{WORDS[signal.Signals(number)]} at once; {self.told}", 128 + number)
 
     def end_children(self) -> None:
-        """Waits for the launched ranks, and terminates them first unless all ranks agreed to end."""
+        """Terminates the launched ranks, unless all ranks agreed to end, and waits for them."""
         peers.LET_GO.set()
         for child in peers.LAUNCHED.values():
             if not self.agreed:

@@ -28,7 +28,7 @@ class Verified(Callback):
         self.session = session
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Runs on all ranks after they have joined.
+        """Runs on all ranks after they are connected.
 
         Raises:
             ValueError: If a file was changed and there is no older checkpoint.
