@@ -1,1 +1,1 @@
-"""Verbs that join rooms: their command lines."""
+"""Command lines of verbs that combine several rooms."""

@@ -1,4 +1,4 @@
-"""Codecs of an experiment that caches latents, for whoever looks at its cache."""
+"""Codecs of an experiment that caches latents, for decoding its cache."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from baton_lightning.stages.encode import describe
 
 
 def decoders_of(root: Path, config: Path, cache: dict[str, Any]) -> dict[str, Any]:
-    """Video and audio codec of an experiment, if they made the cache.
+    """Video and audio codec of an experiment, after a check that they computed the cache.
+
+    Args:
+        root: Folder of the data set.
+        config: Experiment file of the encoding.
+        cache: Record of the cache.
 
     Raises:
-        ValueError: If they are others.
+        ValueError: If the experiment does not cache latents, or the cache was computed by other codecs.
     """
 
     class Blueprint(BatonCLI):
-        """No trainer: only networks are wanted."""
+        """Builds the networks without a trainer."""
 
         def add_arguments_to_parser(self, parser: Any) -> None:
             super().add_arguments_to_parser(parser)
-            parser.add_argument("--return_predictions", type=bool | None, default=None)  # an experiment of `predict` has it
+            parser.add_argument("--return_predictions", type=bool | None, default=None)  # experiments of `predict` may set it
 
         def instantiate_trainer(self, **kwargs: Any) -> None:
             return None

@@ -1,4 +1,4 @@
-"""`generate`: mp4s with sound from a stage-3 run, for held-out prompts of its data or for prompts of your own."""
+"""`generate`: generates mp4s with sound from a stage-3 run, for held-out prompts of its data or for prompts of your own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def tell_doubts(generator: Generator, prompts: dict[str, Prompt]) -> None:
-    """Says once, before anything is computed, what the run may not understand in prompts."""
+    """Prints warnings about prompts that the run may not understand, once and before generation starts."""
     import warnings
 
     from baton_lightning.generation.doubts import doubts
@@ -36,11 +36,11 @@ def tell_doubts(generator: Generator, prompts: dict[str, Prompt]) -> None:
     encoder = generator.components.built("text_encoder")
     for sentence in doubts(getattr(encoder, "tokenizer", None), prompts.values()):
         print(f"generate: {sentence}", file=sys.stderr, flush=True)
-    warnings.filterwarnings("ignore", message="the run's vocabulary does not have")  # each network would say it again
+    warnings.filterwarnings("ignore", message="the run's vocabulary does not have")  # otherwise each network would repeat the warning
 
 
 def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
-    """Lets the options override what the run says of sampling; gives what then holds."""
+    """Overrides the run's sampling settings with the options. Returns the resulting settings."""
     if options.seed is not None:
         model.seed = options.seed
     if options.steps is not None:
@@ -52,7 +52,7 @@ def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan) -> Plan | None:
-    """What the clips of a batch follow. The shuffled plan of a batch of one is that of a clip of the batch before."""
+    """Plan of a batch; ``None`` = no plan. If the batch has one clip, its shuffled plan is that of a clip of the previous batch."""
     if not isinstance(plan, str):
         return plan.batched(batch.index.device)
     if plan == "none":
@@ -69,22 +69,25 @@ def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, 
 def clips_of(
     generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan, held: Callable[[Batch], Given]
 ) -> tuple[Tensor, Tensor]:
-    """Frames and waveforms of a batch.
+    """Generates the clips of a batch.
 
     Args:
-        generator: What makes them.
-        requests: What was asked for.
-        place: Which batch of it this is.
+        generator: Generator of the clips.
+        requests: All batches.
+        place: Index of the batch in ``requests``.
         batch: The batch.
-        plan: What the clips follow.
-        held: What is held of a batch instead of generated.
+        plan: Kind of plan, one of :data:`PLANS`, or the plan of a file.
+        held: Returns the latents of a batch that are given and not generated.
+
+    Returns:
+        Frames [B, T, Y, X, 3], uint8, and waveforms [B, S], in [-1, 1].
     """
     batch = batch.to(generator.placement.device)
     if plan == "ceiling":
         assert batch.video_latents is not None and batch.audio_latents is not None
         return generator.decode(batch.video_latents, batch.audio_latents)
     if generator.model.guidance.guides_text:
-        generator.embed_negatives(generator.placement.device)  # before the planner is there: it may need the encoder's room
+        generator.embed_negatives(generator.placement.device)  # before the planner is moved to the device, where both may not fit
     followed = plan_of(generator, requests, place, batch, plan)
     return generator.decode(*generator.sample(batch, followed, held(batch)))
 
@@ -138,7 +141,7 @@ def main(argv: list[str]) -> int:
         plan.require_fits(model.clip, plan_space.statistics(model.plan), plan_space.DRIFT)
         told |= {"plan_sha256": plan.digest, "edits": list(plan.edits)}
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
-        model.plan.built_planner(torch.device("cpu"))  # no cache has these prompts
+        model.plan.built_planner(torch.device("cpu"))  # the cache has no plans of these prompts
     generator = Generator(model, placement)
     generator.place_networks(dtype, follows=options.plan != "none", denoises=options.plan != "ceiling")
     if own:

@@ -1,4 +1,4 @@
-"""The command line of `generate`, checked before anything heavy is imported."""
+"""`generate`: generates mp4s with sound from a stage-3 run. The options are checked before torch is loaded."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def check(options: argparse.Namespace) -> None:
     """Refuses options that contradict each other or are out of range.
 
     Raises:
-        ValueError: Naming the option.
+        ValueError: If an option is invalid. The message names it.
     """
     if options.plan not in PLANS and not Path(options.plan).is_file():
         raise ValueError(f"generate: --plan must be one of {', '.join(PLANS)}, or the file of a plan, got {options.plan}")
@@ -142,10 +142,10 @@ def check(options: argparse.Namespace) -> None:
 
 
 def require_one_form(options: argparse.Namespace) -> None:
-    """Refuses conditions that contradict each other, lack what they need, or are no files.
+    """Refuses several conditions at once, conditions without their prompts or options, and conditions that are not files.
 
     Raises:
-        ValueError: Naming the option.
+        ValueError: If a condition is invalid. The message names its option.
     """
     given = [name for name in FORMS if getattr(options, name) is not None]
     several = [*given, *(["task"] if options.task is not None else [])]
@@ -169,5 +169,5 @@ def require_one_form(options: argparse.Namespace) -> None:
 
 
 def form_of(options: argparse.Namespace) -> str | None:
-    """The condition that was asked for, if any."""
+    """Name of the condition among the options; ``None`` if there is none."""
     return next((name for name in FORMS if getattr(options, name) is not None), None)

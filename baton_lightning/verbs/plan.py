@@ -1,4 +1,4 @@
-"""`plan`: make, look at, compare and change plans; `generate --plan FILE` makes the clip."""
+"""`plan`: makes, shows, compares and edits plans; `generate --plan FILE` generates a clip from a plan."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def make(options: argparse.Namespace) -> ClipPlan:
-    """The plan that was asked for.
+    """The plan of `plan make`.
 
     Raises:
-        ValueError: If the options contradict each other, or the run cannot make it.
+        ValueError: If the options contradict each other, or the run has no planner although one is needed.
     """
     prompts = (options.video_prompt, options.audio_prompt)
     if options.key is None and None in prompts:
@@ -94,7 +94,8 @@ def make(options: argparse.Namespace) -> ClipPlan:
 
 
 def differences(first: ClipPlan, second: ClipPlan) -> list[tuple[str, str, str, str]]:
-    """A row a modality: tokens that differ, the time in which they do, and by how much, in standard deviations of the training set."""
+    """One row per modality: number of tokens that differ, their time span in s, and the RMS difference in standard deviations of the
+    training set."""
     from baton_lightning.plan.clip_plan import distance
 
     rows, clip = [], first.clip
@@ -110,10 +111,10 @@ def differences(first: ClipPlan, second: ClipPlan) -> list[tuple[str, str, str, 
 
 
 def require_new(out: Path, force: bool) -> None:
-    """Refuses to replace a file unasked.
+    """Refuses to replace an existing file without ``force``.
 
     Raises:
-        ValueError: If it is there.
+        ValueError: If the file exists and ``force`` is not set.
     """
     if out.exists() and not force:
         raise ValueError(f"plan: {out} is there; give another --out, or --force")
@@ -155,10 +156,10 @@ def main(argv: list[str]) -> int:
 
 
 def other_of(operation: dict[str, object], edits: Path) -> ClipPlan:
-    """The plan that an operation names; its path is relative to the file of edits.
+    """Loads the other plan that an operation names. Its path is relative to the folder of the file of edits.
 
     Raises:
-        ValueError: If it names none.
+        ValueError: If the operation names no plan.
     """
     from baton_lightning.plan.clip_plan import ClipPlan
 

@@ -1,4 +1,4 @@
-"""`shards`: make, list and check data sets."""
+"""`shards`: makes, summarises and checks data sets."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 
 
 def add_build(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `build`."""
+    """Adds the arguments of `build`."""
     from baton_lightning.shards.captions import REPEATS
     from baton_lightning.shards.format import BUCKETS
 
@@ -142,7 +142,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Builds a data set. Exit code 1 if more was rejected than is allowed."""
+    """Builds a data set. The exit code is 1 if a larger share of clips is rejected than ``--max-rejected``."""
     from rich.console import Console
 
     from baton_lightning.shards.build import REJECTED, build_set
@@ -198,7 +198,7 @@ def build(options: argparse.Namespace) -> int:
 
 
 def stat(root: Path) -> int:
-    """Prints what a data set holds."""
+    """Prints a summary of a data set."""
     from baton_lightning.shards.stat import print_stat
 
     print_stat(root)
@@ -206,7 +206,13 @@ def stat(root: Path) -> int:
 
 
 def check(root: Path, previews: list[str] | None = None, config: Path | None = None) -> int:
-    """Verifies every shard and names what is damaged. Exit code 1 if anything is."""
+    """Verifies every shard, prints the damaged clips and, if requested, decodes previews. The exit code is 1 if any is damaged.
+
+    Args:
+        root: Folder of the data set.
+        previews: Number of clips and output folder; ``None`` = no previews.
+        config: Experiment file of the encoding.
+    """
     from tqdm import tqdm
 
     from baton_lightning.shards.check import check_set
@@ -235,7 +241,7 @@ def check(root: Path, previews: list[str] | None = None, config: Path | None = N
 
 
 def homes(root: Path) -> list[Path]:
-    """The data set itself, or one for each geometry that was built."""
+    """Folders of the data sets in ``root``: ``root`` itself, or one folder per geometry if several were built."""
     import json
 
     from baton_lightning.shards.build import BUILD
