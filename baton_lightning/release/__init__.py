@@ -1,1 +1,1 @@
-"""Weights in and out: released checkpoints as parents, runs as folders that anybody can load."""
+"""Conversion of released checkpoints to parents, and export of runs to folders of safetensors."""

@@ -1,4 +1,4 @@
-"""`convert`: a released checkpoint as a parent that a stage can start from. Every tensor is accounted for, or nothing is written."""
+"""`convert`: converts a released checkpoint to a parent for a stage. Nothing is written unless all tensors match the configuration."""
 
 from __future__ import annotations
 
@@ -90,8 +90,11 @@ def main(argv: list[str]) -> int:
 def read_config(paths: list[Path]) -> dict[str, Any]:
     """Settings of both branches.
 
+    Args:
+        paths: One JSON file with both branches, or one file per branch.
+
     Raises:
-        ValueError: If a file is missing or no JSON, or a branch is not there.
+        ValueError: If a file is missing or is not JSON, or a branch is missing.
     """
     config: dict[str, Any] = {}
     for path in paths:
@@ -101,7 +104,7 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
             raise ValueError(f"convert: --config {path} must be a JSON file ({error})") from error
         if not isinstance(content, dict):
             raise ValueError(f"convert: --config {path} must hold an object, got {type(content).__name__}")
-        if "patch_size" in content:  # one branch: pictures have patches in three axes
+        if "patch_size" in content:  # a file of one branch; patches of video have three axes
             content = {"audio" if content["patch_size"] == [1] else "video": content}
         config |= content
     if missing := [name for name in ("video", "audio") if not isinstance(config.get(name), dict)]:
@@ -110,10 +113,13 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint; a pickle is read with ``weights_only``.
+    """Tensors of a checkpoint. A pickle is loaded with ``weights_only=True``.
+
+    Args:
+        path: A safetensors file, a folder of them, or a .pth file.
 
     Raises:
-        ValueError: If there is none, or it cannot be read.
+        ValueError: If there is no such file, or it cannot be read.
     """
     import torch
     from safetensors.torch import load_file
@@ -137,10 +143,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def joined(shards: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of several files, each in one of them.
+    """Merges the tensors of several files.
 
     Raises:
-        ValueError: If two files hold a tensor of the same name, so that nobody knows which counts.
+        ValueError: If two files contain a tensor of the same name.
     """
     whole: dict[str, Tensor] = {}
     for part, tensors in shards.items():
@@ -151,13 +157,13 @@ def joined(shards: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> dict[str, int | float]:
-    """Refuses a checkpoint that is not exactly the model of the configuration.
+    """Refuses a checkpoint that does not exactly match the model of the configuration.
 
     Returns:
-        What of the configuration no tensor's shape shows.
+        Settings of the model that the shapes of its tensors do not determine.
 
     Raises:
-        ValueError: Naming fields without sense, or keys that are missing, unexpected, of another shape or type.
+        ValueError: If settings are invalid, or tensors are missing, unexpected, or of another shape or type. The message names them.
     """
     import torch
 
@@ -173,7 +179,7 @@ def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) 
 
 
 def geometry(config: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a clip's geometry that the layers depend on."""
+    """Fields of a clip's geometry that determine the layers."""
     video, audio = config["video"], config["audio"]
     return {
         "video_channels": video["in_dim"],
@@ -186,7 +192,7 @@ def geometry(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_digest(path: Path) -> str:
-    """Digest of the files of a checkpoint."""
+    """SHA-256 over the digests of a checkpoint's files."""
     import hashlib
 
     from baton_lightning.shards.format import file_digest

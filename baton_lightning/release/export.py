@@ -1,4 +1,4 @@
-"""`export`: the weights of a finished run as the hub keeps them: a folder a component, a model card, a manifest."""
+"""`export`: writes the weights of a finished run in the layout of the Hub: one folder per component, a model card, a manifest."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 PARAMETER = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 LONGEST_KEY = 500
-"""Characters of a tensor's name."""
+"""Maximum length of a tensor's name, in characters."""
 RESERVED = ("adapter", "language")
 LANGUAGE = "language"
-"""Configuration and tokenizer of a planner's language model, as :mod:`baton_lightning.frozen.language_files` keeps them."""
+"""Folder with configuration and tokenizer of a planner's language model, as :mod:`baton_lightning.frozen.language_files` saves them."""
 LLM = "language.llm.model."
 ADAPTER = ("lora_A.default.", "lora_B.default.")
 
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
-    """Weights of a run by component: the first part of each key, or each folder of an export."""
+    """Component -> weights. The component is the first part of a tensor's name in a run, and the folder's name in an export."""
     from safetensors import SafetensorError, safe_open
 
     from baton_lightning.runs import weights
@@ -107,10 +107,10 @@ def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def require_names(keys: list[str], run: Path) -> None:
-    """Refuses weights whose names are not those of modules and parameters, since folders and files are named after them.
+    """Refuses weights whose names are not valid names of parameters, because folders are named after them.
 
     Raises:
-        ValueError: Naming the first.
+        ValueError: If a name is invalid or its component is reserved. The message shows the first such name.
     """
     for key in keys:
         if len(key) > LONGEST_KEY or not PARAMETER.fullmatch(key):
@@ -122,10 +122,10 @@ def require_names(keys: list[str], run: Path) -> None:
 
 
 def require_free(out: Path, *, force: bool) -> None:
-    """Refuses to write where something is, but an earlier export that may be replaced.
+    """Refuses an existing output path, except an earlier export with ``force``.
 
     Raises:
-        ValueError: If something is there that may not go.
+        ValueError: If the path exists and must not be replaced.
     """
     if not (out.exists() or out.is_symlink()):
         return
@@ -137,7 +137,7 @@ def require_free(out: Path, *, force: bool) -> None:
 
 
 def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
-    """Every component with its settings, the model card and, last, the manifest."""
+    """Writes every component with its settings, then the model card, and the manifest last. Returns the facts of each component."""
     from baton_lightning.release.model_card import model_card
     from baton_lightning.runs import manifest, weights
 
@@ -148,7 +148,7 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
         (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described.get("clip", {})}, indent=1))
     if (language := options.run / LANGUAGE).is_dir():
         require_no_link(language)
-        require_own_files(language)  # what a link leads to would be published
+        require_own_files(language)  # the target of a link would be published
         shutil.copytree(language, part / LANGUAGE)
     if adapter := adapter_of(components.get("planner", {})):
         write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])
@@ -168,7 +168,11 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
 
 
 def settings_of(run: Path, described: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a component is made of: as a conversion or an export keeps it beside the weights, or as a run's configuration says."""
+    """Settings of a component, from ``config.json`` beside the weights of a conversion or export, or from the run's configuration.
+
+    Raises:
+        ValueError: If they are not a mapping.
+    """
     kept = run / name / "config.json"
     if kept.is_file():
         require_no_link(kept)
@@ -183,7 +187,7 @@ def settings_of(run: Path, described: dict[str, Any], name: str) -> dict[str, An
 
 
 def provenance(run: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """Where weights come from, for the model card."""
+    """Provenance of the weights for the model card, as label -> value."""
     return {
         "stage": described.get("stage"),
         "run": run,
@@ -197,7 +201,7 @@ def provenance(run: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
-    """The transformer as a checkpoint of Ovi, with the configuration that ``convert ovi`` and Ovi's own code read.
+    """Writes the transformer as a checkpoint of Ovi, with the configuration that ``convert ovi`` and Ovi's own code read.
 
     Raises:
         ValueError: If the run has no transformer.
@@ -222,10 +226,10 @@ def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: d
 
 
 def num_heads_of(settings: dict[str, Any], run: Path) -> int:
-    """Attention heads of a run's transformer.
+    """Number of attention heads of a run's transformer.
 
     Raises:
-        ValueError: If its settings do not say.
+        ValueError: If its settings do not contain the number.
     """
     args = settings.get("init_args")
     heads = args.get("num_heads") if isinstance(args, dict) else None
@@ -235,7 +239,7 @@ def num_heads_of(settings: dict[str, Any], run: Path) -> int:
 
 
 def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> dict[str, int]:
-    """Writes a component and says what it is."""
+    """Writes a component. Returns its numbers of tensors, parameters and bytes."""
     from baton_lightning.runs import weights
 
     num_bytes = weights.write(folder, tensors, shard_size)
@@ -243,7 +247,7 @@ def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> di
 
 
 def adapter_of(planner: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LoRA adapters of the language model, in PEFT's names."""
+    """LoRA adapters of the language model, named as in PEFT."""
     return {
         "base_model.model." + key.removeprefix(LLM).replace(".default.", "."): tensor
         for key, tensor in planner.items()
@@ -252,11 +256,11 @@ def adapter_of(planner: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_adapter(folder: Path, tensors: dict[str, Tensor], llm: dict[str, Any]) -> None:
-    """An adapter that PEFT loads by itself.
+    """Writes an adapter in PEFT's format.
 
     Args:
-        folder: Where to.
-        tensors: In PEFT's names.
+        folder: Folder to create.
+        tensors: Adapters, named as in PEFT.
         llm: Settings of :class:`~baton_lightning.frozen.llm.PretrainedLLM`.
     """
     from peft import LoraConfig

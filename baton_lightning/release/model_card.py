@@ -1,4 +1,4 @@
-"""`README.md` of a folder of weights: what it is, where it comes from, whose licences it carries."""
+"""`README.md` of a folder of weights: contents, provenance and licences."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ LICENCES = {
     "SigLIP2": "Apache-2.0",
     "WavTokenizer": "MIT",
 }
-"""Licence of each network that weights may be derived from or belong to, as their authors state it."""
+"""Network -> licence stated by its authors. Exported weights may be derived from, or may require, these networks."""
 
 
 def model_card(title: str, components: dict[str, dict[str, Any]], provenance: dict[str, Any], use: str, networks: list[str]) -> str:
-    """The text.
+    """Text of a model card.
 
     Args:
-        title: First line.
-        components: Name -> facts of each component.
-        provenance: Where it comes from, as label -> value.
+        title: Heading.
+        components: Component -> its numbers of ``tensors``, ``parameters`` and ``bytes``.
+        provenance: Label -> value; ``None`` is omitted.
         use: A command or a line of configuration that uses the folder.
         networks: Keys of :data:`LICENCES` that apply.
     """
