@@ -1,1 +1,1 @@
-"""Runs: configuration chains, hand-over between stages, manifests, and the demo that ties them together."""
+"""Run folders: weights, manifest, checkpoints, ledger, lock and digests."""

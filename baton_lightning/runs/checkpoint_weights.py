@@ -1,4 +1,4 @@
-"""Weights to look at a run by: those it finished with; of a checkpoint averages where it keeps some, and shards put together."""
+"""Weights of a run for evaluation: its final weights, or those of a checkpoint, as moving averages if it holds some; shards are merged."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor
 from baton_lightning.runs import checkpoints, manifest, saving
 
 AVERAGE = "average"
-"""Name of a weight's moving average in the optimiser's state, as the callback `EMA` keeps it."""
+"""Key of a weight's moving average in the optimiser's state, as the callback `EMA` stores it."""
 
 
 def fill(model: LightningModule, weights: dict[str, Tensor], where: str) -> None:
-    """Gives a module its weights, strictly; of what belongs to another run it has them from there.
+    """Loads weights into a module, strictly. Weights that belong to other runs are excluded; the module already has them.
 
     Args:
-        model: The module, built.
-        weights: Key -> tensor. Shards hold a frozen planner too, rounded; it is left out.
-        where: What they come from.
+        model: The module, with its networks constructed.
+        weights: Key -> tensor. Shards also hold a frozen planner in reduced precision, which is ignored.
+        where: Path of the weights.
 
     Raises:
-        ValueError: If they are not exactly those of the module.
+        ValueError: If the keys are not exactly those of the module.
     """
     left_out = tuple(getattr(model, "not_exported", ())) or ("\0",)
-    if checkpoints.lacks_frozen(Path(where)):  # these the module has from its parents
+    if checkpoints.lacks_frozen(Path(where)):  # the module has these from its parents
         left_out += tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     missing, unexpected = model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(left_out)}, strict=False)
     missing = [key for key in missing if not key.startswith(left_out)]
@@ -37,17 +37,17 @@ def fill(model: LightningModule, weights: dict[str, Tensor], where: str) -> None
 
 
 def weights_of(checkpoint: Path, model: LightningModule) -> tuple[dict[str, Tensor], str]:
-    """Weights of a checkpoint in full precision, on the CPU.
+    """Weights of a checkpoint, in full precision on the CPU.
 
     Args:
         checkpoint: A file, a folder of DeepSpeed's shards, or ``weights.safetensors`` of a finished run.
-        model: The module, built, to know which average belongs to which weight.
+        model: The module, with its networks constructed. It determines which average belongs to which weight.
 
     Returns:
-        Key -> tensor, and what these weights are, in words.
+        Key -> tensor, and a description of these weights.
 
     Raises:
-        ValueError: If the checkpoint is not whole, or was changed after it was written, or is of another geometry.
+        ValueError: If the checkpoint is incomplete, was changed after it was written, or has another geometry.
     """
     path = checkpoint.resolve()
     if path.name == manifest.WEIGHTS:
@@ -70,7 +70,7 @@ def weights_of(checkpoint: Path, model: LightningModule) -> tuple[dict[str, Tens
 
 
 def averages_of(loaded: dict[str, Any], model: LightningModule) -> dict[str, Tensor]:
-    """Moving averages by the names of their weights; empty if the checkpoint has none."""
+    """Name of a weight -> its moving average; empty if the checkpoint has none."""
     states = loaded.get("optimizer_states") or [{"state": {}}]
     averages = {place: state[AVERAGE] for place, state in states[0]["state"].items() if AVERAGE in state}
     if not averages:
@@ -82,11 +82,11 @@ def averages_of(loaded: dict[str, Any], model: LightningModule) -> dict[str, Ten
 
 
 def consolidate(folder: Path) -> dict[str, Tensor]:
-    """Whole weights from DeepSpeed's shards, by DeepSpeed's own function. The checkpoint's manifest vouches for its pickles."""
+    """Merges DeepSpeed's shards into full weights, with DeepSpeed's own function. The checkpoint's manifest vouches for its pickles."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     whole = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=saving.TAG)
-    unsharded = folder / saving.TAG / "mp_rank_00_model_states.pt"  # of ZeRO-1 and 2; that function leaves out what ZeRO-1 does not train
+    unsharded = folder / saving.TAG / "mp_rank_00_model_states.pt"  # ZeRO-1 and 2; the function omits weights that ZeRO-1 does not train
     if unsharded.exists():
         whole = torch.load(unsharded, map_location="cpu", weights_only=False)["module"] | whole
     return {key.removeprefix("_forward_module."): tensor for key, tensor in whole.items()}

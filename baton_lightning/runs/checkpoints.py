@@ -1,7 +1,8 @@
-"""Checkpoints on disk: whole or not there, and unchanged since. Beside each lies a manifest of its files, their sizes and digests.
+"""Checkpoints on disk: each is either complete or absent. A manifest beside it lists its files with their sizes and digests.
 
-A checkpoint is a file, or a folder of DeepSpeed's shards. It is written under another name in the same folder, digested, and renamed last
-but one; `last.ckpt`, a link, moves last. What has no manifest, or not the files and sizes that it names, was cut off and is never opened.
+A checkpoint is a file, or a folder of DeepSpeed's shards. It is written under a temporary name in the same folder and digested. Then its
+manifest is renamed, then the checkpoint. The link `last.ckpt` is updated last. A checkpoint without a manifest, or with other files or
+sizes than its manifest lists, is incomplete and is never opened.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ EXTENSION, ASIDE, DAMAGED = ".ckpt", ".part", ".damaged"
 
 
 def manifest_of(checkpoint: Path) -> Path:
-    """Where a checkpoint's manifest lies."""
+    """Path of a checkpoint's manifest."""
     return checkpoint.with_name(checkpoint.name + ".json")
 
 
 def aside(checkpoint: Path) -> Path:
-    """Where a checkpoint lies while it is written."""
+    """Path of a checkpoint while it is being written."""
     return checkpoint.with_name(checkpoint.name + ASIDE)
 
 
 def files(checkpoint: Path) -> list[str]:
-    """Names of a checkpoint's files relative to it; ``.`` where it is one file."""
+    """Names of a checkpoint's files relative to it; ``.`` if the checkpoint is a single file."""
     if not checkpoint.is_dir():
         return ["."]
     return sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
 
 
 def described(checkpoint: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Size and digest of files of a checkpoint, once they are on the disk itself."""
+    """Size in bytes and digest of files of a checkpoint, after they were synchronised to disk."""
     entries = {}
     for name in names:
         sync(checkpoint / name)
@@ -45,7 +46,7 @@ def described(checkpoint: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
+    """Waits until a file or folder is synchronised to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -56,15 +57,15 @@ def sync(path: Path) -> None:
 def commit(
     checkpoint: Path, entries: dict[str, dict[str, Any]], *, step: int, ranks: int, frozen: bool = True, run: float | None = None
 ) -> None:
-    """Makes what was written aside the checkpoint, in place of one of that name.
+    """Renames a checkpoint from its temporary path to its final one, and writes its manifest. An existing checkpoint is replaced.
 
     Args:
-        checkpoint: Its name.
+        checkpoint: Final path of the checkpoint.
         entries: All of its files, see :func:`described`.
-        step: Optimiser steps made.
-        ranks: Ranks that wrote it.
+        step: Number of optimiser steps made.
+        ranks: Number of ranks that wrote it.
         frozen: Whether it holds frozen parameters.
-        run: What tells its run from one that began before it in the same folder.
+        run: Time at which its run began, in s. It identifies the run among others in the same folder.
     """
     manifest, part = manifest_of(checkpoint), aside(manifest_of(checkpoint))
     described = {
@@ -85,7 +86,7 @@ def commit(
 
 
 def point(link: Path, checkpoint: Path) -> None:
-    """Lets a link name a checkpoint of its folder, in one step."""
+    """Makes a link point to a checkpoint in the same folder, atomically."""
     if link.is_dir() and not link.is_symlink():
         remove(link)
     part = aside(link)
@@ -95,7 +96,7 @@ def point(link: Path, checkpoint: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Removes a checkpoint with its manifest. If this is cut off, what is left cannot be taken for a checkpoint."""
+    """Removes a checkpoint and its manifest. After an interruption, the remaining files do not count as a checkpoint."""
     gone = checkpoint.with_name(f"{checkpoint.name}.gone{ASIDE}")
     clear(gone)
     if checkpoint.exists():
@@ -105,7 +106,7 @@ def remove(checkpoint: Path) -> None:
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Takes a checkpoint that cannot be used out of the way, with its manifest."""
+    """Renames an unusable checkpoint and its manifest with the suffix ``.damaged``, and returns the new path."""
     aside = checkpoint.with_name(checkpoint.name + DAMAGED)
     clear(aside)
     manifest_of(checkpoint).replace(manifest_of(aside))
@@ -113,7 +114,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def clear(path: Path) -> None:
-    """Removes a file or folder, if it is there."""
+    """Removes a file or folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -121,10 +122,10 @@ def clear(path: Path) -> None:
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's manifest.
+    """Reads a checkpoint's manifest.
 
     Raises:
-        ValueError: If it is no manifest; it was changed, for it is written in one step.
+        ValueError: If its content is not a manifest. Manifests are written atomically, so it must have been changed later.
     """
     path = manifest_of(checkpoint)
     try:
@@ -148,7 +149,7 @@ def lacks_frozen(checkpoint: Path) -> bool:
 
 
 def fault(checkpoint: Path) -> str:
-    """Why a checkpoint is not whole; empty if it is. Names and sizes are looked at, no file is opened."""
+    """The reason why a checkpoint is incomplete; empty if it is complete. Only names and sizes are compared; no file is opened."""
     if not checkpoint.exists():
         return "it is not there"
     if not manifest_of(checkpoint).exists():
@@ -166,12 +167,13 @@ def fault(checkpoint: Path) -> str:
 
 
 def ranked(folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """The whole checkpoints of a folder, the newest first, and those that are passed over with the reason.
+    """The complete checkpoints of a folder, newest first, and the reasons why others are not used.
 
-    The newest is that of the highest step, and of several of one step that which was saved last: a clock may have been set back.
+    The newest checkpoint has the highest step. Among equal steps it was saved last. Steps are compared first
+    because a clock may have been set back.
 
     Raises:
-        ValueError: If there are checkpoints, but none is whole.
+        ValueError: If there are checkpoints, but none is complete.
     """
     found = [path for path in sorted(folder.glob(f"*{EXTENSION}")) if not path.is_symlink()]
     faults = {path.name: reason for path in found if (reason := fault(path))}
@@ -186,28 +188,28 @@ def ranked(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def own(folder: Path, run: float | None) -> list[Path]:
-    """The whole checkpoints of a run under the names they were saved with, the newest first."""
+    """The complete checkpoints of a run that still have the names under which they were saved, newest first."""
     described = [(path, read(path)) for path in ranked(folder)[0]]
     return [path for path, known in described if known.get("name") == path.name and known.get("run") == run]
 
 
 def newest(folder: Path) -> tuple[Path | None, dict[str, str]]:
-    """The first of those that :func:`ranked` gives, and those that are passed over with the reason.
+    """The newest complete checkpoint, and the reasons why others are not used; see :func:`ranked`.
 
     Raises:
-        ValueError: If there are checkpoints, but none is whole.
+        ValueError: If there are checkpoints, but none is complete.
     """
     whole, faults = ranked(folder)
     return next(iter(whole), None), faults
 
 
 def changed(checkpoint: Path, share: int = 0, shares: int = 1) -> list[str]:
-    """Files of a checkpoint whose content is no longer the one that was written.
+    """Files of a checkpoint whose content changed after they were written.
 
     Args:
         checkpoint: File or folder.
-        share: Which of the files this process reads, of ``shares``.
-        shares: Processes that read together.
+        share: Index of the share of the files that this process reads, from 0 to ``shares`` - 1.
+        shares: Number of processes that share the files.
     """
     named = read(checkpoint)["files"]
     return [name for name in sorted(named)[share::shares] if file_digest(checkpoint / name) != named[name]["sha256"]]

@@ -1,7 +1,7 @@
-"""Digests of large files, remembered in the user's cache folder: weights of 56 GB are not read again for each start of a run.
+"""Caches digests of large files in the user's cache folder, so that weights of 56 GB are not read again at each start of a run.
 
-A file is taken for the one that was digested if path, inode, size, time of change and time of the inode's change are the same. Each
-file has an entry of its own, which is written in one step, so that nodes that share a file system do not disturb each other.
+A cached digest is valid if path, inode, size, modification time and change time of the inode are the same. Each file has its own entry,
+which is written atomically, so that nodes that share a file system do not interfere with each other.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from baton_lightning import atomic
 from baton_lightning.shards.format import file_digest
 
 SMALLEST = 2**26
-"""Bytes below which a file is digested sooner than it is looked up."""
+"""Size in bytes below which a file is always digested, because this is faster than a look-up."""
 SETTLED = 2.0
-"""Age in s from which a change would show in a file's times; what is younger is not remembered."""
+"""Age in s above which every change alters a file's times. Digests of files that changed more recently are not cached."""
 
 
 def cache() -> Path:
-    """Where digests are remembered: ``$XDG_CACHE_HOME/baton_lightning/digests``, by default below ``~/.cache``."""
+    """Folder of the cache: ``$XDG_CACHE_HOME/baton_lightning/digests``, by default below ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "baton_lightning" / "digests"
 
 
 def digest_of(file: Path, smallest: int = SMALLEST) -> str:
-    """SHA-256 of a file, from memory if it was not changed since.
+    """SHA-256 of a file, from the cache if the file is unchanged.
 
     Args:
         file: The file.
-        smallest: Bytes from which it is remembered.
+        smallest: Size in bytes from which digests are cached.
     """
     began, before = time.time(), identity(file)
     if before["bytes"] < smallest:
@@ -45,14 +45,14 @@ def digest_of(file: Path, smallest: int = SMALLEST) -> str:
             return known["sha256"]
     digest = file_digest(file)
     if identity(file) == before and began - before["changed_ns"] / 1e9 > SETTLED and began - before["inode_changed_ns"] / 1e9 > SETTLED:
-        with suppress(OSError):  # a home that cannot be written: the next start digests again
+        with suppress(OSError):  # the cache is not writable: the next start digests the file again
             entry.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_text(entry, json.dumps(before | {"sha256": digest}), several=True)
     return digest
 
 
 def identity(file: Path) -> dict[str, Any]:
-    """What tells a file from one of another content."""
+    """Path, inode, size and times of a file. If these are equal, the content is taken to be equal."""
     said = file.stat()
     return {
         "path": str(file.resolve()),

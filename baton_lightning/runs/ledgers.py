@@ -1,4 +1,4 @@
-"""A run's ledger as a file: how far it reaches, and how it makes way for that of a run that begins again."""
+"""The ledger of a run as a file: reads its last step, and renames it when a run begins again in the folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ NAME = "ledger.jsonl"
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a ledger."""
+    """The last complete line of a ledger; ``None`` without one.
+
+    Raises:
+        ValueError: If the line does not describe a step.
+    """
     if not path.exists():
         return None
     with path.open("rb") as file:
@@ -27,13 +31,13 @@ def last_line(path: Path) -> dict[str, Any] | None:
 
 
 def last_step(folder: Path) -> int:
-    """The last step in a run folder's ledger; 0 without."""
+    """The last step in the ledger of a run folder; 0 without one."""
     line = last_line(folder / NAME)
     return 0 if line is None else line["step"]
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Keeps a ledger under the first free name ``ledger.N.jsonl``; ``None`` if there is none that holds a step."""
+    """Renames a ledger to the first free name ``ledger.N.jsonl`` and returns the new path; ``None`` if no ledger holds a step."""
     if not last_step(folder):
         return None
     kept = next(path for number in count(1) if not (path := folder / f"ledger.{number}.jsonl").exists())

@@ -1,4 +1,4 @@
-"""One run in a folder at a time."""
+"""Run lock: only one process at a time trains in a run folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NAME = "run.lock"
 
 
 def hold_lock(folder: Path) -> IO[str]:
-    """Holds a run folder for this process: as long as the file is open, and until the process ends, however it ends.
+    """Locks a run folder for this process. The lock is held while the returned file is open, at most until the process ends.
 
     Args:
-        folder: Run folder; it is made if it is not there.
+        folder: Run folder; it is created if it does not exist.
 
     Raises:
-        ValueError: If another process holds it, on this machine or, where the file system has locks, on another.
+        ValueError: If another process holds the lock, on this machine or, if the file system supports locks, on another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / NAME).open("a")
@@ -30,6 +30,6 @@ def hold_lock(folder: Path) -> IO[str]:
                 f"{folder}/ is being trained by another process, whose checkpoints and ledger this one would cut; wait for it, stop it, or "
                 "give another run.experiment"
             ) from error
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks protect nobody
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # without support for locks, the folder is not protected
             raise
     return file

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a finished run is made of. It is written last, by atomic rename: a run without one is not finished."""
+"""`manifest.json`: the record that completes a run. It is written last, by atomic rename. A run without a manifest is not finished."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("torch", "lightning", "transformers", "diffusers", "webdataset", "sa
 
 
 def read(run: Path) -> dict[str, Any]:
-    """The manifest of a finished run.
+    """Reads the manifest of a finished run.
 
     Raises:
         ValueError: If the run does not exist, is not finished, or its manifest is damaged.
@@ -37,7 +37,7 @@ def read(run: Path) -> dict[str, Any]:
         if wrong := [key for key, fits in SHAPE.items() if key in manifest and not fits(manifest[key])]:
             raise ValueError(f"its {wrong[0]} is not as runs write it")
         return manifest
-    except ValueError as error:  # no JSON, no text, no manifest
+    except ValueError as error:  # not JSON, not text, or not a manifest
         raise ValueError(f"{path} is damaged ({error}); train the run again or restore the file") from error
 
 
@@ -68,22 +68,22 @@ SHAPE: dict[str, Callable[[Any], bool]] = {
         isinstance(value, dict) and all(isinstance(part, dict) and all(map(is_number, part.values())) for part in value.values())
     ),
 }
-"""Entry -> whether a value is of its kind. Whoever reads a manifest relies on it."""
+"""Entry -> check of its type. Code that reads a manifest relies on these types."""
 
 
 def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path], str] = digest) -> dict[str, Any]:
-    """The manifest of a finished run whose weights are the ones it names and whose clips are the ones expected.
+    """Reads the manifest of a finished run, and checks the digest of its weights and the geometry of its clips.
 
     Args:
         run: Run folder.
-        clip: Geometry that must match; ``None`` takes any.
-        digest: Digests its weights.
+        clip: Required geometry; ``None`` = any.
+        digest: Function that digests the weights of a run.
 
     Raises:
-        ValueError: If weights were changed after the run, or the geometry differs; the message names the fields.
+        ValueError: If the weights were changed after the run, or the geometry differs. The message names the fields.
     """
     manifest = read(run)
-    known = manifest.get("clip", {})  # a converted checkpoint knows only the fields that its layers depend on
+    known = manifest.get("clip", {})  # a converted checkpoint records only the fields that its layers depend on
     differs = [line for line in clip.differences(known) if line.partition(":")[0] in known] if clip is not None else []
     if differs:
         raise ValueError(
@@ -91,7 +91,7 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
             "use the parent's clip section"
         )
     for file in files(run):
-        with opened(file):  # its header says how long it must be, before that is digested
+        with opened(file):  # a truncated file is detected from its header, before it is digested
             pass
     got = digest(run)
     if got != manifest["weights_sha256"]:
@@ -104,7 +104,7 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout the run was started in, with ``+`` where files were changed; ``None`` outside a checkout."""
+    """Commit of the checkout that the process was started in, with ``+`` if files were changed; ``None`` outside of a checkout."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout.strip()
@@ -125,16 +125,16 @@ def describe(
     seconds: float,
     weights: Path,
 ) -> dict[str, Any]:
-    """The manifest of a run that has just finished.
+    """Builds the manifest of a run that has just finished.
 
     Args:
         stage: Name of the stage's class.
         clip: Geometry of its clips.
-        parents: Role -> run folder and digest of every parent, as the run began from them.
+        parents: Role -> run folder and digest of each parent, recorded at the start of the run.
         config: Resolved configuration.
         data: Digest of the data set, if known.
         seed: Seed of the run.
-        metrics: Last value of everything logged.
+        metrics: Last value of each logged metric.
         seconds: Wall time of the last session, in s.
         weights: Exported weights.
     """
@@ -147,7 +147,7 @@ def describe(
         "seed": seed,
         "metrics": metrics,
         "seconds": round(seconds, 1),
-        "directory": str(Path.cwd()),  # where relative paths of the configuration start
+        "directory": str(Path.cwd()),  # relative paths of the configuration start here
         "git_commit": git_commit(),
         "packages": {name: version(name) for name in PACKAGES},
         "config": config,

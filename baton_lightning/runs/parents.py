@@ -1,4 +1,4 @@
-"""What a run began from: its parents and the digests of their weights, kept in its folder, because parents may be gone when it ends."""
+"""Record of a run's parents and the digests of their weights, kept in the run folder, because parents may be deleted before it ends."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ UNKNOWN = "unknown"
 
 
 def record(folder: Path, parents: dict[str, str], *, afresh: bool, write: bool) -> dict[str, dict[str, str]]:
-    """Parents of a run with their digests: as they are at its first start, and as they were then at every other.
+    """Parents of a run with the digests of their weights. The first start of the run records them; later sessions read the record.
 
     Args:
         folder: Run folder.
         parents: Role -> run.
-        afresh: Whether the run starts; else it goes on from a checkpoint.
-        write: Whether this process keeps them.
+        afresh: Whether the run starts; otherwise it resumes from a checkpoint.
+        write: Whether this process writes the record.
 
     Returns:
-        Role -> ``run`` and ``weights_sha256``; ``unknown`` where a run that was begun without a record has lost its parent.
+        Role -> ``run`` and ``weights_sha256``. The digest is ``unknown`` if the run began without a record and its parent is unreadable.
 
     Raises:
-        ValueError: If the run starts and a parent is not finished.
+        ValueError: If the run starts and a parent is not a finished run.
     """
     path = folder / NAME
     known = read_json(path) if path.exists() and not afresh else {}
@@ -38,7 +38,11 @@ def record(folder: Path, parents: dict[str, str], *, afresh: bool, write: bool) 
 
 
 def described(run: Path, *, needed: bool) -> dict[str, str]:
-    """A parent and the digest that its manifest names."""
+    """A parent and the digest of its weights from its manifest.
+
+    Raises:
+        ValueError: If ``needed`` and the parent is not a finished run.
+    """
     try:
         return {"run": str(run), "weights_sha256": manifest.read(run)["weights_sha256"]}
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where a run lives, and how often it saves: the `run:` section."""
+"""The `run:` section of a configuration: the run folder and the interval between checkpoints."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Where a run lives: ``<root>/<experiment>/<stage>/``.
+    """The run folder ``<root>/<experiment>/<stage>/``, and the interval between checkpoints.
 
     Args:
         root: Folder of all runs.
         experiment: Name shared by the stages of one chain.
         stage: Name of this run within the experiment.
-        checkpoint_every: Optimiser steps between checkpoints; 0 counts no steps.
-        checkpoint_interval: Time between checkpoints, "hours:minutes:seconds", where no steps are counted.
+        checkpoint_every: Optimiser steps between checkpoints; 0 disables saving by steps.
+        checkpoint_interval: Time between checkpoints, "hours:minutes:seconds", used if ``checkpoint_every`` is 0.
     """
 
     root: str = "runs"

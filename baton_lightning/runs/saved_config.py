@@ -1,4 +1,4 @@
-"""The configuration of a run, saved beside it, and told once to TensorBoard: as text, and as hyperparameters to compare runs by."""
+"""Saves the configuration of a run in its folder and in TensorBoard, as text and as hyperparameters for comparison of runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 COMPARED = ("seed_everything", "clip", "data", "model", "trainer")
 METRIC = "val/loss"
-"""What the table of runs shows beside their hyperparameters."""
+"""Metric that TensorBoard's table of runs shows beside the hyperparameters."""
 
 
 class SavedConfig(SaveConfigCallback):
-    """Lightning's callback, which writes ``config.yaml``, and the two entries in TensorBoard at a run's first start. Rank 0 writes."""
+    """Lightning's callback that writes ``config.yaml``. At a run's first start it adds two entries to TensorBoard. Rank 0 writes."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         logger = trainer.logger
@@ -32,7 +32,7 @@ class SavedConfig(SaveConfigCallback):
 
 
 def flatten(values: Any, name: str) -> dict[str, Any]:
-    """Nested mappings as dotted keys with numbers, truths and texts."""
+    """Nested mappings as dotted keys; values are numbers, booleans and strings."""
     if isinstance(values, dict):
         return {k: v for key, child in values.items() for k, v in flatten(child, f"{name}.{key}").items()}
     return {name: values if isinstance(values, (int, float, str, bool)) else str(values)}

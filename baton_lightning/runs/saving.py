@@ -1,4 +1,4 @@
-"""How a run saves and loads: ModelCheckpoint that never leaves half a checkpoint, files without code, digests before anything is opened."""
+"""Saving and loading of checkpoints: a ModelCheckpoint that never leaves an incomplete checkpoint, and files that contain no code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from baton_lightning.ranks import gathered
 from baton_lightning.runs import checkpoints
 
 LATEST, TAG = "latest", "checkpoint"
-"""Which of a folder's checkpoints DeepSpeed is to open; Lightning always saves under this name."""
+"""Names in a checkpoint folder: the file in which DeepSpeed looks up the tag to load, and the tag under which Lightning always saves."""
 
 
 class PlainFile(TorchCheckpointIO):
-    """One file of tensors and plain values, written in place: whoever calls sees to its name. Code in it is never run."""
+    """A checkpoint as one file of tensors and plain values. It is written in place: the caller chooses the temporary name.
+
+    Loading never runs code in the file.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -32,10 +35,10 @@ class PlainFile(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Loads with ``weights_only=True``, whatever is asked for.
+        """Loads with ``weights_only=True``, independent of the argument.
 
         Raises:
-            ValueError: If the file is damaged, or holds anything else than tensors and plain values.
+            ValueError: If the file is damaged, or contains anything else than tensors and plain values.
         """
         try:
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -50,11 +53,11 @@ class PlainFile(TorchCheckpointIO):
 
 @dataclass
 class Written:
-    """What a rank wrote of a checkpoint.
+    """Files of a checkpoint that one rank wrote.
 
     Args:
-        files: Paths.
-        failure: Why a write failed; empty if none did.
+        files: Paths of the files.
+        failure: Reason why a write failed; empty if none did.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -62,33 +65,34 @@ class Written:
 
 
 class AtomicCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, whose checkpoints are whole or not there.
+    """Lightning's ModelCheckpoint with checkpoints that are either complete or absent.
 
-    Each is written aside, digested by the ranks that wrote it, named by a manifest beside it, renamed, and only then are those removed
-    that ``save_top_k`` no longer keeps. Every checkpoint is written once: ``last.ckpt`` is a link to the newest, which is kept besides
-    the best. If a write fails, on a full disk say, all ranks stop with one line; what was saved before is left as it was.
+    Each checkpoint is written under a temporary name, digested by the ranks that wrote it, listed in a manifest, and renamed. Only then are
+    checkpoints removed that ``save_top_k`` does not keep. Each checkpoint is written once: ``last.ckpt`` is a link to the newest, which is
+    kept in addition to the best. If a write fails, e.g. on a full disk, all ranks stop with a one-line error, and earlier checkpoints
+    remain unchanged.
 
     Args:
-        save_top_k: How many are kept: the best by ``monitor``, or without one the newest. -1 keeps all.
+        save_top_k: Number of checkpoints to keep: the best by ``monitor``, or the newest without a monitor. -1 keeps all.
         more: Other arguments of :class:`~lightning.pytorch.callbacks.ModelCheckpoint`.
 
     Note:
-        Not with Lightning's AsyncCheckpointIO: it returns before anything is on disk, when older checkpoints are already being removed.
+        Lightning's AsyncCheckpointIO is not supported: it returns before data are on disk, and older ones would be removed too early.
     """
 
     last_model_path: str
     best_model_path: str
 
     def __init__(self, *args: Any, save_top_k: int = 1, **more: Any) -> None:
-        by_time = more.get("monitor") is None and save_top_k > 1  # which Lightning refuses
+        by_time = more.get("monitor") is None and save_top_k > 1  # Lightning refuses this combination
         super().__init__(*args, save_top_k=1 if by_time else save_top_k, **more)
         self.save_top_k = save_top_k
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Clears away what a run that was cut off left.
+        """Removes temporary files of interrupted writes.
 
         Raises:
-            ValueError: If saving is asynchronous.
+            ValueError: If the trainer has another checkpoint writer, e.g. an asynchronous one.
         """
         super().setup(trainer, pl_module, stage)
         if type(writer := trainer.strategy.checkpoint_io) not in (TorchCheckpointIO, PlainFile):
@@ -101,7 +105,7 @@ class AtomicCheckpoint(ModelCheckpoint):
                 checkpoints.clear(part)
 
     def on_train_batch_end(self, trainer: Trainer, *given: Any) -> None:
-        """Saves after an optimiser step, never amid one: accumulated gradients are in no checkpoint."""
+        """Saves only after an optimiser step, because checkpoints do not contain accumulated gradients."""
         if not trainer.fit_loop._should_accumulate():
             super().on_train_batch_end(trainer, *given)
 
@@ -109,7 +113,7 @@ class AtomicCheckpoint(ModelCheckpoint):
         """Saves on all ranks together.
 
         Raises:
-            ValueError: If it could not be written.
+            ValueError: If the checkpoint could not be written.
         """
         checkpoint = Path(filepath)
         part = checkpoints.aside(checkpoint)
@@ -144,14 +148,16 @@ class AtomicCheckpoint(ModelCheckpoint):
         self._last_checkpoint_saved = filepath
 
     def _save_none_monitor_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
-        """Saves, and only then drops those that are no longer kept."""
+        """Saves a checkpoint, and then removes those that are no longer kept."""
         self.best_model_path = self._get_metric_interpolated_filepath_name(monitor_candidates, trainer, self.best_model_path)
         self._save_checkpoint(trainer, self.best_model_path)
         self.drop_oldest(trainer)
 
     def drop_oldest(self, trainer: Trainer) -> None:
-        """Removes all but the newest checkpoints that the run has on the disk, also where it was moved, or saved at other steps before.
-        What another run left in the folder, or somebody copied under another name, stays."""
+        """Removes all but the newest checkpoints of this run in the folder, including those of earlier sessions or other paths.
+
+        Checkpoints of other runs, and copies under other names, are kept.
+        """
         if self.save_top_k < 1 or not trainer.is_global_zero:
             return
         run = run_of(trainer)
@@ -159,13 +165,13 @@ class AtomicCheckpoint(ModelCheckpoint):
             checkpoints.remove(old)
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
-        """Saves the step unless it just was, lets ``last.ckpt`` name it, and drops the one before unless it is among the best."""
+        """Saves the step if it is not saved yet, updates ``last.ckpt``, and removes the previous checkpoint unless it is among the best."""
         if not self.save_last:
             return
         previous = self.last_model_path
         if self._last_global_step_saved == trainer.global_step:
             self.last_model_path = self._last_checkpoint_saved
-        else:  # set before saving, because it is part of the state
+        else:  # set before saving, because it is part of the saved state
             self.last_model_path = self._get_metric_interpolated_filepath_name(monitor_candidates, trainer)
             self._save_checkpoint(trainer, self.last_model_path)
         if trainer.is_global_zero:
@@ -184,12 +190,12 @@ class AtomicCheckpoint(ModelCheckpoint):
             self._remove_checkpoint(trainer, previous)
 
     def file_exists(self, filepath: Any, trainer: Trainer) -> bool:
-        """Whether a name is taken; one that was cut off is written anew."""
+        """Whether a complete checkpoint has this name; an incomplete one may be overwritten."""
         taken = trainer.is_global_zero and not checkpoints.fault(Path(filepath))
         return trainer.strategy.reduce_boolean_decision(taken, all=False)
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
-        """Also the one that this session went on from, or every session would leave one."""
+        """Includes the checkpoint that this session resumed from. Otherwise each session would leave one behind."""
         return previous != current and Path(self.dirpath).absolute() in Path(previous).absolute().parents
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
@@ -198,19 +204,19 @@ class AtomicCheckpoint(ModelCheckpoint):
 
 
 def session_of(trainer: Trainer) -> Any:
-    """The record of the run's sessions; ``None`` for a trainer without one."""
+    """The callback that records the run's sessions; ``None`` if the trainer has none."""
     return next((callback for callback in trainer.callbacks if hasattr(callback, "note_saved")), None)
 
 
 def run_of(trainer: Trainer) -> float | None:
-    """What tells the run from one that began before it in the same folder."""
+    """Time at which the run began, in s. It identifies the run among others in the same folder; ``None`` without a record of sessions."""
     session = session_of(trainer)
     return None if session is None else session.run
 
 
 @contextmanager
 def noted(written: Written) -> Iterator[None]:
-    """Keeps a failed write in mind instead of raising it. torch's own writer raises RuntimeErrors."""
+    """Context that records a failed write instead of raising it. torch's writer raises RuntimeErrors."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -220,21 +226,21 @@ def noted(written: Written) -> Iterator[None]:
 
 @contextmanager
 def kept_failures(trainer: Trainer) -> Iterator[Written]:
-    """Inside, a rank whose write fails comes to the barriers that follow all the same, where the others would wait for it."""
+    """Context in which a rank whose write failed still reaches the barriers that follow; otherwise the other ranks would wait forever."""
     strategy, written = trainer.strategy, Written()
     engine = strategy.deepspeed_engine if isinstance(strategy, DeepSpeedStrategy) else None
     writer, name = (strategy.checkpoint_io, "save_checkpoint") if engine is None else (engine.checkpoint_engine, "save")
     write = getattr(writer, name)
 
     def write_noted(values: Any = None, path: Any = None, **more: Any) -> None:
-        values = more.pop("state_dict", values)  # deepspeed names it, or does not
+        values = more.pop("state_dict", values)  # deepspeed passes it by name or by position
         with noted(written):
             write(values, path, **more)
             written.files.append(Path(path))
 
     setattr(writer, name, write_noted)
     if engine is not None:
-        engine.save_checkpoint = partial(engine.save_checkpoint, save_latest=False)  # rank 0 would write it between two barriers
+        engine.save_checkpoint = partial(engine.save_checkpoint, save_latest=False)  # else rank 0 would write `latest` between two barriers
     try:
         yield written
     finally:

@@ -1,4 +1,4 @@
-"""Weights on disk: one file of a run, or a folder a component in safetensors shards with an index, as the hub keeps them."""
+"""Weights on disk: one file of a run, or a folder per component with safetensors shards and an index, as on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHARD, INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
 
 
 def files(run: Path) -> list[Path]:
-    """Files that hold the weights of a run, or of an exported or converted folder."""
+    """Files that contain the weights of a run, or of an exported or converted folder."""
     return [run / WEIGHTS] if (run / WEIGHTS).exists() else sorted(run.glob("*/model*.safetensors"))
 
 
 def digest(run: Path) -> str:
-    """Digest of all weights; ``no file`` if there are none."""
+    """SHA-256 of all weights; ``no file`` if there are none."""
     found = files(run)
     if not found:
         return "no file"
@@ -38,10 +38,10 @@ def digest(run: Path) -> str:
 
 
 def shared_digest(run: Path) -> str:
-    """:func:`digest`, taken by one rank for all; all of them have to ask.
+    """:func:`digest`, computed by rank 0 for all ranks. A collective: every rank must call it.
 
     Raises:
-        OSError: On every rank, if the first could not read a file.
+        OSError: On every rank, if rank 0 could not read a file.
     """
     from torch import distributed
 
@@ -61,12 +61,12 @@ def shared_digest(run: Path) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor on disk, of which only the file's header was read.
+    """A tensor on disk. Only the header of its file was read.
 
     Args:
-        file: File in safetensors' format.
-        key: Its name there.
-        shape: Its shape.
+        file: File in safetensors format.
+        key: Name of the tensor in the file.
+        shape: Shape of the tensor.
     """
 
     file: Path
@@ -74,17 +74,17 @@ class Stored:
     shape: tuple[int, ...]
 
     def read(self) -> Tensor:
-        """The tensor, on the CPU."""
+        """Reads the tensor to the CPU."""
         with opened(self.file) as file:
             return file.get_tensor(self.key)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A file of safetensors for as long as it is read.
+    """Context with an open safetensors file.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the file is damaged or not a regular file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -98,11 +98,11 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def stored(run: Path, component: str) -> dict[str, Stored]:
-    """Weights of a component, by its own keys, without reading them.
+    """Weights of a component by the component's own keys, without reading the tensors.
 
     Args:
         run: Folder of a run, of an export or of a conversion.
-        component: E.g. ``dit`` or ``planner``, or a part of one, ``planner.video_norm``; nothing else is read.
+        component: E.g. ``dit`` or ``planner``, or a part of one such as ``planner.video_norm``. Other weights are not listed.
     """
     whole, _, part = component.partition(".")
     one = (run / WEIGHTS).exists()
@@ -116,16 +116,16 @@ def stored(run: Path, component: str) -> dict[str, Stored]:
 
 
 def read(run: Path, component: str) -> dict[str, Tensor]:
-    """Weights of a component, by its own keys; see :func:`stored`."""
+    """Reads the weights of a component by the component's own keys; see :func:`stored`."""
     return {key: one.read() for key, one in stored(run, component).items()}
 
 
 def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps weights from being exactly those of a model, in a few words; empty if nothing does.
+    """Short description of the differences between weights and those of a model; empty if keys, shapes and types match.
 
     Args:
-        own: The model's, on any device.
-        given: The weights.
+        own: The model's weights, on any device.
+        given: The weights to compare.
     """
     common = own.keys() & given.keys()
     found = {
@@ -139,13 +139,13 @@ def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> int:
-    """Writes a component as ``model.safetensors``, or in shards with ``model.safetensors.index.json``.
+    """Writes a component as ``model.safetensors``, or as shards with ``model.safetensors.index.json``.
 
     Returns:
-        Bytes of the tensors.
+        Size of all tensors in bytes.
 
     Raises:
-        ValueError: If a shard may hold nothing.
+        ValueError: If ``shard_gigabytes`` is not positive and finite.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
