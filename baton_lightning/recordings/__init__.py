@@ -1,1 +1,1 @@
-"""Recordings of any kind, read in one way: by data sets, scores and metrics alike."""
+"""Decoding of media files from any source, shared by data sets, scores and metrics."""

@@ -1,4 +1,4 @@
-"""A recording as scores and metrics want it: square pixels, even frames, one channel that begins with the picture."""
+"""Reads recordings for scores and metrics: square pixels, a constant frame rate, and one audio channel aligned with the video."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ MAX_SECONDS = 600.0
 """Longest clip that is measured, in s."""
 VIDEO_SUFFIXES = frozenset(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .gif".split())
 JITTER = 0.2
-"""Deviation of a frame's time from where counting puts it, in frames, up to which frames are even."""
+"""Largest deviation of a frame's time from a constant frame rate, in frames, at which the rate counts as constant."""
 MOST = 4
-"""How many times as many frames an even rate may need."""
+"""Largest factor by which resampling to a constant frame rate may increase the number of frames."""
 
 
 def read_clip(file: Path, *, has_video: bool = True, has_audio: bool = True) -> Media:
-    """Reads a clip of anybody's making, as :func:`~baton_lightning.recordings.recording.read_recording` reads recordings.
+    """Reads a clip from any source; see :func:`~baton_lightning.recordings.recording.read_recording`.
 
-    Frames whose times are uneven are shown again at an even rate, that of most of them: each as long as it is on screen. Channels are
-    averaged. Sound that starts before the picture loses its lead; where it starts later there is silence.
+    Frames with a variable rate are resampled to a constant one, from the median distance between frames; each is repeated for as long as
+    it is displayed. Channels are averaged. Sound before the first frame is cut; a later start of the sound is filled with silence.
 
     Args:
-        file: What to read.
-        has_video: Whether the clip must have a picture. If not, the result has none.
-        has_audio: Whether it must have sound, likewise.
+        file: The media file.
+        has_video: Whether the clip must have video. If not, the result has none.
+        has_audio: Whether the clip must have audio. If not, the result has none.
 
     Raises:
-        MediaError: If the file is damaged, lacks what it must have, or is longer than :data:`MAX_SECONDS`.
+        MediaError: If the file is damaged, lacks a required stream, or is longer than :data:`MAX_SECONDS`.
     """
     recording = read_recording(file, MAX_SECONDS, kinds=tuple(kind for kind, has in (("video", has_video), ("audio", has_audio)) if has))
     for kind, has, there in (("video", has_video, recording.frames), ("audio", has_audio, recording.waveform)):
@@ -55,14 +55,14 @@ def read_clip(file: Path, *, has_video: bool = True, has_audio: bool = True) -> 
 
 
 def clip_files(folder: Path, verb: str) -> list[Path]:
-    """The clips ``k.mp4`` of a folder, by name; hidden files are passed over.
+    """The clips ``k.mp4`` of a folder, sorted by name. Hidden files are ignored.
 
     Args:
-        folder: Where they lie.
-        verb: Named in errors.
+        folder: Folder of the clips.
+        verb: Name of the command in error messages.
 
     Raises:
-        ValueError: If there are none, or videos of other kinds lie beside them, which would be forgotten.
+        ValueError: If there are none, or if the folder contains videos of other formats, which would be ignored.
     """
     files = sorted(file for file in folder.glob("*") if not file.name.startswith(".") and file.is_file())
     others = [file.name for file in files if file.suffix != ".mp4" and file.suffix.lower() in VIDEO_SUFFIXES]
@@ -75,10 +75,10 @@ def clip_files(folder: Path, verb: str) -> list[Path]:
 
 
 def even_frames(recording: Recording, name: str) -> tuple[NDArray[np.uint8], float]:
-    """Frames of square pixels at an even rate, with the rate.
+    """Frames with square pixels at a constant rate, and the rate in frames/s.
 
     Raises:
-        MediaError: If there are none, or they have no times in order.
+        MediaError: If there are no frames, or their times are missing or not increasing.
     """
     frames, times = recording.frames, recording.frame_times
     if frames is None or not len(frames):
@@ -101,7 +101,7 @@ def even_frames(recording: Recording, name: str) -> tuple[NDArray[np.uint8], flo
 
 
 def square(frames: NDArray[np.uint8], aspect: float, name: str) -> NDArray[np.uint8]:
-    """Frames whose pixels were ``aspect`` times as wide as high, resized so that they are square; no row or column is lost."""
+    """Resizes frames to square pixels by enlarging one side. ``aspect`` is the width of a pixel over its height."""
     from PIL import Image
 
     if aspect == 1:

@@ -1,7 +1,7 @@
-"""Opens a media file without trusting it, and chooses which of its tracks is meant.
+"""Opens an untrusted media file, and chooses the tracks to decode.
 
-A file is opened only as one of the known containers, whatever its name says: play lists, scripts and network descriptions name other
-files, so they are none. Nothing but the file itself is read. What it declares is compared to limits before anything is decoded.
+A file is opened only as one of the known containers, independent of its name. Play lists, scripts and network descriptions refer to other
+files and are therefore not supported. Only the file itself is read. Its declared sizes are compared to limits before decoding.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "gif", "dv",
     "wav", "w64", "caf", "aiff", "flac", "mp3", "aac", "ac3", "eac3",
 )  # fmt: skip
-"""Containers that are opened: those that hold their picture and sound themselves."""
+"""Supported containers. All of them contain their video and audio themselves."""
 OPENING = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
 Kinds = tuple[str, ...]
 BOTH: Kinds = ("video", "audio")
 MAX_PIXELS = 36_000_000
-"""Largest picture: 8K, 8192 x 4320."""
+"""Largest number of pixels in a frame; 8K, 8192 x 4320, is below it."""
 MAX_BYTES = 32_000_000_000
-"""Most that the pictures of a recording, or of a part, may take in memory: 170 s of 1080p at 30 frames/s, 43 s of 4K."""
+"""Largest size in bytes of a recording's decoded frames in memory: 170 s of 1080p at 30 frames/s, 43 s of 4K."""
 MAX_SAMPLE_RATE, MAX_CHANNELS = 384_000, 64
 WIDEST_PIXEL = 4
-"""Furthest that a pixel may be from square, width over height or height over width."""
+"""Largest aspect ratio of a pixel, as width over height or height over width."""
 
 
 def open_container(file: Path) -> av.container.InputContainer:
-    """Opens a file.
+    """Opens a media file.
 
     Raises:
-        MediaError: ``empty`` if it has no bytes, ``unreadable`` if it is none of the known containers.
+        MediaError: ``empty`` if the file has no bytes, ``unreadable`` if it is not a file in one of the known containers.
     """
     import av
 
@@ -53,19 +53,20 @@ def open_container(file: Path) -> av.container.InputContainer:
 def choose_tracks(
     container: av.container.InputContainer, file: Path, language: str = "", kinds: Kinds = BOTH
 ) -> tuple[Any | None, Any | None]:
-    """The picture and the sound that a player shows: of each kind the track flagged as default, or else the first.
+    """The video and audio tracks that a player uses: of each kind the track flagged as default, otherwise the first.
 
-    Covers, thumbnails and single images are no pictures. Of tracks that are alike in this, commentary and sound for the blind or deaf come
-    last.
+    Cover images, thumbnails and still images do not count as video. Among tracks of equal rank, commentary and tracks for blind or deaf
+    people come last.
 
     Args:
-        container: What was opened.
-        file: Named in errors.
-        language: Language of the sound, as the file names it, e.g. ``eng``; empty = the default track.
-        kinds: What is wanted, of ``video`` and ``audio``.
+        container: The opened container.
+        file: Path for error messages.
+        language: Language of the audio track as declared in the file, e.g. ``eng``; empty = the default track.
+        kinds: Kinds of tracks to choose, of ``video`` and ``audio``.
 
     Raises:
-        MediaError: ``unreadable`` if there is neither, ``no_audio`` if no track has the language, ``too_large`` beyond a limit.
+        MediaError: ``unreadable`` if there is neither video nor audio, or no decoder; ``no_video`` or ``no_audio`` if the only requested
+            kind is missing; ``no_audio`` if no track has the language; ``too_large`` if a limit is exceeded.
     """
     from av.stream import Disposition
 
@@ -95,10 +96,10 @@ def choose_tracks(
 
 
 def require_size(width: int, height: int, name: str) -> None:
-    """Refuses pictures beyond the limit.
+    """Checks the size of frames in pixels.
 
     Raises:
-        MediaError: ``too_large``.
+        MediaError: ``too_large`` if a frame has more than :data:`MAX_PIXELS` pixels.
     """
     if width * height > MAX_PIXELS:
         raise MediaError(
@@ -107,10 +108,10 @@ def require_size(width: int, height: int, name: str) -> None:
 
 
 def require_room(num_frames: float, width: int, height: int, name: str) -> None:
-    """Refuses pictures that would fill the memory.
+    """Checks the memory that decoded frames would occupy.
 
     Raises:
-        MediaError: ``too_large``.
+        MediaError: ``too_large`` if it exceeds :data:`MAX_BYTES`.
     """
     if num_frames * width * height * 3 > MAX_BYTES:
         size = f"{num_frames:.0f} pictures of {width} x {height}"
@@ -125,7 +126,7 @@ def _preferred(streams: Sequence[Any]) -> Any | None:
     def rank(stream: Any) -> tuple[bool, bool]:
         return not stream.disposition & Disposition.default, bool(stream.disposition & special)
 
-    return min(streams, key=rank, default=None)  # the first of equals
+    return min(streams, key=rank, default=None)  # the first of equal rank
 
 
 def _same_language(found: str | None, wanted: str) -> bool:

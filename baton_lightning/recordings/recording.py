@@ -1,9 +1,9 @@
-"""A recording as it was found: decoded picture and sound on one time line, and what the container promised about them.
+"""Decodes a recording: its video and audio on a common time line, and the values that the container declares.
 
-Time is counted from the first picture, or, in a recording of sound alone, from its first sample, as players count it: many containers
-begin their clocks elsewhere. A part of a recording is read from the key frame before it, so it costs the same wherever it lies.
+Times count from the first frame, or from the first sample if there is only audio, as in players, because the clocks of many containers
+start at another value. A part of a recording is decoded from the key frame before it, so that its position does not affect the cost.
 
-Nothing is mended here. Time stamps are kept as they are, damage is listed, and :mod:`baton_lightning.shards.contract` judges.
+Nothing is repaired here. Timestamps are kept, damage is listed, and :mod:`baton_lightning.shards.contract` decides what is accepted.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from baton_lightning.recordings.container import BOTH, Kinds, choose_tracks, ope
 from baton_lightning.recordings.tracks import TINY, Picture, Sound, Track
 
 LEADS = (0.3, 3.0, 15.0, 90.0)
-"""How long before a part decoding begins, in s, one after the other until that is early enough to know the part's first picture."""
+"""Times before the start of a part at which decoding begins, in s. They are tried in turn until the part's first frame can be decoded."""
 PATIENCE = 30.0
-"""How long one track may play before another that has given nothing is taken to begin later, or never, in s."""
+"""Time in s that one track may advance before another one without data is assumed to begin later or never."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Picture and sound of a file, its default track of each kind. All times are from the first picture, in s.
+    """Video and audio of a file, from the default track of each kind. All times count from the first frame, in s.
 
     Args:
-        frames: Pictures as shown (turned upright), uint8 [T, Y, X, 3], RGB; ``None`` without a video stream, T = 0 if it holds none.
-        frame_times: Presentation time of each frame [T]; NaN where the file gives none. In a part, the first one may lie before it.
-        waveform: Sound as recorded, float32 [S, C], full scale 1; ``None`` without an audio stream, S = 0 if it holds none.
-        sample_rate: Samples per second; 0 without sound.
-        audio_start: Presentation time of the first sample, after what the encoder put in front was taken off.
-        num_bytes: Size of the file.
-        video_end: When the last frame ends, by its time stamps: of the file, also if reading stopped earlier, or of the part.
-        audio_end: When the last sample ends, likewise.
-        audio_skew: Furthest that a piece of sound lies from where the samples before it put it: 0 if samples and clock agree.
-        pixel_aspect: Width of a pixel over its height, on screen.
-        interlaced: Whether pictures were joined from fields.
-        tone_mapped: Whether colours were converted from those of another kind of screen (HDR, or a wider gamut).
-        begin: Where the part begins that was read.
-        file_offset: In a part that does not begin with the file: how long after the first picture the file's sound starts; else ``None``.
-        coded_fps: Frame rate inside the coded pictures, in frames/s; 0 if they hold none.
-        declared_fps: Frame rate that the container promises, in frames/s; 0 if it promises none.
-        declared_num_frames: Number of frames that the container promises; 0 if it promises none.
-        declared_video_seconds: Duration of the picture that the container promises; ``None`` if it promises none, or a part was read.
-        declared_audio_seconds: Duration of the sound, likewise.
-        declared_layout: Name of the channel layout, e.g. ``stereo``; empty without sound.
-        declared_channels: Number of channels that the container promises; 0 without sound.
-        errors: What went wrong while decoding, empty if nothing did.
-        stopped: Whether reading stopped before the end of a stream.
+        frames: Frames as displayed (upright), uint8 [T, Y, X, 3], RGB; ``None`` without a video stream, T = 0 if the stream has no frames.
+        frame_times: Presentation time of each frame [T]; NaN if the file gives none. The first frame of a part may begin before the part.
+        waveform: Audio samples, float32 [S, C], full scale 1; ``None`` without an audio stream, S = 0 if the stream has no samples.
+        sample_rate: Sample rate in Hz; 0 without audio.
+        audio_start: Presentation time of the first sample, after removal of the encoder's padding.
+        num_bytes: Size of the file in bytes.
+        video_end: End of the last frame by its timestamps: of the whole file, even if decoding stopped earlier, or of the part.
+        audio_end: End of the last sample, in the same way.
+        audio_skew: Largest difference between the timestamp of a block of samples and the time that follows from the samples before it.
+        pixel_aspect: Width of a displayed pixel over its height.
+        interlaced: Whether frames were deinterlaced.
+        tone_mapped: Whether colours were converted from HDR or a wider gamut.
+        begin: Start of the decoded part.
+        file_offset: Start of the file's audio after its first frame, if the part does not begin with the file; otherwise ``None``.
+        coded_fps: Frame rate in the coded video stream, in frames/s; 0 if it has none.
+        declared_fps: Frame rate that the container declares, in frames/s; 0 if it declares none.
+        declared_num_frames: Number of frames that the container declares; 0 if it declares none.
+        declared_video_seconds: Duration of the video that the container declares; ``None`` if it declares none, or a part was decoded.
+        declared_audio_seconds: Duration of the audio, in the same way.
+        declared_layout: Name of the channel layout, e.g. ``stereo``; empty without audio.
+        declared_channels: Number of channels that the container declares; 0 without audio.
+        errors: Errors of decoding.
+        stopped: Whether decoding stopped before the end of a stream.
     """
 
     frames: NDArray[np.uint8] | None
@@ -82,7 +82,7 @@ class Recording:
 
     @property
     def size_on_screen(self) -> tuple[int, int]:
-        """Rows and columns of the picture, its pixels made square without losing any; 0 without picture."""
+        """Rows and columns of a frame after one side is enlarged to make its pixels square; 0 without video."""
         rows, columns = (0, 0) if self.frames is None else self.frames.shape[1:3]
         return round(rows / min(self.pixel_aspect, 1.0)), round(columns * max(self.pixel_aspect, 1.0))
 
@@ -90,20 +90,20 @@ class Recording:
 def read_recording(
     file: Path, max_seconds: float = math.inf, *, start: float = 0.0, end: float | None = None, language: str = "", kinds: Kinds = BOTH
 ) -> Recording:
-    """Decodes a file with its clocks, or a part of it.
+    """Decodes a file or a part of it, with its timestamps.
 
     Args:
-        file: What to read, of one of the containers in :data:`~baton_lightning.recordings.container.CONTAINERS`.
-        max_seconds: Stops decoding after so much, in s. Without ``start`` and ``end`` the rest is walked through for its time stamps.
-        start: Where the wanted part begins, in s from the first picture.
-        end: Where it ends; ``None`` = with the recording.
-        language: Language of the sound, as the file names it; empty = the default track.
-        kinds: What is decoded, of ``video`` and ``audio``.
+        file: A file in one of the containers in :data:`~baton_lightning.recordings.container.CONTAINERS`.
+        max_seconds: Longest duration to decode, in s. Without ``start`` and ``end``, the timestamps of the rest are read as well.
+        start: Start of the part, in s from the first frame.
+        end: End of the part, in s from the first frame; ``None`` = end of the recording.
+        language: Language of the audio track as declared in the file; empty = the default track.
+        kinds: Kinds of tracks to decode, of ``video`` and ``audio``.
 
     Raises:
-        MediaError: ``empty`` if the file has no bytes, ``unreadable`` if it cannot be opened or holds neither picture nor sound,
-            ``too_large``, ``colour`` or ``turned`` if its pictures are such that they are not read; ``no_audio`` if no track has the
-            language. Damage further inside does not raise: it is listed in ``errors``.
+        MediaError: ``empty`` if the file has no bytes, ``unreadable`` if it cannot be opened or has neither video nor audio, ``too_large``,
+            ``colour`` or ``turned`` if its frames cannot be converted, ``no_video`` or ``no_audio`` if a requested kind or language is
+            missing. Errors of decoding are not raised but listed in ``errors``.
     """
     stop = min(start + max_seconds, math.inf if end is None else end)
     if start <= 0:
@@ -118,11 +118,11 @@ def read_recording(
 
 
 class _TooLate(Exception):
-    """Decoding began after the wanted part did."""
+    """Decoding began after the start of the requested part."""
 
 
 Firsts = tuple[float, float]
-"""When the first picture and the first sample of a file appear, in s of its clock; NaN without."""
+"""Times of the first frame and of the first sample of a file, in s of its clock; NaN if missing."""
 
 
 def _beginnings(file: Path, language: str, kinds: Kinds) -> Firsts:
@@ -145,7 +145,7 @@ def _beginnings(file: Path, language: str, kinds: Kinds) -> Firsts:
 def _read(
     file: Path, language: str, kinds: Kinds, firsts: Firsts | None, start: float, stop: float, *, whole: bool, lead: float = math.inf
 ) -> Recording:
-    """Reads from ``start`` to ``stop``, in s from the first picture; decoding begins ``lead`` seconds earlier, ``inf`` = with the file."""
+    """Decodes from ``start`` to ``stop``, in s from the first frame. Decoding begins ``lead`` seconds earlier (``inf`` = file start)."""
     with open_container(file) as container:
         video, audio = choose_tracks(container, file, language, kinds)
         origin = math.nan if firsts is None else firsts[0] if video is not None else firsts[1]
@@ -154,10 +154,10 @@ def _read(
         sound = Sound(audio, str(file), whole=whole, **window) if audio is not None else None
         tracks: list[Track] = [track for track in (picture, sound) if track is not None]
         if video is not None:
-            seconds = min(stop, float((video.duration or 0) * video.time_base)) - start  # where nobody says, memory is watched as it fills
+            seconds = min(stop, float((video.duration or 0) * video.time_base)) - start  # no duration: memory is checked while decoding
             codec = video.codec_context
             require_room(max(seconds, 0.0) * float(video.average_rate or 0), codec.width, codec.height, str(file))
-        if lead < math.inf and video is not None:  # sound alone is decoded from its beginning: what seeks in it guesses
+        if lead < math.inf and video is not None:  # audio alone is decoded from its beginning: seeking in it is inexact
             _seek(container, video, origin + start - lead)
             for track in tracks:
                 track.sought = True
@@ -193,7 +193,11 @@ def _read(
 
 
 def _seek(container: Any, stream: Any, time: float) -> None:
-    """Goes to a key frame before a time; where that cannot be done, the container stays at its beginning."""
+    """Seeks to a key frame before a time.
+
+    Raises:
+        _TooLate: If the container cannot seek.
+    """
     import av
 
     try:
@@ -203,13 +207,13 @@ def _seek(container: Any, stream: Any, time: float) -> None:
 
 
 def _demux(container: Any, tracks: list[Track], done: Callable[[], bool]) -> list[str]:
-    """Hands each packet to its track, until ``done`` or the end of the file."""
+    """Passes each packet to its track until ``done`` or the end of the file. Returns the errors of reading."""
     import av
 
     by_stream = {track.stream.index: track for track in tracks}
     try:
         for packet in container.demux([track.stream for track in tracks]):
-            by_stream[packet.stream.index].take(packet)  # one that empties a decoder has no index of its own
+            by_stream[packet.stream.index].take(packet)  # a packet that flushes a decoder has no index of its own
             if done():
                 break
     except (av.FFmpegError, OSError) as error:

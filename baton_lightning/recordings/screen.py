@@ -1,9 +1,9 @@
-"""Decoded frames as a player shows them: fields joined, in the colours of an ordinary screen, upright, with the shape of their pixels.
+"""Converts decoded frames to the images that a player displays: deinterlaced, in BT.709, upright.
 
-fields     frames that are flagged as interlaced go through ffmpeg's `bwdif`, one picture for each frame
-colour     pictures of other primaries or transfer (PQ, HLG, BT.2020, P3) are mapped to BT.709 by libswscale, tone-mapped
-direction  turned and mirrored by the display matrix
-shape      the sample aspect ratio is handed on; who resizes takes it into account
+fields     frames that are flagged as interlaced pass ffmpeg's `bwdif`, which gives one image per frame
+colour     frames with other primaries or transfer functions (PQ, HLG, BT.2020, P3) are tone-mapped to BT.709 by libswscale
+direction  frames are rotated and mirrored as the display matrix states
+shape      the aspect ratio of pixels is returned, and is applied where frames are resized
 """
 
 from __future__ import annotations
@@ -23,33 +23,37 @@ if TYPE_CHECKING:
     import av
 
 PRIMARIES = (0, 1, 2, 5, 6, 7)
-"""Primaries of ordinary screens, and those that nobody stated (ITU-T H.273)."""
+"""Colour primaries of standard screens, and codes for unspecified ones (ITU-T H.273)."""
 TRANSFERS = (0, 1, 2, 4, 5, 6, 7, 11, 12, 13, 14, 15)
-"""Transfer functions of ordinary screens, likewise; those of x.v.Color and of BT.2020 without HDR are the curve of BT.709."""
+"""Transfer functions of standard screens, and codes for unspecified ones. Those of x.v.Color and of SDR BT.2020 equal the BT.709 curve."""
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""Matrices that can be undone; 2 is a matrix that nobody stated, 10 and from 11 on are not supported."""
+"""Colour matrices that can be inverted. 2 is unspecified; 10 and codes from 11 on are not supported."""
 BT709 = 1
 
 
 class Screen:
-    """Turns the frames of one stream into pictures.
+    """Converts the frames of one stream to images.
 
     Args:
         stream: The video stream.
-        name: Named in errors.
+        name: Name of the file in error messages.
     """
 
     def __init__(self, stream: Any, name: str) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.stream, self.name = stream, name
-        self.convert = VideoReformatter().reformat  # one for all frames: setting up a conversion costs more than converting
+        self.convert = VideoReformatter().reformat  # shared by all frames: its setup costs more than a conversion
         self.graph: Any = None
         self.aspect = pixel_aspect(stream, name)
         self.interlaced = self.converted = False
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """Takes a frame; gives those that are ready, progressive."""
+        """Adds a frame; yields the progressive frames that are ready.
+
+        Raises:
+            MediaError: ``interlaced`` if an interlaced frame has no time.
+        """
         if self.graph is None:
             if not frame.interlaced_frame:
                 yield frame
@@ -61,7 +65,7 @@ class Screen:
         yield from self._ready()
 
     def flush(self) -> Iterator[av.VideoFrame]:
-        """The frames that still wait for a neighbour."""
+        """Yields the frames that the deinterlacer still holds."""
         if self.graph is not None:
             self.graph.push(None)
             yield from self._ready()
@@ -76,11 +80,11 @@ class Screen:
                 return
 
     def picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """A frame as shown, uint8 [Y, X, 3], RGB.
+        """A frame as displayed, uint8 [Y, X, 3], RGB.
 
         Raises:
-            MediaError: ``colour`` if its colours cannot be converted, ``turned`` if it does not stand upright after quarter turns,
-                ``too_large`` if it is beyond the limit.
+            MediaError: ``colour`` if its colours cannot be converted, ``turned`` if its rotation is not a multiple of 90 degrees,
+                ``too_large`` if it has too many pixels.
         """
         require_size(frame.width, frame.height, self.name)
         return upright(self._in_colour(frame), display_matrix(frame), self.name)
@@ -104,7 +108,7 @@ class Screen:
 
 @functools.cache
 def _mapper() -> Callable[..., Any]:
-    """One for all recordings: it makes a table of colours, in seconds, and keeps it while the kind of colours stays the same."""
+    """A converter shared by all recordings. It computes a colour table in seconds, and reuses it for frames of the same kind of colours."""
     from av.video.reformatter import VideoReformatter
 
     return VideoReformatter().reformat
@@ -127,10 +131,10 @@ def _has(frame: Any, kind: str) -> bool:
 
 
 def pixel_aspect(stream: Any, name: str) -> float:
-    """Width of a stored pixel over its height, 1 where nobody states it.
+    """Width of a stored pixel over its height; 1 if it is not declared.
 
     Raises:
-        MediaError: ``unreadable`` if it is absurd.
+        MediaError: ``unreadable`` if the ratio exceeds :data:`~baton_lightning.recordings.container.WIDEST_PIXEL`.
     """
     stated = stream.sample_aspect_ratio
     aspect = float(stated) if stated else 1.0
@@ -140,7 +144,7 @@ def pixel_aspect(stream: Any, name: str) -> float:
 
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
-    """How stored columns and rows lie on the screen: x' = a x + c y, y' = b x + d y, as (a, b, c, d) in 1/65536."""
+    """Map from stored to displayed coordinates: x' = a x + c y, y' = b x + d y, as (a, b, c, d) in units of 1/65536."""
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
@@ -149,15 +153,15 @@ def display_matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def is_turned(matrix: tuple[int, int, int, int]) -> bool:
-    """Whether rows and columns change places."""
+    """Whether the matrix swaps rows and columns."""
     return abs(matrix[1]) > abs(matrix[0])
 
 
 def upright(picture: NDArray[np.uint8], matrix: tuple[int, int, int, int], name: str) -> NDArray[np.uint8]:
-    """A picture turned and mirrored as its matrix says.
+    """Rotates and mirrors an image as its display matrix states.
 
     Raises:
-        MediaError: ``turned`` unless the matrix is a whole number of quarter turns, mirrored or not.
+        MediaError: ``turned`` if the rotation is not a multiple of 90 degrees.
     """
     a, b, c, d = matrix
     large, small = ((b, c), (a, d)) if is_turned(matrix) else ((a, d), (b, c))

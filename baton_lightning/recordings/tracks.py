@@ -1,6 +1,6 @@
-"""What one stream of a file gives: pictures or sound with their times, and what was wrong while decoding them.
+"""Decodes one stream of a file to frames or samples with their times, and collects errors.
 
-A track is read in a window of time. What lies before it is decoded, as decoders need it, and forgotten.
+A track is decoded in a window of time. Data before the window are decoded if decoders need them, and then dropped.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     import av
 
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
-"""Decoders report what they would otherwise conceal."""
+"""Options with which decoders report errors that they would otherwise conceal."""
 ESTIMATES = ("mp3", "aac", "ac3", "mpeg", "mpegts")
-"""Formats that state no duration: what is given for it is guessed from the size."""
+"""Formats without a declared duration. ffmpeg estimates it from the size of the file."""
 HOLE = bytes(8)
-"""Zero bytes that H.264 and HEVC cannot hold, since they escape every third one. Many decoders read over them."""
+"""Zero bytes that cannot occur in H.264 and HEVC, which escape every third zero byte. Many decoders ignore such damage."""
 MAX_FPS = 1000
-"""More pictures than that in a second are no film."""
+"""Largest plausible number of frames per second."""
 NEIGHBOURS = 0.2
-"""How long before a window fields are joined already, in s."""
+"""Time in s before a window from which frames are passed to the deinterlacer."""
 TINY = 1e-6
 
 
 @dataclass
 class Track:
-    """What one stream has given so far.
+    """State of decoding one stream.
 
     Args:
-        stream: What is read.
-        name: The file, named in errors.
-        low: Where the window begins, in s of the stream's clock; ``-inf`` = with the stream.
-        high: Where it ends; ``inf`` = with the stream.
-        whole: Whether the file is walked to its end whatever the window, so that its promises can be compared.
-        sought: Whether decoding begins amid the stream.
+        stream: The stream to decode.
+        name: Name of the file in error messages.
+        low: Start of the window, in s of the stream's clock; ``-inf`` = start of the stream.
+        high: End of the window, in s of the stream's clock; ``inf`` = end of the stream.
+        whole: Whether the file is read to its end in any case, to check its declared values.
+        sought: Whether decoding begins inside the stream, after seeking.
     """
 
     stream: Any
@@ -53,24 +53,24 @@ class Track:
     errors: list[str] = field(default_factory=list)
     stopped: bool = False
     first: float = math.nan
-    """Time of what is kept first."""
+    """Time of the first frame or block of samples that is kept."""
     reached: float = math.nan
-    """Time of what was decoded first."""
+    """Time of the first frame or block of samples that was decoded."""
     end: float = math.nan
     num_packets: int = 0
     num_hidden: int = 0
     emptied: bool = False
-    """Whether the decoder gives what it still holds, after the last packet."""
+    """Whether the decoder is being flushed after the last packet."""
 
     def __post_init__(self) -> None:
         codec = self.stream.codec_context
         codec.thread_count = 1
         codec.options = STRICT | ({"max_pixels": str(MAX_PIXELS)} if self.stream.type == "video" else {})
-        self.escapes = codec.name in ("h264", "hevc") and bytes(codec.extradata or b"")[:1] == b"\1"  # lengths before units, no padding
-        self.layout: Any = codec.layout if self.stream.type == "audio" else None  # as promised, before decoding
+        self.escapes = codec.name in ("h264", "hevc") and bytes(codec.extradata or b"")[:1] == b"\1"  # prefixed by lengths, no padding
+        self.layout: Any = codec.layout if self.stream.type == "audio" else None  # as declared, before decoding changes it
 
     def take(self, packet: av.Packet) -> None:
-        """Decodes a packet, or only notes its time once enough was decoded."""
+        """Decodes a packet. After decoding has stopped, only its time is recorded."""
         import av
 
         kind, base = self.stream.type, self.stream.time_base
@@ -101,7 +101,7 @@ class Track:
             self.finish()
 
     def decoded(self, frame: Any) -> None:
-        """Takes what was decoded."""
+        """Handles a decoded frame or block of samples."""
         time = time_of(frame)
         self.reached = time if math.isnan(self.reached) else self.reached
         if frame.is_corrupt and not time < self.low:
@@ -112,22 +112,22 @@ class Track:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """What is to be done when the stream is at its end."""
+        """Called at the end of the stream."""
 
     def declared_seconds(self) -> float | None:
         if not self.whole or self.stream.duration is None or self.stream.container.format.name in ESTIMATES:
             return None
         seconds = float(self.stream.duration * self.stream.time_base)
-        return seconds - max(self.first, 0.0) if self.stream.container.format.name == "asf" else seconds  # ASF states when the file ends
+        return seconds - max(self.first, 0.0) if self.stream.container.format.name == "asf" else seconds  # ASF declares the end time
 
 
 def time_of(frame: Any) -> float:
-    """Presentation time, in s; NaN without."""
+    """Presentation time in s; NaN if there is none."""
     return math.nan if frame.pts is None else float(frame.pts * frame.time_base)
 
 
 class Picture(Track):
-    """The pictures of a stream."""
+    """Decodes the frames of a video stream."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,12 +135,12 @@ class Picture(Track):
         self.frames: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), np.uint8)
         self.times: list[float] = []
         self.before: Any = None
-        """The last frame before the window: it is on screen when the window begins."""
+        """The last frame before the window. It is displayed when the window begins."""
         self.turned = False
 
     def decoded(self, frame: Any) -> None:
         if math.isnan(self.reached) and self.sought and not frame.key_frame:
-            return  # what a decoder makes up until its first key frame
+            return  # decoders give invalid frames before the first key frame
         super().decoded(frame)
 
     def keep(self, frame: av.VideoFrame, time: float) -> None:
@@ -155,7 +155,7 @@ class Picture(Track):
             self.place(shown, time_of(shown))
 
     def place(self, frame: av.VideoFrame, time: float) -> None:
-        """Keeps a frame of the window, and the one before it."""
+        """Keeps a frame of the window, and the last one before it."""
         if self.stopped:
             return
         if time < self.low - TINY:
@@ -184,20 +184,20 @@ class Picture(Track):
             return
         if count == len(self.frames):
             require_room(count * 1.5, picture.shape[1], picture.shape[0], self.name)
-            self.frames.resize((count * 3 // 2, *picture.shape), refcheck=False)  # in place: pictures are never held twice
+            self.frames.resize((count * 3 // 2, *picture.shape), refcheck=False)  # in place: frames are never in memory twice
         self.frames[count] = picture
         self.times.append(time)
 
     def known(self) -> dict[str, Any]:
-        """Fields of a recording, times by the stream's clock."""
+        """Fields of a recording, with times in s of the stream's clock."""
         count = len(self.times)
         found, promised = count + self.num_hidden, int(self.stream.frames)
         times = np.array(self.times, np.float64)
-        if self.stream.container.format.name == "avi" and np.isfinite(times).all() and count:  # it counts places, also those left empty
+        if self.stream.container.format.name == "avi" and np.isfinite(times).all() and count:  # AVI counts empty frames as well
             promised -= max(round((times[-1] - times[0]) * float(self.stream.average_rate or 0)) + 1 - count, 0)
         if self.whole and not self.stopped and found < max(self.num_packets, promised):
             self.errors.append(f"{max(self.num_packets, promised)} frames are promised and {found} could be decoded")
-        if len(times) > 1 and not (self.whole and self.stopped):  # the duration of the last frame is often not written
+        if len(times) > 1 and not (self.whole and self.stopped):  # the duration of the last frame is often missing
             self.end = min(float(times[-1] + np.median(np.diff(times))), self.high)
         self.frames.resize((count, *self.frames.shape[1:]), refcheck=False)
         return {
@@ -215,7 +215,7 @@ class Picture(Track):
 
 
 class Sound(Track):
-    """The sound of a stream."""
+    """Decodes the samples of an audio stream."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -226,7 +226,7 @@ class Sound(Track):
         import av
 
         if math.isnan(time) and self.emptied:
-            time = self.heard  # some decoders, of WMA for one, give no time to what they held back
+            time = self.heard  # some decoders, e.g. of WMA, give no time to samples that they flush
         if time >= self.high - TINY:
             self.stopped = True
             return
@@ -254,15 +254,15 @@ class Sound(Track):
             self.stopped = True
 
     def known(self) -> dict[str, Any]:
-        """Fields of a recording, times by the stream's clock."""
+        """Fields of a recording, with times in s of the stream's clock."""
         waveform = np.concatenate(self.chunks) if self.chunks else np.zeros((0, self.layout.nb_channels), np.float32)
         if not self.whole:
             self.end = min(self.heard, self.high)
-        elif self.chunks and not self.stopped:  # what the decoder takes off at the end is in the packets
+        elif self.chunks and not self.stopped:  # packets include samples that the decoder drops at the end
             self.end = min(self.end, self.heard)
         if self.chunks and not self.stopped and not math.isnan(self.end):
             surplus = len(waveform) - round((self.end - self.first) * self.rate)
-            if 0 < surplus < len(self.chunks[-1]):  # what fills the last block of the encoder
+            if 0 < surplus < len(self.chunks[-1]):  # padding of the encoder's last block
                 waveform = waveform[:-surplus]
         return {
             "waveform": waveform,
