@@ -1,1 +1,1 @@
-"""Measurements of the library: against other code, against itself, on a data set, on a GPU."""
+"""Benchmarks of the library: parity with other code, resuming, start-up, data loading, scores and GPU performance."""

@@ -1,4 +1,4 @@
-"""``python -m baton_lightning bench <what>``: measurements of the library against others, and against itself."""
+"""``python -m baton_lightning bench <what>``: benchmarks of the library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from baton_lightning.bench import data, gpu, parity, resume, startup, world
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one bench and returns its exit code."""
+    """Runs one benchmark and returns its exit code."""
     parser = Parser(prog="baton_lightning bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
     for name, bench in (("parity", parity), ("data", data), ("resume", resume), ("startup", startup), ("world", world), ("gpu", gpu)):

@@ -1,14 +1,13 @@
-"""Speed of loading: samples/s of the datamodule relative to plain webdataset on the same shards, and the share of time spent waiting for
-data.
+"""Speed of data loading relative to plain webdataset on the same shards, and the share of training time spent waiting for data.
 
-Both sides read the same tars, decode with the same decoder, put the same tensors into batches of the same size, and take turns, each
-first every other time. webdataset streams the shards in order, without shuffling; the datamodule seeks clips in the order of an epoch,
+Both loaders read the same tars, use the same decoder, and put the same tensors into batches of the same size. They are measured in turn,
+and the order alternates. webdataset streams the shards in order, without shuffling. The datamodule seeks clips in the order of an epoch,
 checks shapes and values, and can resume anywhere.
 
     ratio = median over repetitions of (samples/s of the datamodule) / (samples/s of webdataset)
 
-The headline is the worst of the ratios over media and cached tensors, one and two workers. Waiting is measured in a real stage-3 fit with
-one worker, within an epoch: starting a worker, once an epoch, counts on neither side.
+The headline is the smallest ratio over media and cached tensors, with one and two workers. Waiting is measured in a real stage-3 fit with
+one worker, within an epoch. The start of the workers, once per epoch, is not counted in either measurement.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ if TYPE_CHECKING:
 LEAST_RATIO, MOST_WAIT = 0.9, 0.02
 WORKERS = (1, 2)
 LOGS = 5
-"""Intervals of the fit that waiting is told of; the first one starts the worker and is left out."""
+"""Number of intervals of the fit in which waiting is measured. The first one includes the start of the worker and is not counted."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """Size of a measurement.
 
     Args:
-        clips: Training clips of the set that is made.
-        shards: Training shards of it, at least one a worker.
-        repetitions: Pairs of measurements.
-        batches: Batches of a measurement, by kind.
+        clips: Number of training clips of the generated set.
+        shards: Number of its training shards, at least one per worker.
+        repetitions: Number of pairs of measurements.
+        batches: Number of batches of a measurement, by kind.
         steps: Optimiser steps of the fit, at most an epoch.
     """
 
@@ -82,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measures, prints a table and a verdict, and writes the figures."""
+    """Runs the benchmark, prints a table and a verdict, and writes the figures. With ``--strict``, the exit code is 1 if a bound fails."""
     from tqdm import tqdm
 
     size = QUICK if options.quick else FULL
@@ -127,7 +126,7 @@ def main(options: argparse.Namespace) -> int:
 
 # ---- data
 def make_set(root: Path, size: Size) -> None:
-    """Clips of the benchmark world with their cache, made by the verbs that a user has."""
+    """Builds and caches a set of the benchmark world with the verbs of the command line."""
     counts = ["--train", str(size.clips), "--val", "16", "--test", "1", "--shard-size", str(size.clips // size.shards)]
     run_verb(root.parent / "shards.log", "shards", "world", str(root), *counts)
     folders = [f"--data.init_args.root={root}", f"--run.root={root.parent}/runs", "--data.init_args.num_tasks=1"]
@@ -135,10 +134,10 @@ def make_set(root: Path, size: Size) -> None:
 
 
 def run_verb(log: Path, *argv: str) -> None:
-    """Runs a verb in a process of its own, one thread.
+    """Runs a verb in a separate process with one thread.
 
     Raises:
-        RuntimeError: If it fails; the text ends with its last words.
+        RuntimeError: If it fails; the message ends with its last output.
     """
     with log.open("w") as file:
         command = [sys.executable, "-m", "baton_lightning", *argv]
@@ -148,7 +147,11 @@ def run_verb(log: Path, *argv: str) -> None:
 
 
 def geometry(root: Path) -> tuple[ClipSpec, list[Path], int]:
-    """Geometry of a cached set, the tars of its training clips, and their number."""
+    """Geometry of a cached set, the tars of its training clips, and the number of these clips.
+
+    Raises:
+        ValueError: If the set has no cache, or has clips without picture or sound.
+    """
     from baton_lightning.shards.format import BUCKETS, CACHE, SplitIndex, clip_of
 
     index = SplitIndex.read(root / "train")
@@ -178,7 +181,7 @@ def theirs(shards: list[Path], clip: ClipSpec, kind: str, batch_size: int, worke
 
 
 def speed(loader: Iterable[Batch], batches: int) -> float:
-    """Samples/s from the first batch on, so that starting the workers does not count."""
+    """Samples/s after the first batch, so that the start of the workers is not counted."""
     source = iter(loader)
     next(source)
     start, count = time.perf_counter(), 0
@@ -190,7 +193,7 @@ def speed(loader: Iterable[Batch], batches: int) -> float:
 
 
 def compare(sides: dict[str, Callable[[], Iterable[Batch]]], batches: int, repetitions: int, tick: Callable[[], object]) -> dict[str, Any]:
-    """Both sides in turn; the first pair warms the page cache and is not counted."""
+    """Measures both loaders in turn. The first pair of measurements warms up the page cache and is not counted."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     for repetition in range(repetitions + 1):
         for name in list(sides)[:: 1 if repetition % 2 else -1]:
@@ -202,12 +205,12 @@ def compare(sides: dict[str, Callable[[], Iterable[Batch]]], batches: int, repet
 
 
 def waiting(root: Path, scratch: Path, batch_size: int, steps: int) -> list[float]:
-    """Share of wall time that a stage-3 fit waits for data, in each interval but the first."""
+    """Share of wall time that a stage-3 fit waits for data, in each interval except the first."""
     every = steps // LOGS
     folders = [f"--data.init_args.root={root}", f"--run.root={scratch}/runs", "--run.experiment=wait", "--run.stage=fit"]
     data = [f"--data.init_args.batch_size={batch_size}", "--data.init_args.num_workers=1"]
     trainer = [f"--trainer.max_steps={every * LOGS}", "--trainer.limit_val_batches=0", f"--trainer.log_every_n_steps={every}"]
-    schedule = "--model.init_args.scheduler.init_args.warmup_steps=1"  # a run this short has no room for the experiment's own
+    schedule = "--model.init_args.scheduler.init_args.warmup_steps=1"  # the experiment's own warm-up is longer than this run
     run_verb(scratch / "fit.log", "fit", "-c", "experiments/stage3_adapt.yaml", *folders, *data, *trainer, schedule)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -218,7 +221,7 @@ def waiting(root: Path, scratch: Path, batch_size: int, steps: int) -> list[floa
 
 # ---- the report
 def show(found: dict[str, Any]) -> bool:
-    """Prints the table and the verdict; whether both bounds hold."""
+    """Prints the table and the verdict. Returns whether both bounds hold."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Plain webdataset over the shards of a data set: what `bench data` measures against."""
+"""Plain webdataset over the shards of a data set, the baseline of `bench data`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from baton_lightning.clip import ClipSpec
 
 KINDS = {"media": ("media",), "cached": ("latents", "features", "text")}
-"""What is measured -> fields of a batch."""
+"""Kind of measurement -> fields of a batch."""
 
 
 def loader(shards: list[Path], clip: ClipSpec, kind: str, batch_size: int, num_workers: int) -> Any:
-    """Batches in the order of the shards, each worker with its own.
+    """Loader of batches in the order of the shards. Each worker reads its own shards.
 
     Args:
-        shards: Tars of clips; cached tensors lie beside them.
+        shards: Tars of clips; the tars of cached tensors are in the same folder.
         clip: Geometry of the clips.
         kind: ``media`` or ``cached``.
-        batch_size: Clips a batch.
-        num_workers: Processes.
+        batch_size: Clips per batch.
+        num_workers: Number of worker processes.
     """
     import torch
     import webdataset as wds
@@ -49,7 +49,7 @@ def loader(shards: list[Path], clip: ClipSpec, kind: str, batch_size: int, num_w
 
 
 def names(shards: list[Path], field: str | None = None) -> list[str]:
-    """Tars of the clips, or of a kind of cache."""
+    """Paths of the tars of clips, or of one kind of cached tensors."""
     from baton_lightning.shards.format import CLIPS
 
     return [str(tar if field is None else tar.with_name(tar.name.replace(CLIPS, field, 1))) for tar in shards]
@@ -60,7 +60,7 @@ def is_text(name: str) -> bool:
 
 
 def decode(raw: dict[str, Any], clip: ClipSpec, kind: str) -> dict[str, Any]:
-    """A sample from the members of a clip."""
+    """Decodes the members of a clip to a sample."""
     import torch
     from safetensors.torch import load
     from torch.nn.functional import pad
@@ -84,7 +84,7 @@ def decode(raw: dict[str, Any], clip: ClipSpec, kind: str) -> dict[str, Any]:
 
 
 def collate(samples: list[dict[str, Any]]) -> Batch:
-    """Samples as a batch."""
+    """Collates samples to a batch."""
     import torch
 
     from baton_lightning.batch import Batch

@@ -1,7 +1,7 @@
-"""Training and sampling at the paper's width on a GPU: rounding, step times, memory, ZeRO's engine, a small whole run.
+"""Training and sampling at the paper's width on a GPU: rounding, step times, memory, DeepSpeed's engine, and a small complete run.
 
-Each part runs in a process of its own, so that none takes another with it. Without a GPU everything is tiny, shows only that it runs, and
-nothing is compiled unless it is asked for.
+Each part runs in a separate process, so a crash of one part does not affect the others. Without a GPU, all sizes are tiny, and the
+benchmark only shows that the parts run. Compiled parts then run only if they are named.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sampling, compiled": ("gpu_parts", "sampling", {"compiled": True}),
     "runs": ("gpu_runs", "verbs", {}),
 }
-"""Name -> module, function, settings. The order is that of what is missed most if time runs out."""
+"""Name -> module, function, settings. The most important parts come first, because later ones are skipped if time runs out."""
 PACKAGES = ("torch", "lightning", "deepspeed", "transformers", "triton")
 LONGEST = 300.0
-"""Seconds of a part."""
+"""Time limit of a part, in s."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Runs the parts, prints the page, and exits 1 if a part failed or was left out.
+    """Runs the parts and prints the page. The exit code is 1 if a part failed or was skipped.
 
     Raises:
-        ValueError: If there is no such part, or no GPU where one is asked for.
+        ValueError: If a part does not exist, or a GPU is asked for and there is none.
     """
     import torch
 
@@ -91,7 +91,7 @@ def main(options: argparse.Namespace) -> int:
         result["parts"][name] = found
         print(f"    {found.get('failed') or 'done'} ({found.get('wall', 0):.0f} s)", flush=True)
         if options.json:
-            atomic.write_text(options.json, json.dumps(result, indent=1) + "\n")  # after every part: a node may be taken away
+            atomic.write_text(options.json, json.dumps(result, indent=1) + "\n")  # after every part, because the job may be cancelled
     page = markdown(result)
     if options.markdown:
         atomic.write_text(options.markdown, page)
@@ -100,7 +100,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def installed(name: str) -> str | None:
-    """Version of a package, if it is there."""
+    """Version of a package; ``None`` if it is not installed."""
     try:
         return version(name)
     except ModuleNotFoundError:
@@ -108,7 +108,7 @@ def installed(name: str) -> str | None:
 
 
 def run(name: str, device: str, seconds: float) -> dict[str, Any]:
-    """What a part found in a process of its own, or under ``failed`` why it found nothing; ``wall`` is its time in s."""
+    """Runs a part in a separate process. Returns its figures, or the reason of its failure as ``failed``; ``wall`` is its time in s."""
     since = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
         out = Path(folder) / "found.json"
@@ -124,13 +124,13 @@ def run(name: str, device: str, seconds: float) -> dict[str, Any]:
             found = {"failed": f"took longer than {seconds:.0f} s"}
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # compilers and verbs that it started, too
+                os.killpg(process.pid, signal.SIGKILL)  # also kills compilers and verbs that it started
             process.wait()
     return {**found, "wall": time.monotonic() - since}
 
 
 def part(name: str, device: str, out: Path) -> None:
-    """Runs a part in this process and writes what it found."""
+    """Runs a part in this process and writes its figures."""
     import torch
 
     from baton_lightning.bench.gpu_work import scale
@@ -141,7 +141,7 @@ def part(name: str, device: str, out: Path) -> None:
     measure = measure if module == "gpu_runs" else partial(measure, scale=scale(place))
     try:
         found: dict[str, Any] = dict(measure(place, **settings))
-    except Exception as error:  # whatever stops a part is what the table says of it
+    except Exception as error:  # the table shows the error of a failed part
         found = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
     out.write_text(json.dumps(found))
 

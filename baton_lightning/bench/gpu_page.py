@@ -1,4 +1,4 @@
-"""What `bench gpu` found, as Markdown."""
+"""Results of `bench gpu` as Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from baton_lightning.gpus import peak_of
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Tables of times, rounding and verbs, and how to read them.
+    """Tables of times, rounding and verbs, with explanations.
 
     Args:
-        result: As :mod:`~baton_lightning.bench.gpu` writes it.
+        result: Results in the format of :mod:`~baton_lightning.bench.gpu`.
     """
     parts: dict[str, dict[str, Any]] = result["parts"]
     versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
@@ -36,7 +36,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def times(timed: dict[str, dict[str, Any]], peak: float | None) -> list[str]:
-    """The table of steps; columns that this machine cannot fill are left out."""
+    """Table of step times. Columns that this machine cannot measure are omitted."""
     gpu = any("gib" in found for found in timed.values())
     columns = ["step of one clip", "blocks", "s", "first, s", "TFLOP/s", *(["MFU"] if peak else []), *(["GiB", "foreseen"] if gpu else [])]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]

@@ -1,4 +1,4 @@
-"""The parts of `bench gpu` on the transformer: rounding, training steps, steps of ZeRO's engine, sampling steps."""
+"""Parts of `bench gpu` that run the transformer: rounding, training steps, steps of DeepSpeed's engine, and sampling steps."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from baton_lightning.placement import cast_parameters
 
 Figures = dict[str, float]
 SHARE = 0.8
-"""Of a GPU's free memory that a part may plan with."""
+"""Share of a GPU's free memory for which the number of blocks is chosen."""
 
 
 def fused(parameters: object) -> torch.optim.Optimizer:
-    """The optimiser of training parts."""
+    """Optimiser of the training parts."""
     return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
 
 
 # ---- rounding
 def rounding(device: torch.device, scale: Scale) -> Figures:
-    """Relative errors, in the l2 norm, of bfloat16 against float32: of both velocities, and of the gradient of all parameters.
+    """Relative errors of bfloat16 against float32, in the l2 norm, of both velocities and of the gradient of all parameters.
 
-    Both ways that runs use: weights in float32 under autocast, and weights in bfloat16.
+    They are measured for both precisions that runs use: weights in float32 under autocast, and weights in bfloat16.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     with torch.device(device):
         torch.manual_seed(0)
         exact = scale.dit(scale.short, 2)
-    for layer in exact.modules():  # fresh plan layers are silent, and their rounding would not be seen
+    for layer in exact.modules():  # fresh plan layers give zeros, which would hide their rounding
         if isinstance(layer, dit_module.PlanAttention):
             nn.init.normal_(layer.o.weight, std=0.02)
     given = inputs(scale.short, device)
@@ -56,7 +56,7 @@ def rounding(device: torch.device, scale: Scale) -> Figures:
 
 
 def answers(dit: DualBranchDiT, given: Inputs) -> dict[str, Tensor]:
-    """Velocities and the gradient."""
+    """Velocities and the gradient of the loss."""
     dit.zero_grad(set_to_none=True)
     video, audio = (v.detach().float() for v in given.forward(dit))
     given.loss(dit).backward()
@@ -70,7 +70,7 @@ def errors(name: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Fi
 
 # ---- training steps
 def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool) -> Figures:
-    """A step of one clip: weights in float32 under bfloat16 autocast, fused AdamW."""
+    """A training step of one clip: weights in float32 under bfloat16 autocast, fused AdamW."""
     depth = deepest(device, scale, lambda blocks: unsharded(load(scale, blocks, recompute=False), 0).most)
     with torch.device(device):
         dit = scale.dit(scale.clip, depth, recompute=recompute)
@@ -90,12 +90,15 @@ def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool
 
 
 def sharded(device: torch.device, scale: Scale, stage: int) -> Figures:
-    """A step of one clip by DeepSpeed's engine on one process: weights in bfloat16 with float32 masters, recomputation, fused AdamW."""
+    """A training step of one clip by DeepSpeed's engine in one process.
+
+    Weights are in bfloat16 with float32 master weights. Activations are recomputed, and the optimiser is fused AdamW.
+    """
     import deepspeed
 
     sizes = Buckets(sub_group=1_000_000_000)
     depth = deepest(device, scale, lambda blocks: zero(load(scale, blocks, recompute=True), 1, stage, sizes).most)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else a C++ all-reduce is compiled at start
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # otherwise a C++ all-reduce is compiled at the start
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     deepspeed.comm.init_distributed("nccl" if device.type == "cuda" else "gloo")
     config = {
@@ -154,7 +157,7 @@ def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
 # ---- shared
 @contextmanager
 def blocks_compiled() -> Iterator[None]:
-    """Every block is one compiled graph, the same for all; what it recomputes, too."""
+    """Context in which every block runs one compiled graph, which all blocks share. Recomputation also uses this graph."""
     with patch.object(dit_module, "fused_block", torch.compile(dit_module.fused_block)):
         yield
 
@@ -170,7 +173,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def timed(step: Callable[[], None], device: torch.device, scale: Scale) -> Figures:
-    """Median seconds of a step after warming up, and what the first one took, compilation with it."""
+    """Median time of a step after warm-up, and the time of the first step including compilation, in s."""
     taken = []
     for _ in range(scale.warm_up + scale.steps):
         wait(device)
@@ -182,7 +185,7 @@ def timed(step: Callable[[], None], device: torch.device, scale: Scale) -> Figur
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free TCP port on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -200,7 +203,7 @@ def blueprint(scale: Scale, depth: int, **options: bool) -> tuple[DualBranchDiT,
 
 
 def load(scale: Scale, depth: int, recompute: bool) -> Load:
-    """What `estimate` weighs of a training step."""
+    """Memory load of a training step, computed as in `estimate`."""
     dit, given = blueprint(scale, depth, recompute=recompute)
     walked: Footprint = footprint(dit, lambda: given.loss(dit))
     sizes = [p.numel() for p in dit.parameters()]
@@ -208,7 +211,10 @@ def load(scale: Scale, depth: int, recompute: bool) -> Load:
 
 
 def deepest(device: torch.device, scale: Scale, foreseen: Callable[[int], float]) -> int:
-    """The most blocks that memory has room for, as one and two of them let foresee; at least one, and all on the CPU."""
+    """Largest number of blocks that fits into memory, extrapolated from the estimates for one and two blocks.
+
+    It is at least one. On the CPU it is the largest number of the scale.
+    """
     if device.type != "cuda":
         return scale.most_blocks
     one, two = foreseen(1), foreseen(2)
@@ -217,13 +223,13 @@ def deepest(device: torch.device, scale: Scale, foreseen: Callable[[int], float]
 
 
 def speed(scale: Scale, depth: int, seconds: float, passes: int) -> Figures:
-    """The model's own arithmetic, ``passes`` forward passes (a training step counts as three), over the time."""
+    """Operations of the model divided by the time. A step counts as ``passes`` forward passes; a training step has three."""
     dit, given = blueprint(scale, depth)
     return {"tflops": passes * forward_flops(lambda: given.forward(dit)) / seconds / 1e12}
 
 
 def memory(device: torch.device, foreseen: float) -> Figures:
-    """The most that was allocated on the GPU, and what `estimate` foresees."""
+    """Peak of allocated memory on the GPU, and the peak that `estimate` predicts, in GiB."""
     if device.type != "cuda":
         return {}
     return {"gib": torch.cuda.max_memory_allocated(device) / 2**30, "foreseen_gib": foreseen / 2**30}

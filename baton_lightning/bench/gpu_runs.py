@@ -1,4 +1,4 @@
-"""The last part of `bench gpu`: a small run of the benchmark world by the command line's own verbs, trained in shards and sampled."""
+"""The last part of `bench gpu`: a small run on the benchmark world with the verbs of the command line, trained under ZeRO and sampled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ EXPERIMENTS = Path("experiments")
 
 
 def verbs(device: torch.device) -> Figures:
-    """Seconds of each verb: data, cache, two steps under ZeRO-2 and ZeRO-3 in bf16-mixed with a validation and samples, clips.
+    """Time of each verb, in s.
+
+    The verbs build data, cache it, train two steps under ZeRO-2 and two under ZeRO-3 in bf16-mixed with validation and samples, and
+    generate clips.
 
     Raises:
-        ValueError: If this is no checkout.
+        ValueError: If the current folder is not a checkout.
         RuntimeError: If a verb fails.
     """
     if not (EXPERIMENTS / "stage3_adapt.yaml").is_file():

@@ -1,4 +1,4 @@
-"""What `bench gpu` runs on: a transformer of the paper's width on a clip of the paper's size, or a tiny one, and random inputs for it."""
+"""Transformers and inputs of `bench gpu`: the paper's width with a clip of the paper's size, or tiny sizes, with random inputs."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ TINY = ClipSpec(seconds=1.0, height=32, width=32)
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of a bench.
+    """Sizes of a benchmark.
 
     Args:
-        clip: Clip that is trained on and sampled.
-        short: Smaller clip, for what runs in float32.
+        clip: Geometry of the clip for training and sampling.
+        short: Geometry of a smaller clip, for parts that run in float32.
         width: Channels of both branches.
-        num_heads: Heads.
+        num_heads: Number of attention heads.
         ffn_width: Hidden channels of the feed-forward networks.
-        most_blocks: Blocks at most.
-        warm_up: Steps that are not timed.
-        steps: Steps that are; their median counts.
+        most_blocks: Largest number of blocks.
+        warm_up: Number of steps before timing.
+        steps: Number of timed steps; the result is their median.
     """
 
     clip: ClipSpec
@@ -58,7 +58,7 @@ class Scale:
     steps: int
 
     def dit(self, clip: ClipSpec, depth: int, **options: Any) -> DualBranchDiT:
-        """A transformer of so many blocks, on torch's default device."""
+        """A transformer with ``depth`` blocks, on torch's default device."""
         return DualBranchDiT(clip, self.width, depth, self.num_heads, self.ffn_width, **options)
 
 
@@ -67,17 +67,17 @@ SMALL = Scale(TINY, TINY, width=48, num_heads=4, ffn_width=96, most_blocks=2, wa
 
 
 def scale(device: torch.device) -> Scale:
-    """The paper's width on a GPU, a tiny one without."""
+    """The paper's sizes on a GPU, tiny sizes on the CPU."""
     return WIDE if device.type == "cuda" else SMALL
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A clip's worth of random inputs.
+    """Random inputs of one clip.
 
     Args:
         clean: Video latents [1, C, T, Y, X] and audio latents [1, L, C].
-        noise: As ``clean``.
+        noise: Noise of the same shapes.
         t: Flow time [1].
         context: Text [1, N, C].
         plan: The plan.
@@ -90,18 +90,18 @@ class Inputs:
     plan: Plan
 
     def forward(self, dit: DualBranchDiT) -> tuple[Tensor, Tensor]:
-        """Velocities."""
+        """Predicted velocities of both modalities."""
         noisy = [clean + self.t * (noise - clean) for clean, noise in zip(self.clean, self.noise, strict=True)]
         return dit(*noisy, self.t, self.context, self.context, self.plan)
 
     def loss(self, dit: DualBranchDiT) -> Tensor:
-        """Squared error of both velocities, in float32."""
+        """Sum of both modalities' mean squared errors of the velocity, in float32."""
         targets = [noise - clean for clean, noise in zip(self.clean, self.noise, strict=True)]
         return sum((v.float() - target).square().mean() for v, target in zip(self.forward(dit), targets, strict=True))
 
 
 def inputs(clip: ClipSpec, device: torch.device | str) -> Inputs:
-    """The same numbers on every device, drawn on the CPU."""
+    """Inputs that are drawn on the CPU, so that they are the same on every device."""
     generator = torch.Generator("cpu").manual_seed(0)
 
     def draw(*shape: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Does the transformer compute what Ovi computes, and is a run sampled as it was trained?
+"""Parity of the transformer with Ovi, and parity of sampling with training for a run.
 
-``--fixture`` replays a folder of recorded forwards and reports the largest relative errors, max |ours - theirs| / max |theirs|.
-``--run`` compares every tensor that reaches a run's transformer in training and in sampling, see :mod:`trained_as_sampled`.
+``--fixture`` replays a folder of recorded forward passes and reports the largest relative errors, max |ours - theirs| / max |theirs|.
+``--run`` compares all inputs of a run's transformer in training with those in sampling, see :mod:`trained_as_sampled`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GRADIENT_CASE = "t2av"
 
 @dataclass(frozen=True)
 class Error:
-    """One comparison: what was compared, the relative error, and the bar it must stay under."""
+    """One comparison: the compared value, its relative error, and the largest allowed error."""
 
     case: str
     what: str
@@ -42,7 +42,7 @@ class Error:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``bench parity``."""
+    """Options of ``bench parity``."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--fixture", type=Path, metavar="DIR", help="folder with config.json, weights and cases: parity with Ovi")
     what.add_argument("--run", type=Path, metavar="RUN", help="run folder of a stage 3: is it sampled as it was trained?")
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Runs what the options ask for; the exit code is 0 if every error stays under its bar, 1 if not, 2 if the folder is malformed."""
+    """Runs the chosen comparison. The exit code is 0 if no error is above its bar, 1 otherwise, and 2 if the folder is malformed."""
     if options.run is not None:
         from baton_lightning.bench import trained_as_sampled
 
@@ -71,14 +71,14 @@ def main(options: argparse.Namespace) -> int:
 
 
 def run(fixture: Path, dtype: str = "float64") -> int:
-    """Prints a table of relative errors per case, per block and of gradients.
+    """Prints a table of relative errors of blocks, outputs and gradients for each case.
 
     Args:
-        fixture: Folder of recorded forwards.
-        dtype: ``float64`` or ``float32``. Gradients are compared in float64.
+        fixture: Folder of recorded forward passes.
+        dtype: ``float64`` or ``float32``. Gradients are only compared in float64.
 
     Returns:
-        0 if every error stays under its bar, else 1.
+        0 if no error is above its bar, otherwise 1.
 
     Raises:
         ValueError: If the folder is not a fixture.
@@ -97,7 +97,7 @@ def run(fixture: Path, dtype: str = "float64") -> int:
 
 
 def compare(fixture: Path, dtype: str = "float64") -> list[Error]:
-    """Every comparison that a fixture folder allows, in the order of its cases. Arguments and errors as for :func:`run`."""
+    """All comparisons with the recorded values of a fixture folder, in the order of its cases. Arguments and errors as for :func:`run`."""
     import torch
 
     if dtype not in BARS:
@@ -126,7 +126,7 @@ def compare(fixture: Path, dtype: str = "float64") -> list[Error]:
 def compare_gradients(
     model: FusedBranches, flags: dict[str, Any], recorded: dict[str, Tensor], gradients: dict[str, Tensor]
 ) -> list[Error]:
-    """Gradients of ``_loss`` = sum(out * ``_probe``) with respect to every parameter, one line for each part of the network."""
+    """Errors of the gradients of ``_loss`` = sum(out * ``_probe``) with respect to all parameters, one error per part of the network."""
     import torch
 
     probes = {name: gradients[f"_probe.{name}"] for name in NAMES if f"_probe.{name}" in gradients}
@@ -158,7 +158,7 @@ def compare_gradients(
 
 
 def replay(model: FusedBranches, case: str, flags: dict[str, Any], recorded: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Runs one case and names its outputs as the recording does.
+    """Runs one case. The outputs have the same names as in the recording.
 
     Raises:
         ValueError: If inputs are missing or do not fit the model.
@@ -200,23 +200,24 @@ def replay(model: FusedBranches, case: str, flags: dict[str, Any], recorded: dic
 
 
 def first_frame(latents: Tensor) -> Tensor:
-    """Marks the first frame of a clip's video latents [C, T, Y, X] as known: [T, Y, X], bool."""
+    """Mask that marks the first frame of a clip's video latents [C, T, Y, X] as known: [T, Y, X], bool."""
     known = latents.new_zeros(latents.shape[1:]).bool()
     known[0] = True
     return known
 
 
 def skipped_blocks(flags: dict[str, Any]) -> tuple[int, ...]:
-    """The fused block that a case leaves out. Ovi reads 0 and false as `none`, and a lone branch has no fused block to skip.
+    """Number of the fused block that a case skips, if any. Ovi treats 0 and false as no block. A single branch has no fused blocks.
 
-    A recording numbers its blocks by their place or, where the left-out number is among them, by the order in which they ran.
+    A recording numbers its blocks by their position in the network. If the number of the skipped block appears among them, they are
+    numbered in the order of execution instead.
     """
     layer = int(flags.get("slg_layer") or 0)
     return (layer,) if layer > 0 and flags.get("drop") is None else ()
 
 
 def valid_rows(what: str, ours: Tensor, recorded: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs to compare. A block's tokens are compared clip by clip without their padding, which nothing reads."""
+    """Pairs of tensors to compare. Tokens of a block are compared clip by clip without the padding, which is never read."""
     theirs = recorded[what]
     if what.startswith("out."):
         yield ours, theirs
@@ -229,13 +230,13 @@ def valid_rows(what: str, ours: Tensor, recorded: dict[str, Tensor]) -> Iterator
 
 
 def token_counts(name: str, recorded: dict[str, Tensor], longest: int) -> list[int]:
-    """Tokens of every clip of a case; latents are proportional to tokens, and the longest clip has ``longest`` tokens."""
+    """Number of tokens of each clip of a case. It is proportional to the number of latents; the longest clip has ``longest`` tokens."""
     places = [recorded[f"in.{name}.{i}"].numel() for i in range(len(recorded["in.t"]))]
     return [longest * n // max(places) for n in places]
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """max |ours - theirs| / max |theirs|; infinite where the shapes differ or a value is not finite."""
+    """max |ours - theirs| / max |theirs|; infinite if the shapes differ or a value is not finite."""
     if ours.shape != theirs.shape:
         return math.inf
     scale = theirs.double().abs().max().item()

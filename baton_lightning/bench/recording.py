@@ -1,4 +1,7 @@
-"""A folder of recorded forwards of Ovi: ``config.json``, ``weights.safetensors``, ``<case>.safetensors``, perhaps ``grads.safetensors``."""
+"""Reader of a folder of recorded forward passes of Ovi.
+
+The folder holds ``config.json``, ``weights.safetensors``, ``<case>.safetensors`` for each case and optionally ``grads.safetensors``.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ def read_config(fixture: Path) -> dict[str, Any]:
     """``config.json`` of a fixture folder: the settings of both branches, and the cases with their flags.
 
     Raises:
-        ValueError: If there is none, it lacks a section, or a flag has no sense.
+        ValueError: If the file is missing or invalid, lacks a section, or has an invalid flag.
     """
     path = fixture / "config.json"
     if not path.is_file():
         raise ValueError(f"a fixture folder must hold config.json, {fixture} {'does not' if fixture.is_dir() else 'is not a folder'}")
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:  # no JSON, or no text
+    except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if missing := [k for k in ("video", "audio", "cases") if not isinstance(config, dict) or not isinstance(config.get(k), dict)]:
         raise ValueError(f"{path} must have the sections video, audio and cases; missing: {', '.join(missing)}")
@@ -37,10 +40,10 @@ def read_config(fixture: Path) -> dict[str, Any]:
 
 
 def require_flags(case: str, flags: Any) -> None:
-    """Refuses flags that would be misread.
+    """Refuses invalid flags of a case.
 
     Raises:
-        ValueError: Naming case and flag.
+        ValueError: If a flag is invalid; the message names the case and the flag.
     """
     if not isinstance(flags, dict):
         raise ValueError(f"case {case}: its flags must be an object, {{}} for none, got {flags!r}")
@@ -70,10 +73,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_case(fixture: Path, case: str) -> dict[str, Tensor]:
-    """A recorded forward, complete.
+    """Recorded tensors of a forward pass.
 
     Raises:
-        ValueError: If times, outputs or the inputs of a clip are not there.
+        ValueError: If the file, the times or the outputs are missing.
     """
     recorded = read_tensors(fixture / f"{case}.safetensors")
     times = recorded.get("in.t")
@@ -85,10 +88,10 @@ def read_case(fixture: Path, case: str) -> dict[str, Tensor]:
 
 
 def load_model(fixture: Path, config: dict[str, Any]) -> FusedBranches:
-    """The transformer of ``config.json`` with the weights of the folder, strictly.
+    """The transformer of ``config.json`` with the weights of the folder, which are loaded strictly.
 
     Raises:
-        ValueError: If configuration and weights do not fit.
+        ValueError: If the weights do not fit the configuration.
     """
     from baton_lightning.models.ovi import ovi_model
     from baton_lightning.runs.weights import mismatch

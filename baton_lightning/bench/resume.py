@@ -1,8 +1,8 @@
-"""Whether a killed run ends as one that nothing stopped: the same ledger byte for byte, the same weights bit for bit.
+"""Comparison of a killed and resumed run with an uninterrupted one: both must have identical ledgers and identical weights.
 
-A stage is trained on a small set of the benchmark world, on processors in float32. The first run is left alone. Another gets SIGKILL, all
-of its processes at once, as soon as its ledger has reached a step that was drawn at random, and is started again by the same command; this
-several times, and if wanted with further runs and other steps. Parents of the stage are trained shortly before.
+A stage is trained on a small set of the benchmark world, on CPUs in float32. The first run is not interrupted. In a second run, all
+processes get SIGKILL as soon as the ledger reaches a randomly drawn step, and the same command resumes the run. This is repeated several
+times. ``--repeats`` kills further runs at other steps. Parents of the stage are trained beforehand for a few steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def prove(case: Case) -> dict[str, Any]:
     """Runs a case.
 
     Returns:
-        What was done and found; ``first_difference`` is ``None`` if there is none.
+        Settings and results of the case; ``first_difference`` is ``None`` if the runs are identical.
 
     Raises:
         RuntimeError: If a run failed, or ended before it could be killed.
@@ -108,11 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Runs all combinations of what was chosen, prints a table, and exits 1 if there is a difference."""
+    """Runs all combinations of the options and prints a table. The exit code is 1 if there is a difference."""
     from rich.console import Console
     from rich.table import Table
 
-    sys.warnoptions.append("ignore:resource_tracker")  # of processes that are killed, whose semaphores it clears
+    sys.warnoptions.append("ignore:resource_tracker")  # it warns about semaphores of the killed processes
     if options.settings:
         return resume_settings.main(options)
     chosen = list(product(options.stage, options.strategy, options.ranks))

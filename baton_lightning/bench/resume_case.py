@@ -26,17 +26,17 @@ class Case:
     """A run to kill and resume.
 
     Args:
-        work: Folder of runs; a set and parents that lie there are used again.
+        work: Folder of runs; an existing data set and existing parents in it are reused.
         stage: Name of the experiment file.
         strategy: Name of an overlay in ``strategy/``.
-        ranks: Processes.
+        ranks: Number of processes.
         steps: Optimiser steps of a run.
-        kills: How often a run is killed.
-        repeats: Runs that are killed, each at steps of its own.
-        seed: Of the steps at which they are.
-        workers: Further processes of each rank that read data.
-        accumulate: Batches of an optimiser step.
-        data: A cached data set; ``None`` makes one.
+        kills: Number of times that a run is killed.
+        repeats: Number of runs that are killed, each at other steps.
+        seed: Seed of the steps at which runs are killed.
+        workers: Number of data loader processes per rank.
+        accumulate: Batches per optimiser step.
+        data: A cached data set; ``None`` builds one.
         experiments: Folder of the experiment files.
     """
 
@@ -67,12 +67,12 @@ class Case:
 
     @property
     def said(self) -> Path:
-        """What the latest process said."""
+        """File with the output of the latest process."""
         return self.work / "said.txt"
 
     @property
     def kill_steps(self) -> list[list[int]]:
-        """For each run, steps that are in the ledger when it is killed; none is so late that it could end before."""
+        """Steps at which each run is killed, once the ledger contains them. The last steps are excluded, as the run might end before."""
         draw = random.Random(self.seed)
         return [sorted(draw.sample(range(1, self.steps - 1), self.kills)) for _ in range(self.repeats)]
 
@@ -80,7 +80,7 @@ class Case:
         return self.work / "runs" / name / self.stage
 
     def words(self, experiment: str, steps: int) -> list[str]:
-        """Settings that make a run small."""
+        """Command-line settings of a small run."""
         return [
             f"--run.root={self.work}/runs",
             f"--run.experiment={experiment}",
@@ -95,7 +95,7 @@ class Case:
         ]
 
     def command(self, name: str) -> list[str]:
-        """How the stage is trained, first and again after every kill."""
+        """Command that trains the stage, at the start and after every kill."""
         often = self.work / "often.yaml"
         callbacks = yaml.safe_load((self.experiments / "base.yaml").read_text())["trainer"]["callbacks"]
         callbacks[0]["init_args"]["every_n_train_steps"] = SAVE_EVERY
@@ -104,7 +104,7 @@ class Case:
         parents = {role: f"{self.work}/runs/parents/{stage}" for role, stage in self.parents(self.stage).items()}
         more = [f"--model.init_args.parents={json.dumps(parents)}"] if parents else []
         if self.strategy.startswith("zero"):
-            more += ["--model.init_args.optimizer", "torch.optim.AdamW"]  # the demo's own needs whole matrices
+            more += ["--model.init_args.optimizer", "torch.optim.AdamW"]  # the demo's own optimiser needs complete matrices
         return [
             "fit",
             *(word for file in files for word in ("-c", str(file))),
@@ -115,12 +115,12 @@ class Case:
         ]
 
     def parents(self, stage: str) -> dict[str, str]:
-        """Role -> name of the stage that a stage starts from."""
+        """Role -> name of the parent stage."""
         model = settings.read([self.experiments / f"{stage}.yaml"])["model"]["init_args"]
         return {role: Path(run).name for role, run in (model.get("parents") or {}).items()}
 
     def prepare(self) -> None:
-        """Makes the set and trains parents, unless they are there."""
+        """Builds the data set and trains the parents, unless they exist."""
         self.work.mkdir(parents=True, exist_ok=True)
         if self.data is None and not (self.root / CACHE).exists():
             say("making a small set of the benchmark world")
@@ -139,7 +139,7 @@ class Case:
 
 
 def first_difference(whole: Path, killed: Path) -> str | None:
-    """Where two finished runs first differ: a step and field of the ledger, else a weight; ``None`` if they do not."""
+    """First difference of two finished runs: a step and field of the ledger, or else a weight; ``None`` if they are identical."""
     from safetensors.torch import load_file
 
     ledgers = [(run / LEDGER).read_bytes() for run in (whole, killed)]

@@ -1,8 +1,8 @@
-"""What becomes of a killed run that is started again with one setting changed: refused, told, or free to change and of no effect.
+"""Check of what happens if a killed run is resumed with one changed setting: the change is refused or reported, or it has no effect.
 
-A run is killed after its first checkpoint. For each change a copy of it goes on with that setting. A change that is refused is tried
-with ``--resume changed`` as well. One that is free must leave the weights as those of a run that nothing stopped, unless it makes the run
-longer or spreads it over more processes.
+A run is killed after its first checkpoint. For each change, a copy of the run is resumed with the changed setting. A change that is refused
+is also tried with ``--resume changed``. A change that is free must give the same weights as an uninterrupted run, unless it makes the run
+longer or uses more processes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ MODEL, DATA, OPTIMIZER = "model.init_args", "data.init_args", "model.init_args.o
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that differs when a run goes on.
+    """One setting that is changed when a run is resumed.
 
     Args:
-        key: What is changed, as it is compared.
-        words: What is given in addition; ``{work}`` is the folder of the bench.
-        wanted: ``refused``, or ``free``: it goes on and ends with the same weights, or ``other``: it goes on, and may end with others.
-        changed: What becomes of it with ``--resume changed``: ``goes on`` or ``refused``.
-        callbacks: Changes the list of callbacks instead.
-        ranks: Processes.
+        key: Name of the changed setting in the comparison of settings.
+        words: Additional command-line arguments; ``{work}`` stands for the folder of the benchmark.
+        wanted: Expected result: ``refused``; ``free``, where the run resumes and ends with the same weights; or ``other``, where the run
+            resumes and may end with other weights.
+        changed: Expected result with ``--resume changed``: ``goes on`` or ``refused``.
+        callbacks: Function that changes the list of callbacks, instead of ``words``.
+        ranks: Number of processes.
     """
 
     key: str
@@ -52,7 +53,7 @@ class Change:
 
 
 def given(key: str, value: str, wanted: str = "refused", changed: str = "goes on", name: str = "", ranks: int = 1) -> Change:
-    """A change on the command line."""
+    """A change of a setting on the command line."""
     return Change(name or key, (f"--{key}={value}",), wanted, changed, ranks=ranks)
 
 
@@ -122,16 +123,17 @@ CHANGES = (
 
 
 def try_all(work: Path, changes: tuple[Change, ...], experiments: Path, data: Path | None = None) -> list[dict[str, Any]]:
-    """Tries changes.
+    """Tries all changes.
 
     Args:
-        work: Folder of set and runs.
-        changes: What is changed.
+        work: Folder of the data sets and runs.
+        changes: Changes to try.
         experiments: Folder of the experiment files.
-        data: A cached data set; ``None`` makes one.
+        data: A cached data set; ``None`` builds one.
 
     Returns:
-        For each: key, ``was``, ``now``, what became of it by ``auto`` and ``changed``, and ``fault``, empty if it is as wanted.
+        For each change: ``key``, the values ``was`` and ``now``, the results ``auto`` and ``changed`` with these values of ``--resume``,
+        and ``fault``, which is empty if the results are as expected.
     """
     case = Case(work, "stage1", "ddp", steps=STEPS, kills=1, data=data, experiments=experiments)
     case.prepare()
@@ -149,7 +151,7 @@ def try_all(work: Path, changes: tuple[Change, ...], experiments: Path, data: Pa
 
 
 def other_sets(case: Case) -> None:
-    """The set elsewhere, and another with as many clips."""
+    """Makes a copy of the data set in another folder, and another data set with the same number of clips."""
     moved, other = case.work / "moved", case.work / "other"
     if not moved.exists():
         shutil.copytree(case.root, moved)
@@ -162,7 +164,7 @@ def other_sets(case: Case) -> None:
 
 
 def tried(case: Case, change: Change, whole: Path, cut: Path) -> dict[str, Any]:
-    """One change, with ``--resume auto`` and, where that is refused, with ``--resume changed``."""
+    """Tries one change with ``--resume auto``, and also with ``--resume changed`` if it is expected to be refused."""
     code, said, run = gone_on(case, change, cut)
     line = next((line for line in said.splitlines() if f"{change.key}: " in line), "")
     row: dict[str, Any] = {"key": change.key, "was": "", "now": "", "auto": "", "changed": "", "fault": ""}
@@ -188,7 +190,7 @@ def tried(case: Case, change: Change, whole: Path, cut: Path) -> dict[str, Any]:
 
 
 def gone_on(case: Case, change: Change, cut: Path, *more: str) -> tuple[int, str, Path]:
-    """Goes on from a copy of the run that was killed: exit code, what was said, the folder."""
+    """Resumes a copy of the killed run. Returns the exit code, the output and the run folder."""
     name = "settings-changed"
     run = case.run(name)
     shutil.rmtree(run.parent, ignore_errors=True)
@@ -208,7 +210,7 @@ def gone_on(case: Case, change: Change, cut: Path, *more: str) -> tuple[int, str
 
 
 def main(options: argparse.Namespace) -> int:
-    """Tries all changes, prints a table, and exits 1 if one did not become what it should."""
+    """Tries all changes and prints a table. The exit code is 1 if a result is not as expected."""
     from rich.console import Console
     from rich.table import Table
 
@@ -230,15 +232,15 @@ def main(options: argparse.Namespace) -> int:
 
 
 def shortened(key: str) -> str:
-    """A key without what says only how it is nested."""
+    """A key without the prefixes of callbacks and without ``init_args``."""
     return re.sub(r"(^trainer\.callbacks\.([a-z_]+\.)+|init_args\.)", "", key)
 
 
 def recorded_in(run: Path) -> list[str]:
-    """What the latest session of a run recorded as changed."""
+    """Changes that the latest session of a run recorded."""
     return json.loads((run / SEGMENTS).read_text())[-1]["changed"]
 
 
 def last(said: str) -> str:
-    """The last line that was said."""
+    """The last line of the output that is not empty, at most 300 characters."""
     return next((line for line in reversed(said.splitlines()) if line.strip()), "")[:300]

@@ -1,7 +1,7 @@
-"""Start-up of a ZeRO-3 run on CPUs: host memory of each rank, and seconds until its networks are constructed.
+"""Start-up of a ZeRO-3 run on CPUs: host memory of each rank, and time until its networks are constructed.
 
-A diffusion transformer in bfloat16 is built three times on each of the ranks: fresh, from a parent's weights in float32, and going on from
-a checkpoint, as far as networks are concerned: the checkpoint itself is not read.
+A diffusion transformer in bfloat16 is constructed in three ways on all ranks: fresh, from a parent's weights in float32, and as if the run
+resumed from a checkpoint. The checkpoint itself is not read.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def main(options: argparse.Namespace) -> int:
 
 
 def make_dit(clip: Any, width: int, depth: int) -> Any:
-    """A transformer of Ovi's proportions."""
+    """A transformer with Ovi's proportions."""
     from baton_lightning.models.dit import DualBranchDiT
 
     return DualBranchDiT(clip, width=width, depth=depth, num_heads=width // 128, ffn_width=width * 14 // 3 // 128 * 128)
 
 
 def write_parent(folder: Path, width: int, depth: int) -> int:
-    """Writes a finished run with a transformer of zeros; gives its number of parameters."""
+    """Writes a finished run whose transformer has zeros as weights. Returns its number of parameters."""
     import torch
 
     from baton_lightning import atomic
@@ -82,7 +82,7 @@ def write_parent(folder: Path, width: int, depth: int) -> int:
 
 
 def in_process(work: Any, *args: Any) -> Any:
-    """What a function gives in a process of its own, whose memory is then free again."""
+    """Result of a function that runs in a separate process, which frees its memory at the end."""
     context = multiprocessing.get_context("spawn")
     answer: SimpleQueue[Any] = context.SimpleQueue()
     process = context.Process(target=answered, args=(answer, work, *args))
@@ -98,7 +98,7 @@ def answered(answer: SimpleQueue[Any], work: Any, *args: Any) -> None:
 
 
 def measured(case: str, parent: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Builds the networks of a case on all ranks, side by side."""
+    """Measurements of a case, whose networks are constructed on all ranks at the same time."""
     from baton_lightning.launch.processes import free_port
 
     context, port = multiprocessing.get_context("spawn"), free_port()
@@ -115,7 +115,7 @@ def measured(case: str, parent: Path, options: argparse.Namespace) -> list[dict[
 
 
 def start(case: str, parent: Path, width: int, depth: int, ranks: int, port: int, rank: int) -> dict[str, float]:
-    """What Lightning does of a stage's start until its networks are there, on one rank."""
+    """Constructs the networks of a stage on one rank as Lightning does at the start of a run, and measures time and memory."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "RANK": str(rank)}
     os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     import deepspeed
@@ -147,6 +147,6 @@ def start(case: str, parent: Path, width: int, depth: int, ranks: int, port: int
 
 
 def memory() -> dict[str, float]:
-    """Resident memory of this process, now and at its peak, in GB; pages of files that it maps count."""
+    """Resident memory of this process, current and peak, in GB. Mapped pages of files are included."""
     pairs = (line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {name: int(value.split()[0]) * 1024 / 1e9 for name, value in pairs if name in ("VmRSS", "VmHWM")}

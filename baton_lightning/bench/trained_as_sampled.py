@@ -1,7 +1,7 @@
-"""Whether a network is asked in sampling what it was taught in training: every tensor that reaches it, for one clip at one time.
+"""Comparison of the transformer's inputs in training and in sampling, for the same clip at the same flow time.
 
-A step of training is run on a clip, then sampling is started from the same noisy clip at the same flow time; what the transformer is
-given in both is compared to the bit. Where training reads caches, sampling makes the same from prompts, if a text encoder is named.
+A training step is run on a clip. Then sampling is started from the same noisy clip at the same flow time. All inputs of the transformer
+must be bitwise identical in both. Training reads the text from the cache; sampling embeds the prompts if the run names a text encoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens
 
 TIMES = (0.25, 0.5, 0.75)
-"""Flow times that a scheduler's thousandths hold exactly."""
+"""Flow times that are exact in the scheduler's 1000 time steps."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Row:
     """One input of the transformer.
 
     Args:
-        name: What it is.
-        difference: Greatest absolute difference of training and sampling; infinite if only one of them gives it, or shapes differ.
+        name: Name of the input.
+        difference: Largest absolute difference between training and sampling; infinite if only one of them has it, or shapes or types
+            differ.
     """
 
     name: str
@@ -42,18 +43,18 @@ class Row:
 
 
 class FixedTime:
-    """A distribution of flow times that always draws the same."""
+    """A distribution of flow times that always draws the same time."""
 
     def __init__(self, t: float) -> None:
         self.t = t
 
     def draw(self, *, seed: int, epoch: int, index: Tensor) -> Tensor:
-        """[B]"""
+        """Flow times [B]."""
         return torch.full((len(index),), self.t)
 
 
 class OneStep(EulerSampler):
-    """One evaluation at a flow time."""
+    """A sampler with a single evaluation at a given flow time."""
 
     def __init__(self, t: float) -> None:
         super().__init__(steps=1, shift=1.0)
@@ -62,7 +63,7 @@ class OneStep(EulerSampler):
 
 @contextmanager
 def calls_of(network: torch.nn.Module) -> Iterator[list[dict[str, Any]]]:
-    """The arguments of every call of a transformer, by name."""
+    """Context that records the arguments of every call of a transformer, by name."""
     names = ("video", "audio", "t", "video_context", "audio_context", "plan")
     calls: list[dict[str, Any]] = []
     hook = network.register_forward_pre_hook(
@@ -76,7 +77,10 @@ def calls_of(network: torch.nn.Module) -> Iterator[list[dict[str, Any]]]:
 
 @contextmanager
 def plainly(model: JointTraining, t: float) -> Iterator[None]:
-    """A model that works at one flow time, without guidance and without what training alone draws: dropped plans and texts, true plans."""
+    """Context in which a model works at one flow time, without guidance.
+
+    Random choices that only training makes are switched off: dropout of plans and captions, and the use of ground-truth plans.
+    """
     settings = {"timesteps": FixedTime(t), "sampler": OneStep(t), "guidance": type(model.guidance)()}
     changed: list[tuple[object, dict[str, Any]]] = [(model, settings | {"plan_dropout": 0.0, "caption_dropout": 0.0})]
     if isinstance(model.plan, PlannedTokens):
@@ -94,7 +98,7 @@ def plainly(model: JointTraining, t: float) -> Iterator[None]:
 
 
 def tensors_of(call: dict[str, Any], like: Tensor) -> dict[str, Tensor]:
-    """What a call gives, flattened to tensors. No plan mask is a mask of ones, nothing known a mask of zeros."""
+    """Arguments of a call, flattened to tensors. A missing plan mask becomes a mask of ones; a missing known mask becomes zeros."""
     plan: Plan | None = call["plan"]
     found = {name: call[name] for name in ("video", "audio", "t", "video_context", "audio_context")}
     if plan is not None:
@@ -110,16 +114,16 @@ def tensors_of(call: dict[str, Any], like: Tensor) -> dict[str, Tensor]:
 
 
 def run(run: Path, *, data: Path | None = None, num: int = 4, trusted: Sequence[str] = ()) -> int:
-    """Prints what a run's transformer is given in training and in sampling, for validation clips at several flow times.
+    """Prints differences between the transformer's inputs in training and in sampling, for validation clips at several flow times.
 
     Args:
         run: Run folder of a stage 3.
-        data: Where its data set is now; ``None`` looks where it was.
-        num: Clips that are compared.
-        trusted: Packages whose classes the run may name besides the library's.
+        data: Current folder of its data set; ``None`` = the folder that the run recorded.
+        num: Number of clips to compare.
+        trusted: Packages whose classes the run may name in addition to the library's.
 
     Returns:
-        0 if every tensor is the same to the bit, else 1.
+        0 if all tensors are bitwise identical, otherwise 1.
 
     Raises:
         ValueError: If the run or its data cannot be read.
@@ -146,17 +150,17 @@ def run(run: Path, *, data: Path | None = None, num: int = 4, trusted: Sequence[
 
 
 def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = False) -> list[Row]:
-    """Inputs of the transformer in training and in sampling, for the clips of a batch along the run's own plan.
+    """Compares the transformer's inputs in training and in sampling, for the clips of a batch with the plan of the run.
 
     Args:
-        model: A stage 3 with its networks; its tasks are those of the comparison.
+        model: A stage 3 with its networks; its tasks are used in both.
         batch: Clips with latents, context, and features if the plan needs them.
         t: Flow time, one of :data:`TIMES`.
-        prompts: Whether sampling embeds the prompts itself instead of reading the cached text.
+        prompts: Whether sampling embeds the prompts instead of reading the cached text.
     """
     assert batch.video_latents is not None and batch.audio_latents is not None and batch.context is not None
     with plainly(model, t), calls_of(model.dit) as calls, torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning: nothing is logged without a trainer
+        warnings.simplefilter("ignore")  # Lightning warns that nothing is logged without a trainer
         model.training_step(batch, 0)
         generator = Generator(model)
         clean = flow_matching.clean_latents(batch)
@@ -172,7 +176,7 @@ def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = Fal
 
 
 def difference(a: Tensor | None, b: Tensor | None) -> float:
-    """Greatest absolute difference; infinite if one is missing, or shapes or types differ."""
+    """Largest absolute difference; infinite if one tensor is missing, or shapes or types differ."""
     if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
         return float("inf")
     return 0.0 if torch.equal(a, b) else (a.double() - b.double()).abs().max().item()

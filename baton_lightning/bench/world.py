@@ -1,7 +1,8 @@
-"""The benchmark on itself: what each score says of known clips after an mp4, and what the detectors confuse when these are damaged.
+"""Validation of the benchmark world: scores of clips with known errors after an mp4, and confusions of the detectors on damaged clips.
 
-Truth must score 1, and every control must lose what it lacks. The test set's clips of every tier, at two geometries, are shown as they are,
-through the codecs, and wrong in one known way each. JSON holds every figure; markdown is made of the JSON alone.
+Ground truth must score 1, and every control must lose the score of the property that it lacks. The test clips of every tier, at two
+geometries, are scored unchanged, after the codecs, and with one known error each. The JSON file holds all figures; the Markdown page
+depends only on it.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ GEOMETRIES = {
     "toy": ClipSpec(seconds=5, height=48, width=48, video_channels=48),
 }
 CODEC_CLIPS = 32
-"""Training clips of each tier that a patch codec is fitted to."""
+"""Number of training clips of each tier to which a patch codec is fitted."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One clip of the test set, with the clip of the next prompt beside it.
+    """One clip of the test set, and the clip of the next prompt, which controls use.
 
     Args:
         geometry: Key of :data:`GEOMETRIES`.
-        tier: Kind of scene.
-        index: Which clip.
-        count: Clips of the tier; the last one's neighbour is the first.
+        tier: Tier of the scene.
+        index: Number of the clip.
+        count: Number of clips of the tier; the first clip follows the last one.
         codec: File of the patch codec.
-        damaged: Whether the detectors are tried on damaged versions of it too.
+        damaged: Whether the detectors are also tested on damaged versions of the clip.
     """
 
     geometry: str
@@ -47,7 +48,7 @@ class Job:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the bench."""
+    """Arguments of the benchmark."""
     parser.add_argument("--json", type=Path, default=Path("world.json"), help="where every figure goes (default: %(default)s)")
     parser.add_argument("--markdown", type=Path, help="where the tables go, too")
     parser.add_argument("--clips", type=int, default=50, help="test clips of each tier and geometry (default: %(default)s)")
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measures, writes the JSON and the markdown, and prints the tables."""
+    """Runs the benchmark, writes the JSON file and the Markdown page, and prints the tables."""
     from baton_lightning.bench.world_page import markdown
 
     if options.clips < 2:
@@ -75,12 +76,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def measure(geometries: list[str], count: int, workers: int) -> dict[str, Any]:
-    """Scores of every control and confusions under every damage.
+    """Scores of every control, and confusions of the detectors under every damage.
 
     Args:
         geometries: Keys of :data:`GEOMETRIES`.
-        count: Test clips of each tier.
-        workers: Processes; 0 works in this one.
+        count: Number of test clips of each tier.
+        workers: Number of worker processes; 0 = this process.
 
     Returns:
         ``{"clips", "scores": {geometry: {tier: {control: aggregate}}}, "confusion": {geometry: {"seen" | "heard": {damage: {true:
@@ -117,7 +118,7 @@ def measure(geometries: list[str], count: int, workers: int) -> dict[str, Any]:
 
 
 def table(counts: Counter) -> dict[str, dict[str, int]]:
-    """Counts by true thing, then by found thing."""
+    """Counts by true class, then by detected class."""
     rows: dict[str, dict[str, int]] = {}
     for (true, found), count in sorted(counts.items()):
         rows.setdefault(true, {})[found] = count
@@ -165,7 +166,7 @@ def work(job: Job) -> tuple[Job, list, dict]:
 
 
 def through_codecs(file: Path, frames: Any, waveform: Any, clip: ClipSpec) -> tuple[Any, Any]:
-    """A clip as the codecs alone give it back."""
+    """A clip after encoding and decoding by the codecs."""
     import torch
 
     from baton_lightning.world.codecs import ToneBank
@@ -177,7 +178,7 @@ def through_codecs(file: Path, frames: Any, waveform: Any, clip: ClipSpec) -> tu
 
 @cache
 def patch_codec(file: str) -> Any:
-    """A fitted patch codec, read once a process."""
+    """A fitted patch codec, which is read once per process."""
     from baton_lightning.world.codecs import PatchPCA
 
     return PatchPCA(file)

@@ -1,4 +1,4 @@
-"""The bench's JSON as a page of tables."""
+"""Page of tables from the JSON of `bench world`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ damages (`confusion.py`). A dash: nothing to measure. A single event has no orde
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The page.
+    """The page as Markdown.
 
     Args:
-        result: As :func:`~baton_lightning.bench.world.measure` returns it, with ``command``.
+        result: Result of :func:`~baton_lightning.bench.world.measure`, with ``command``.
     """
     parts = [OPENING.format(command=result["command"], clips=result["clips"])]
     for geometry, tiers in result["scores"].items():
@@ -74,7 +74,7 @@ def _number(value: float | None) -> str:
 
 
 def _recall(sense: str, damages: dict[str, Any]) -> str:
-    """Share of true things found as what they are, and how many were found where nothing was, a damage a row."""
+    """Share of each class that is detected correctly, and number of detections where nothing was. Each damage has a row."""
     kinds = [kind for kind in damages["none"] if kind != "nothing"]
     lines = [_row([f"{sense}: found as what it is", *(f"{k} (n = {sum(damages['none'][k].values())})" for k in kinds), "out of nothing"])]
     lines.append("|---|" + "---:|" * (len(kinds) + 1))
@@ -85,7 +85,7 @@ def _recall(sense: str, damages: dict[str, Any]) -> str:
 
 
 def _worst(damages: dict[str, Any]) -> list[str]:
-    """The last damage of each sort: the strongest."""
+    """The last damage of each sort, which is the strongest."""
     last = {name.split()[0]: name for name in damages if name != "none"}
     return list(last.values())
 
