@@ -37,7 +37,7 @@ class FrozenComponents:
             yield component
 
     def built(self, name: str) -> nn.Module:
-        """A component, where it is; see :meth:`on`."""
+        """A component on its current device; it is built at first use. See :meth:`on`."""
         if name not in self.made:
             make = self.factories[name]
             if make is None:

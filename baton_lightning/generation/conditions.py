@@ -1,7 +1,7 @@
-"""What a clip is given: a first picture, a film that wants sound, a sound that wants a picture, a clip to go on with or to mend.
+"""Conditions from files: a first frame, a video without sound, a sound without video, a clip to extend or to inpaint.
 
-Files of anybody's making are read as data sets are built from them, and encoded by the run's codecs; the latents that they make known
-are held while the others are generated. A task of :mod:`baton_lightning.flow.tasks` does the same with held-out clips' own latents.
+Files are read in the same way as recordings of a data set, and encoded with the run's codecs. Their latents are held fixed while the
+others are generated. A task of :mod:`baton_lightning.flow.tasks` does the same with the latents of held-out clips.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from baton_lightning.stages import flow_matching
 
 
 def task_of(text: str) -> Task:
-    """A task from words such as ``video=given`` or ``first_frame=1,mask=0.5``.
+    """Parses a task such as ``video=given`` or ``first_frame=1,mask=0.5``.
 
     Raises:
-        ValueError: If it is not made of such words.
+        ValueError: If a name or value is unknown or out of range.
     """
     known = [field.name for field in fields(Task) if field.name != "share"]
     values: dict[str, Any] = {}
@@ -53,14 +53,14 @@ def task_of(text: str) -> Task:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Latents of one clip, and which of them are known; every clip of a batch gets them.
+    """Known latents of one clip, which are the condition of every clip of a batch.
 
     Args:
-        clean: Modality -> latents [1, ...]; zeros where nothing is known.
-        known: Which are known.
-        frames: Pictures that are given whole [T, Y, X, 3]; they are shown as they came, not as the codec would make them.
-        waveform: Sound that is given whole [S], likewise.
-        before: Media of the clip that is gone on with, up to where the new one begins; ``None`` otherwise.
+        clean: Modality -> latents [1, ...]; values that are not known are ignored.
+        known: Which latents are known.
+        frames: Frames [T, Y, X, 3] of a given video. They replace the decoded frames of the generated clip.
+        waveform: Waveform [S] of a given sound. It replaces the decoded waveform.
+        before: Media of an extended clip before the start of the generated clip; ``None`` = nothing is extended.
     """
 
     clean: dict[str, Tensor]
@@ -70,12 +70,12 @@ class Conditions:
     before: Media | None = None
 
     def held(self, batch: Batch) -> Given:
-        """What is held of a batch."""
+        """Latents that are held fixed in a batch."""
         clean = {name: x.to(batch.index.device).expand(len(batch), *x.shape[1:]) for name, x in self.clean.items()}
         return given_of([self.known] * len(batch), clean, clean)
 
     def complete(self, frames: Tensor, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """A generated clip [T, Y, X, 3] and [S] with what was given of it, and behind what it goes on with."""
+        """Frames [T, Y, X, 3] and waveform [S] of a generated clip, with the given media in place of decoded ones, after ``before``."""
         if self.frames is not None:
             frames = torch.from_numpy(self.frames)
         if self.waveform is not None:
@@ -87,22 +87,22 @@ class Conditions:
 
 
 def held_by_task(task: Task, generator: Generator, batch: Batch) -> Given:
-    """What is held of held-out clips, from their own latents; drawn by counter as in training."""
+    """Latents of held-out clips that a task holds fixed. The task is drawn by counter, as in training."""
     known = TaskMix([task], generator.model.clip, generator.model.seed).draw(batch.index, 0)
     video, audio = generator.noise(batch.index, batch.index.device)
     return flow_matching.held_in(batch, {"video": video, "audio": audio}, known)
 
 
 def read(generator: Generator, options: argparse.Namespace, form: str) -> Conditions:
-    """The condition of a file.
+    """Reads a condition from its file.
 
     Args:
-        generator: Its codecs encode the file.
-        options: Of the command line.
+        generator: Provides the codecs and the geometry.
+        options: Options of the command line.
         form: ``image``, ``video``, ``audio``, ``extend`` or ``inpaint``.
 
     Raises:
-        ValueError: If the file cannot be read, is too short, or the box is none.
+        ValueError: If the file cannot be read or is too short, or the box or the duration is invalid.
     """
     clip, file = generator.model.clip, getattr(options, form)
     known = Known.nothing(clip)
@@ -142,7 +142,7 @@ def read(generator: Generator, options: argparse.Namespace, form: str) -> Condit
 
 
 def encoded(generator: Generator, known: Known, frames: NDArray[np.uint8] | None, waveform: NDArray[np.float32] | None) -> Conditions:
-    """Latents of media by the run's codecs; zeros for what is not there."""
+    """Encodes media with the run's codecs; the latents of a missing modality are zeros."""
     clip, device = generator.model.clip, generator.placement.device
     video = torch.zeros(1, clip.video_channels, *clip.latent_grid)
     audio = torch.zeros(1, clip.num_audio_latents, clip.audio_channels)
@@ -158,10 +158,10 @@ def encoded(generator: Generator, known: Known, frames: NDArray[np.uint8] | None
 
 
 def read_image(file: Path, clip: ClipSpec) -> NDArray[np.uint8]:
-    """A picture [Y, X, 3], turned as its file says, its centre cut to the clip's shape.
+    """A picture [Y, X, 3], rotated as its EXIF orientation says, resized and centre-cropped to the clip's size.
 
     Raises:
-        ValueError: If it is no picture.
+        ValueError: If the file cannot be read as a picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -174,10 +174,17 @@ def read_image(file: Path, clip: ClipSpec) -> NDArray[np.uint8]:
 
 
 def picture_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, enough: bool = True) -> NDArray[np.uint8]:
-    """Pictures of a recording at the clip's rate and size [T, Y, X, 3].
+    """Frames of a recording at the clip's frame rate and size [T, Y, X, 3].
+
+    Args:
+        file: The file, for the message.
+        clip: Geometry of the clip.
+        media: The recording.
+        start: Start of the clip within the recording, in s.
+        enough: Whether the recording must be as long as the clip.
 
     Raises:
-        ValueError: If it ends before the clip does, unless that is ``enough``.
+        ValueError: If ``enough`` is set and the video is more than 1.5 frames shorter than the clip.
     """
     seconds = len(media.frames) / media.fps
     if enough and seconds < clip.seconds - 1.5 / clip.fps:
@@ -186,10 +193,10 @@ def picture_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, 
 
 
 def sound_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, enough: bool = True) -> NDArray[np.float32]:
-    """Sound of a recording at the clip's rate [S].
+    """Sound of a recording at the clip's sample rate [S]. Arguments as for :func:`picture_of`.
 
     Raises:
-        ValueError: If it ends more than 0.1 s before the clip does, unless that is ``enough``.
+        ValueError: If ``enough`` is set and the sound is more than 0.1 s shorter than the clip.
     """
     if enough and media.seconds < clip.seconds - 0.1:
         raise ValueError(f"generate: {file} must last the run's {clip.seconds:g} s or more, its sound lasts {media.seconds:.3f} s")
@@ -197,7 +204,7 @@ def sound_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, en
 
 
 def before(media: Media, end: float, clip: ClipSpec) -> Media:
-    """A recording up to a moment, at the clip's rates and size."""
+    """The first ``end`` seconds of a recording, at the clip's rates and size."""
     count = round(end * clip.fps)
     if not count:
         return Media(np.zeros((0, clip.height, clip.width, 3), np.uint8), clip.fps, np.zeros(0, np.float32), clip.sample_rate)
@@ -209,17 +216,26 @@ def before(media: Media, end: float, clip: ClipSpec) -> Media:
 
 @dataclass(frozen=True)
 class Box:
-    """What is generated anew: rows and columns of latents, and a span in s."""
+    """The inpainted region.
+
+    Args:
+        places: Rows and columns of video latents.
+        span: Start and stop, in s.
+    """
 
     places: tuple[slice, slice]
     span: tuple[float, float]
 
 
 def box_of(numbers: Sequence[float], clip: ClipSpec) -> Box:
-    """The box of ``--box LEFT TOP RIGHT BOTTOM [START STOP]``: shares of the picture in [0, 1], and seconds.
+    """The box of ``--box LEFT TOP RIGHT BOTTOM [START STOP]``, rounded outwards to whole patches.
+
+    Args:
+        numbers: Edges as fractions of the picture in [0, 1], and optionally start and stop in s.
+        clip: Geometry of the clip.
 
     Raises:
-        ValueError: If it is no box within the clip.
+        ValueError: If the numbers are not a box within the clip.
     """
     whole = [*numbers, 0.0, clip.seconds] if len(numbers) == 4 else list(numbers)
     left, top, right, bottom, start, stop = whole if len(whole) == 6 else [math.nan] * 6

@@ -29,12 +29,12 @@ def require_run(run: Path, checkpoint: Path | None) -> None:
 
 
 def require_own_checkpoint(run: Path, checkpoint: Path) -> None:
-    """Refuses a checkpoint of another run, whose shapes may match.
+    """Refuses a checkpoint that is not in the run's folder. One of another run could have the same shapes and load without an error.
 
     Raises:
-        ValueError: If it is not in the run's folder.
+        ValueError: If the checkpoint is not in the run's folder.
     """
-    homes = run.resolve(), (run / "checkpoints").resolve()  # which may be a link to a larger disk
+    homes = run.resolve(), (run / "checkpoints").resolve()  # the checkpoint folder may be a link to a larger disk
     if not any(path.is_relative_to(home) for path in (checkpoint.resolve(), checkpoint.parent.resolve()) for home in homes):
         raise ValueError(f"--ckpt must be a checkpoint of the run, in {run}/, got {checkpoint}; give --run the folder it lies in")
 
@@ -51,7 +51,7 @@ def run_description(run: Path, checkpoint: Path | None) -> dict[str, Any]:
     if checkpoint is None:
         newest = checkpoints.newest(run / "checkpoints")[0] if saved.exists() else None
         if newest is None:
-            return manifest.require(run)  # which says what there is not
+            return manifest.require(run)  # raises an error that says what is missing
         raise ValueError(f"the run {run}/ is not finished; finish it, or give --ckpt {newest} for clips from its newest checkpoint")
     if not saved.exists():
         raise ValueError(f"--run must be the folder of the run that wrote the checkpoint, {run}/ has no {saved.name}")

@@ -1,4 +1,4 @@
-"""What a run may not understand in a prompt: words outside its vocabulary, and sentences that are not in the benchmark world's language."""
+"""Warnings about prompts that a run may not understand: unknown words, and sentences outside the benchmark world's language."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from baton_lightning.metrics.prompts import Prompt
 
 MOST = 3
-"""Sentences that are told."""
+"""Maximum number of prompts with a warning of their own; the others are counted."""
 
 
 def doubts(tokenizer: Any, prompts: Iterable[Prompt]) -> list[str]:
-    """What a run may not understand, each as a sentence; it makes clips of it all the same.
+    """Warnings about prompts that a run may not understand. Clips are generated nevertheless.
 
     Args:
-        tokenizer: The run's; only one of whole words has a vocabulary that can be left.
-        prompts: What is asked for.
+        tokenizer: Tokenizer of the run, or ``None``. Only a tokenizer of whole words has unknown words.
+        prompts: Prompts of the clips to generate.
     """
     prompts = list(prompts)
     if tokenizer is None or tokenizer.unk_token_id is None:

@@ -2,9 +2,9 @@
 
 generator = Generator(model)
 plan = generator.plan(batch)                                  # planned tokens of both modalities
-noise = generator.noise(batch.index, device)                  # where denoising starts
+noise = generator.noise(batch.index, device)                  # initial noise of both modalities
 latents = generator.denoise(noise, batch.context, plan)       # clean latents of both modalities
-frames, waveforms = generator.decode(*latents)                # uint8 pictures and sound
+frames, waveforms = generator.decode(*latents)                # uint8 frames and sound
 generator.write(Path("clip.mp4"), frames[0], waveforms[0])
 """
 
@@ -98,7 +98,7 @@ class Generator:
 
     @torch.no_grad()
     def true_plan(self, batch: Batch) -> Plan:
-        """The ground-truth plan of the batch's features, shaped as that of :meth:`plan`.
+        """The ground-truth plan from the batch's features, with the shapes of :meth:`plan`.
 
         Raises:
             ValueError: If the batch has no features.
@@ -126,16 +126,16 @@ class Generator:
     # ---- denoise
     @torch.no_grad()
     def denoise(self, noise: tuple[Tensor, Tensor], context: Tensor, plan: Plan | None, given: Given = NOTHING) -> tuple[Tensor, Tensor]:
-        """Latents of both modalities, from noise to clean, by the model's sampler and guidance.
+        """Denoises the latents of both modalities with the model's sampler and guidance.
 
         Args:
             noise: See :meth:`noise`.
             context: Text embeddings [B, N, C], zero-padded, on the device of the noise.
             plan: Plan of the clips, or ``None``.
-            given: What is held instead of generated, e.g. a first frame.
+            given: Latents that are held fixed, e.g. a first frame.
 
         Returns:
-            Video latents [B, C, T, Y, X] and audio latents [B, L, C]; what is known is there as it was given.
+            Video latents [B, C, T, Y, X] and audio latents [B, L, C]; held latents have their given values.
 
         Raises:
             ValueError: If a negative prompt is needed and the configuration has no text encoder.
@@ -177,7 +177,7 @@ class Generator:
     # ---- decode
     @torch.no_grad()
     def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Media of latents.
+        """Decodes latents to media.
 
         Args:
             video: Video latents [B, C, T, Y, X].
@@ -208,5 +208,5 @@ class Generator:
 
 
 def pad(rows: Sequence[Tensor], clip: ClipSpec) -> Tensor:
-    """Rows of texts, each [N, C], as a context [B, ``clip.text_tokens``, C], zero-padded."""
+    """Embeddings of texts, each [N, C], as a context [B, ``clip.text_tokens``, C], zero-padded."""
     return torch.stack([functional.pad(text, (0, 0, 0, clip.text_tokens - len(text))) for text in rows])

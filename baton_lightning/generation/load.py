@@ -34,7 +34,7 @@ TRAINER = {
     "callbacks": None,
     "enable_checkpointing": False,
 }
-"""Trainer settings for generation; strategy, devices, loggers and callbacks of training are not used."""
+"""Trainer settings for generation. They replace strategy, devices, loggers and callbacks of the training."""
 
 
 class WithoutPlanner(PlannedTokens):
@@ -73,8 +73,8 @@ def load_run(
         Module in evaluation mode, datamodule, and a description of the weights, which is empty for the final weights.
 
     Raises:
-        ValueError: If the run is not finished and ``checkpoint`` is ``None``, was changed, names classes of other packages, is not a stage
-            3, its parents are not found, its settings or weights do not match, or the checkpoint is not in its folder.
+        ValueError: If the run is not finished and ``checkpoint`` is ``None``. If the run was changed, names classes of other packages or is
+            not a stage 3. If its parents are not found, its settings or weights do not match, or the checkpoint is not in its folder.
     """
     from baton_lightning.cli import BatonCLI
 
@@ -114,7 +114,7 @@ def sections(config: Any, run: Path) -> dict[str, Any]:
     """The sections of a run's configuration that generation uses.
 
     Raises:
-        ValueError: If the configuration has not the format of a run.
+        ValueError: If the configuration does not have the format of a run.
     """
     parts = [config.get(name) for name in ("model", "data")] if isinstance(config, dict) else []
     kinds = {"class_path": str, "init_args": dict}
@@ -134,7 +134,7 @@ def require_makes_clips(path: str, run: Path) -> None:
     """Refuses a run that is not a stage 3. The class must be trusted.
 
     Raises:
-        ValueError: If its class is another one, or does not exist.
+        ValueError: If its class does not exist or is not a stage 3.
     """
     module, _, name = path.rpartition(".")
     try:

@@ -1,4 +1,4 @@
-"""Resolution of the paths in a run's configuration, after the run was moved, and from any working directory."""
+"""Resolution of the paths in a run's configuration, independent of the working directory, and also after the run was moved."""
 
 from __future__ import annotations
 
