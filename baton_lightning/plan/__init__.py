@@ -1,1 +1,1 @@
-"""Plans as things one can keep, look at and change: one clip's planned tokens, their file, edits as data, a picture."""
+"""Plans of single clips: planned tokens, their file format, edits and pictures."""

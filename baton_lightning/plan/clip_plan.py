@@ -1,4 +1,4 @@
-"""The plan of one clip: planned tokens of both modalities with their times, where they come from, and the file that holds them."""
+"""The plan of one clip: planned tokens of both modalities with their geometry and provenance, and their file format."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ MODALITIES = ("video", "audio")
 
 @dataclass(frozen=True, eq=False)
 class ClipPlan:
-    """Planned tokens of one clip. Edits give a new plan; the old one stays as it is.
+    """Planned tokens of one clip. Edits return a new plan and do not change this one.
 
     Args:
         video: Video tokens [N, h, w, C_v] (keyframes, rows, columns, channels), standardised.
         audio: Audio tokens [K_a, C_a], standardised.
         clip: Geometry of the clip.
-        statistics: Modality -> mean and standard deviation [2, C] that the tokens were standardised with.
-        video_prompt: What is seen.
-        audio_prompt: What is heard.
-        source: What made the tokens: ``planner`` or ``truth``.
-        planner: SHA-256 of the planner's weights; ``None`` for a plan made of a clip's own features.
-        edits: Operations that led from the planner's tokens to these, see :mod:`baton_lightning.plan.edits`.
+        statistics: Modality -> mean and standard deviation [2, C] with which the tokens were standardised.
+        video_prompt: Description of the picture.
+        audio_prompt: Description of the sound.
+        source: Origin of the tokens: ``planner``, or ``truth`` for the clip's own features.
+        planner: SHA-256 of the planner's weights; ``None`` = unknown, or the source is ``truth``.
+        edits: Operations that were applied to the original tokens, see :mod:`baton_lightning.plan.edits`.
 
     Raises:
-        ValueError: If the tokens do not have the shape that the geometry asks for, or are not finite.
+        ValueError: If the shape of the tokens does not match the geometry, or they are not finite.
     """
 
     video: Float[Tensor, "N h w C_v"]
@@ -64,16 +64,16 @@ class ClipPlan:
             if not tokens.isfinite().all():
                 raise ValueError(f"plan: {name} tokens must be finite, got NaN or infinity")
 
-    # ---- as the rest of the library takes it
+    # ---- conversion from and to the plan of a batch
     @classmethod
     def of(cls, plan: Plan, row: int, clip: ClipSpec, **more: Any) -> ClipPlan:
         """The plan of one clip of a batch.
 
         Args:
-            plan: Plans of a batch.
-            row: Which clip.
-            clip: Geometry.
-            more: The other fields.
+            plan: Plan of a batch.
+            row: Index of the clip in the batch.
+            clip: Geometry of the clip.
+            more: Values of the other fields.
         """
         video = plan.video[row].detach().float().cpu().reshape(*clip.video_plan_grid, clip.video_plan_width)
         return cls(video.contiguous(), plan.audio[row].detach().float().cpu().contiguous(), clip, **more)
@@ -97,12 +97,12 @@ class ClipPlan:
         return found.hexdigest()
 
     def require_fits(self, clip: ClipSpec, statistics: dict[str, Tensor] | None = None, limit: float = 0.1) -> None:
-        """Refuses a plan that a run cannot read.
+        """Refuses a plan of another geometry or plan space.
 
         Args:
             clip: Geometry of the run.
-            statistics: Modality -> mean and standard deviation [2, C] of the run's plan space; ``None`` does not compare them.
-            limit: Greatest distance of the two plan spaces, in standard deviations, mean over channels.
+            statistics: Modality -> mean and standard deviation [2, C] of the run's plan space; ``None`` = they are not compared.
+            limit: Largest difference of the means, in standard deviations of the run's plan space, averaged over channels.
 
         Raises:
             ValueError: If the geometry or the plan space differs.
@@ -120,11 +120,11 @@ class ClipPlan:
 
     # ---- edits
     def edited(self, *operations: dict[str, Any], others: Sequence[ClipPlan] = ()) -> ClipPlan:
-        """The plan after some operations.
+        """The plan after a sequence of operations.
 
         Args:
             operations: See :mod:`baton_lightning.plan.edits`.
-            others: Plans that operations with ``other`` take tokens from, one an operation, in their order.
+            others: Second plans of the operations that need one, in the order of these operations.
 
         Raises:
             ValueError: If an operation is unknown or does not fit the plan.
@@ -140,40 +140,40 @@ class ClipPlan:
         return plan
 
     def shift(self, seconds: float, **region: Any) -> ClipPlan:
-        """A part of the plan moved in time; see :func:`baton_lightning.plan.edits.shift`."""
+        """Moves a region of the plan in time; see :func:`baton_lightning.plan.edits.shift`."""
         return self.edited({"op": "shift", "seconds": seconds, **region})
 
     def swap(self, first: Sequence[int], second: Sequence[int], **region: Any) -> ClipPlan:
-        """Two spans of columns exchanged; see :func:`baton_lightning.plan.edits.swap`."""
+        """Exchanges two spans, of columns or of time; see :func:`baton_lightning.plan.edits.swap`."""
         return self.edited({"op": "swap", "first": list(first), "second": list(second), **region})
 
     def mask(self, **region: Any) -> ClipPlan:
-        """A part set to the mean of the training set; see :func:`baton_lightning.plan.edits.scale`."""
+        """Sets a region to the mean of the training set; see :func:`baton_lightning.plan.edits.scale`."""
         return self.edited({"op": "scale", "factor": 0.0, **region})
 
     def scale(self, factor: float, **region: Any) -> ClipPlan:
-        """A part with every token multiplied; see :func:`baton_lightning.plan.edits.scale`."""
+        """Multiplies the tokens of a region; see :func:`baton_lightning.plan.edits.scale`."""
         return self.edited({"op": "scale", "factor": factor, **region})
 
     def mix(self, other: ClipPlan, share: float, **region: Any) -> ClipPlan:
-        """A part mixed with that of another plan; see :func:`baton_lightning.plan.edits.mix`."""
+        """Mixes a region with the same region of another plan; see :func:`baton_lightning.plan.edits.mix`."""
         return self.edited({"op": "mix", "share": share, **region}, others=[other])
 
     def replace(self, other: ClipPlan, **region: Any) -> ClipPlan:
-        """A part taken from another plan."""
+        """Replaces a region with the same region of another plan."""
         return self.mix(other, 1.0, **region)
 
     def replace_audio(self, other: ClipPlan) -> ClipPlan:
-        """The sound of another plan beside the picture of this one."""
+        """Replaces the audio tokens with those of another plan."""
         return self.replace(other, modality="audio")
 
     def replace_video(self, other: ClipPlan) -> ClipPlan:
-        """The picture of another plan beside the sound of this one."""
+        """Replaces the video tokens with those of another plan."""
         return self.replace(other, modality="video")
 
     # ---- files
     def save(self, path: str | Path) -> None:
-        """Writes the plan as safetensors; all but the tensors is JSON in its header."""
+        """Writes the plan as a safetensors file. All other fields are stored as metadata in its header."""
         from safetensors.torch import save
 
         tensors = {"video": self.video, "audio": self.audio} | {f"statistics.{k}": v for k, v in self.statistics.items()}
@@ -193,10 +193,10 @@ class ClipPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> ClipPlan:
-        """Reads what :meth:`save` wrote.
+        """Reads a file written by :meth:`save`.
 
         Raises:
-            ValueError: If the file is no plan, or is damaged.
+            ValueError: If the file is not a plan, or is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -234,14 +234,17 @@ class ClipPlan:
     # ---- pictures
     @property
     def title(self) -> str:
-        """The two prompts, one a line."""
+        """The two prompts, one per line."""
         return "\n".join(text for text in (self.video_prompt, self.audio_prompt) if text)
 
     def png(self, truth: ClipPlan | None = None) -> bytes:
-        """The plan as a picture; see :func:`baton_lightning.plan.picture.draw`.
+        """The plan as a PNG; see :func:`baton_lightning.plan.picture.draw`.
 
         Args:
-            truth: The plan of the clip's own features, drawn beside.
+            truth: Ground-truth plan of the clip, drawn for comparison.
+
+        Raises:
+            ValueError: If ``truth`` has another geometry.
         """
         from baton_lightning.plan import picture
 
@@ -250,26 +253,26 @@ class ClipPlan:
         return picture.png(self.clip, self.tokens, self.title, None if truth is None else truth.tokens)
 
     def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
-        """Writes the picture; the folder is made."""
+        """Writes the PNG of :meth:`png`, and creates its folder."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(self.png(truth))
 
     def _repr_png_(self) -> bytes:
-        """The picture that a notebook shows."""
+        """PNG for notebooks."""
         return self.png()
 
     def show(self) -> None:
-        """Shows the picture in a notebook; elsewhere in the viewer of the system."""
+        """Shows the picture in a notebook, or in the system's viewer outside a notebook."""
         from baton_lightning.plan import picture
 
         picture.show(self.png())
 
 
 def distance(a: ClipPlan, b: ClipPlan) -> dict[str, Tensor]:
-    """Root mean square difference of two plans, a token: video [N, h, w], audio [K_a]; in standard deviations of the training set.
+    """RMS difference of two plans for each token: video [N, h, w], audio [K_a], in standard deviations of the training set.
 
     Raises:
-        ValueError: If the plans are of two geometries.
+        ValueError: If the geometries differ.
     """
     a.require_fits(b.clip)
     return {name: (tokens - b.tokens[name]).square().mean(-1).sqrt() for name, tokens in a.tokens.items()}

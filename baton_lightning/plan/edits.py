@@ -1,10 +1,10 @@
-"""Edits of a plan as data: a list of operations that is replayed bit for bit. To undo one, drop its line.
+"""Edits of a plan: a list of operations. Applying the same list again gives bit-identical tokens. Remove an operation to undo it.
 
-An operation is a mapping with ``op`` and a region. Every region may name
+An operation is a mapping of ``op``, its fields and a region. The fields of a region, with their defaults in brackets, are
 
-    modality   video, audio or both (both)
-    start      first moment, in s (0)
-    stop       end of the span, in s, not included (the clip's end)
+    modality   video, audio or both (both; video for move and swap)
+    start      start of the time span, in s (0)
+    stop       end of the time span, in s, exclusive (the clip's end)
     rows       [first, end) rows of the video grid (all)
     columns    [first, end) columns of the video grid (all)
 
@@ -12,10 +12,10 @@ and the operations are
 
     {"op": "shift", "seconds": 0.5, ...}                moves the region in time
     {"op": "move", "columns_by": 1, "rows_by": 0, ...}  moves the region's video tokens in space
-    {"op": "swap", "first": [0, 1], "second": [2, 3]}   exchanges two spans of columns, within start and stop
+    {"op": "swap", "first": [0, 1], "second": [2, 3]}   exchanges two spans of columns, from start to stop
     {"op": "swap", "first": [0.2, 0.6], "second": [1.0, 1.4], "modality": "audio"}   exchanges two spans of sound, in s
-    {"op": "scale", "factor": 0.0, ...}                 multiplies the tokens; 0 masks them with the training set's mean
-    {"op": "mix", "other": "b.safetensors", "share": 1.0, ...}   mixes in the same region of another plan; 1 replaces
+    {"op": "scale", "factor": 0.0, ...}                 multiplies the tokens; 0 replaces them with the training set's mean
+    {"op": "mix", "other": "b.safetensors", "share": 1.0, ...}   interpolates to the same region of another plan; 1 replaces
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ FIELDS = {
 }
 WITH_OTHER = ("mix",)
 SLACK = 1e-6
-"""Two times closer than this are one, in s."""
+"""Tolerance of comparisons of times, in s."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Operations of a file: a JSON list, or one operation a line.
+    """Reads the operations of a file: a JSON list, or one JSON operation per line.
 
     Raises:
-        ValueError: If it is neither, or an operation is no mapping.
+        ValueError: If the file has neither format, or an operation is not a mapping.
     """
     text = path.read_text()
     try:
@@ -65,16 +65,16 @@ def apply(
     """Tokens of a plan after an operation.
 
     Args:
-        tokens: Modality -> tokens: video [N, h, w, C_v], audio [K_a, C_a]. They stay as they are.
+        tokens: Modality -> tokens: video [N, h, w, C_v], audio [K_a, C_a]. They are not changed.
         clip: Geometry.
-        operation: See the module.
-        other: Tokens of the plan that ``mix`` takes from, of the same geometry.
+        operation: See the module's docstring.
+        other: Tokens of the second plan of ``mix``, of the same geometry.
 
     Returns:
-        Modality -> tokens, for the modalities that the operation touches.
+        Modality -> new tokens, for the modalities that the operation changes.
 
     Raises:
-        ValueError: If the operation is unknown, lacks a field, has one it does not know, or leads out of the plan.
+        ValueError: If the operation is unknown, a field is missing, unknown or invalid, or the region leaves the plan.
     """
     name = operation.get("op")
     if name not in FIELDS:
@@ -92,7 +92,11 @@ def apply(
 
 
 def number(operation: dict[str, Any], name: str, default: float | None = None) -> float:
-    """A field that must be a finite number."""
+    """Value of a field that must be a finite number.
+
+    Raises:
+        ValueError: If it is not.
+    """
     value = operation.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not torch.isfinite(torch.tensor(float(value))):
         raise ValueError(f"{operation['op']}: {name} must be a finite number, got {value!r}")
@@ -100,7 +104,11 @@ def number(operation: dict[str, Any], name: str, default: float | None = None) -
 
 
 def span(operation: dict[str, Any], name: str, size: int) -> slice:
-    """A field that must be a half-open range of rows or columns, all of them by default."""
+    """Value of a field that must be a half-open range [first, end) of rows or columns; all of them by default.
+
+    Raises:
+        ValueError: If it is not such a range within [0, ``size``).
+    """
     value = operation.get(name, [0, size])
     fits = isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
     if not fits or not 0 <= value[0] < value[1] <= size:
@@ -109,7 +117,18 @@ def span(operation: dict[str, Any], name: str, size: int) -> slice:
 
 
 def steps(operation: dict[str, Any], modality: str, clip: ClipSpec, start: float | None = None, stop: float | None = None) -> slice:
-    """Steps of a modality whose times lie in the region: keyframes, or audio tokens."""
+    """Indices of the keyframes or audio tokens whose times lie in the region.
+
+    Args:
+        operation: The operation.
+        modality: ``video`` or ``audio``.
+        clip: Geometry.
+        start: Start, in s; ``None`` = that of the operation.
+        stop: End, in s, exclusive; ``None`` = that of the operation.
+
+    Raises:
+        ValueError: If the span is not within the clip, or contains no token.
+    """
     rate = clip.keyframe_fps if modality == "video" else clip.audio_plan_rate
     count = clip.num_keyframes if modality == "video" else clip.num_audio_planned
     start = number(operation, "start", 0.0) if start is None else start
@@ -125,10 +144,10 @@ def steps(operation: dict[str, Any], modality: str, clip: ClipSpec, start: float
 
 
 def cells(operation: dict[str, Any], modality: str, clip: ClipSpec) -> tuple[slice, ...]:
-    """Rows and columns of the region; nothing for sound.
+    """Rows and columns of the region; empty for audio.
 
     Raises:
-        ValueError: If sound alone is given rows or columns.
+        ValueError: If an operation on audio only has rows or columns.
     """
     if modality == "audio":
         if operation.get("modality") == "audio" and ("rows" in operation or "columns" in operation):
@@ -139,7 +158,7 @@ def cells(operation: dict[str, Any], modality: str, clip: ClipSpec) -> tuple[sli
 
 
 def shift(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
-    """Moves the region by ``seconds``. The place it leaves is filled with the tokens just before it; at the clip's start, just after it."""
+    """Moves the region by ``seconds``. Its former place is filled with the token before it, or after it at the clip's start."""
     rate = clip.keyframe_fps if modality == "video" else clip.audio_plan_rate
     exact = number(operation, "seconds") * rate
     by = round(exact)
@@ -164,7 +183,7 @@ def shift(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSp
 
 
 def move(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
-    """Moves the region's video tokens by rows and columns; they change places with what they cover, so nothing is lost."""
+    """Moves the region's video tokens by rows and columns. They are exchanged with the tokens at the target, so none is lost."""
     if modality == "audio":
         raise ValueError("move: sound has no place; set modality to video")
     when, (rows, columns) = steps(operation, modality, clip), cells(operation, modality, clip)
@@ -181,7 +200,7 @@ def move(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpe
 
 
 def swap(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
-    """Exchanges two spans: of columns for video, of time for sound."""
+    """Exchanges two spans: of columns for video, of time for audio."""
     if modality == "audio":
         one, two = (steps(operation, modality, clip, *pair(operation, name)) for name in ("first", "second"))
         places: tuple[Any, Any] = (one,), (two,)
@@ -199,7 +218,11 @@ def swap(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpe
 
 
 def pair(operation: dict[str, Any], name: str) -> tuple[float, float]:
-    """A field that must be a span of time."""
+    """Value of a field that must be a time span [start, stop], in s.
+
+    Raises:
+        ValueError: If it is not.
+    """
     value = operation.get(name)
     if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
         raise ValueError(f"{operation['op']}: {name} must be [start, stop] in s, got {value!r}")
@@ -207,14 +230,14 @@ def pair(operation: dict[str, Any], name: str) -> tuple[float, float]:
 
 
 def scale(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
-    """Multiplies the region by ``factor``; 0 sets it to the mean of the training set, which standardised tokens have at zero."""
+    """Multiplies the region by ``factor``. 0 sets it to the mean of the training set, which is zero for standardised tokens."""
     where = (steps(operation, modality, clip), *cells(operation, modality, clip))
     tokens[where] = tokens[where] * number(operation, "factor")
     return tokens
 
 
 def mix(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, theirs: Tensor | None) -> Tensor:
-    """Mixes the same region of another plan in, by ``share`` in [0, 1]; 1 replaces."""
+    """Interpolates the region to the same region of another plan by ``share`` in [0, 1]; 1 replaces it."""
     share = number(operation, "share", 1.0)
     if not 0 <= share <= 1:
         raise ValueError(f"mix: share must lie in [0, 1], got {share:g}")

@@ -1,4 +1,4 @@
-"""A plan as a picture: video tokens in the colours of their principal components on a time axis, audio tokens below as a curve."""
+"""A picture of a plan: video tokens as colours from their principal components on a time axis, and audio tokens below as a curve."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GAP = 0.12
-"""Share of a keyframe's width that stays empty beside it."""
+"""Gap between keyframes, as a share of the time between them."""
 
 
 def colours(tokens: Float[Tensor, "K C"], fitted: Float[Tensor, "J C"]) -> Float[Tensor, "K 3"]:
     """Three principal components of tokens as red, green and blue in [0, 1].
 
     Args:
-        tokens: Tokens to paint.
-        fitted: Tokens whose components they are: paint several plans by the same ones to compare them.
+        tokens: Tokens to colour.
+        fitted: Tokens from which the components are computed. Use the same tokens for several plans to make their colours comparable.
 
     Note:
-        A component's sign is chosen so that its largest weight is positive, and each is spread between its 2nd and 98th percentile.
+        The sign of a component is chosen so that its largest weight is positive. Each component is scaled so that its 2nd and 98th
+        percentiles are 0 and 1.
     """
     centre = fitted.double().mean(0)
     _, _, axes = torch.linalg.svd(fitted.double() - centre, full_matrices=False)
@@ -48,12 +49,12 @@ def colours(tokens: Float[Tensor, "K C"], fitted: Float[Tensor, "J C"]) -> Float
 
 
 def change(tokens: Float[Tensor, "K C"]) -> Float[Tensor, " K"]:
-    """Distance of each audio token from the median token, root mean square over channels: what is not the clip's resting sound."""
+    """RMS distance over channels of each audio token from the median token, which stands for the clip's background sound."""
     return (tokens - tokens.median(0).values).square().mean(-1).sqrt()
 
 
 def strip(axes: Axes, painted: Float[Tensor, "N h w 3"], clip_seconds: float, fps: float, label: str) -> None:
-    """Keyframes as small pictures at their times."""
+    """Draws the keyframes as small pictures at their times."""
     width = (1 - GAP) / fps
     for step, keyframe in enumerate(painted):
         axes.imshow(keyframe.numpy(), extent=(step / fps, step / fps + width, 0, 1), aspect="auto", interpolation="nearest")
@@ -65,13 +66,13 @@ def strip(axes: Axes, painted: Float[Tensor, "N h w 3"], clip_seconds: float, fp
 
 
 def draw(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> Figure:
-    """The picture of a plan.
+    """Draws a plan.
 
     Args:
         clip: Geometry.
         plan: Modality -> tokens: video [N, h, w, C_v], audio [K_a, C_a].
-        title: Text above.
-        truth: Tokens of the clip's own features; they are drawn beside, with the error of every video token.
+        title: Title of the figure.
+        truth: Ground-truth tokens of the same shapes. They are drawn below the plan, with the error of every video token.
     """
     from matplotlib.figure import Figure
 
@@ -100,22 +101,27 @@ def draw(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth:
 
 
 def short(text: str, longest: int = 220) -> str:
-    """A prompt in at most two lines, without what a font cannot draw."""
+    """A prompt, shortened and wrapped, without unprintable characters.
+
+    Args:
+        text: The prompt.
+        longest: Maximum length, in characters.
+    """
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     return textwrap.fill(line if len(line) <= longest else line[: longest - 1] + "…", width=120)
 
 
 def png(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> bytes:
-    """The picture as PNG, 1,350 pixels wide. Arguments as for :func:`draw`."""
+    """The figure of :func:`draw` as a PNG, 1,350 pixels wide. Arguments as for :func:`draw`."""
     written = io.BytesIO()
     draw(clip, plan, title, truth).savefig(written, format="png", dpi=150, metadata={"Software": None})
     return written.getvalue()
 
 
 def show(picture: bytes) -> None:
-    """Shows a PNG in a notebook; elsewhere in the viewer of the system, and says where the file is."""
+    """Shows a PNG in a notebook. Outside a notebook, writes it to a file, opens the system's viewer and prints the path."""
     if "ipykernel" in sys.modules:
-        notebook = importlib.import_module("IPython.display")  # every notebook has it; this package does not need it
+        notebook = importlib.import_module("IPython.display")  # present in every notebook; not a dependency of this package
         notebook.display(notebook.Image(picture))
         return
     file = Path(tempfile.mkdtemp(prefix="baton-plan-")) / "plan.png"
