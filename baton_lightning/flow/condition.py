@@ -1,4 +1,4 @@
-"""What a transformer is told besides the noisy latents and the time."""
+"""Conditioning of the transformer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Condition:
-    """Text and plan.
+    """Text and plan of one evaluation of the transformer.
 
     Args:
         video_context: Text for the video branch [B, N, C].
         audio_context: Text for the audio branch [B, N, C].
-        plan: Planned tokens in the form that the transformer takes, or ``None``.
+        plan: Planned tokens in the transformer's format; ``None`` = no plan.
     """
 
     video_context: Tensor

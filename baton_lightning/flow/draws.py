@@ -46,7 +46,7 @@ def draw_uniform(
 def draw_noise(
     shapes: Mapping[str, tuple[int, ...]], *, seed: int, epoch: int, index: Int[Tensor, "B"], purpose: str, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """Noise for the latents of each modality, float32: a clip's is the same in any batch and on any device.
+    """Noise for the latents of each modality, float32. A clip's noise is the same in any batch and on any device.
 
     Args:
         shapes: Modality -> shape of one clip's latents.
@@ -54,7 +54,7 @@ def draw_noise(
         epoch: Epoch, counted from 0.
         index: Global index of each sample within the epoch.
         purpose: Name of the stream; the modality's name is added.
-        device: Where the noise is wanted; it is drawn on the CPU.
+        device: Device of the result; the noise is drawn on the CPU.
     """
     return {
         name: draw_normal(shape, seed=seed, epoch=epoch, index=index, purpose=f"{purpose}.{name}").to(device)

@@ -1,4 +1,4 @@
-"""Latents that a clip is given instead of having them generated, and the one call of the network that training and sampling share."""
+"""Latents that are given and not generated, and the evaluation of the network that training and sampling share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Held:
     """Latents of one modality that are held fixed while the others are generated.
 
     Args:
-        values: What they are held at: clean latents where they are known, noise where a clip lacks the modality.
-        known: Which of them are known and clean, [B, T, Y, X] or [B, L], bool. The time of their tokens is 0.
-        fixed: Which of them are held at all; holds wherever ``known`` does.
-        num_free: Clips of the batch of which something is generated.
+        values: Values of held latents: clean latents if they are known, noise if the clip lacks the modality.
+        known: Which latents are known and clean, [B, T, Y, X] or [B, L], bool. The time of their tokens is 0.
+        fixed: Which latents are held fixed, in the shape of ``known``; true wherever ``known`` is true.
+        num_free: Number of clips in the batch with generated latents of this modality.
     """
 
     values: Float[Tensor, "B *X"]
@@ -32,15 +32,15 @@ class Held:
     num_free: int
 
     def over(self, latents: Float[Tensor, "B *X"]) -> Float[Tensor, "B *X"]:
-        """Latents in which those that are held have their values."""
+        """Replaces the held latents with their values."""
         return torch.where(self.channels(self.fixed), self.values.to(latents), latents)
 
     def channels(self, mask: Bool[Tensor, "B *N"]) -> Bool[Tensor, "B *M"]:
-        """A mask over places with a singleton axis where the latents have their channels: video [B, C, T, Y, X], audio [B, L, C]."""
+        """A mask over positions with a singleton channel axis: [B, 1, T, Y, X] for video, [B, L, 1] for audio."""
         return mask.unsqueeze(1 if self.values.ndim == 5 else -1)
 
     def mean_over_free(self, error: Float[Tensor, "B *X"]) -> tuple[Float[Tensor, "B"], Bool[Tensor, "B"]]:
-        """Mean of each clip's error over the latents that are not held, and which clips have any."""
+        """Mean error of each clip over its generated latents, and which clips have generated latents."""
         free = ~self.fixed
         places = error.mean(1 if error.ndim == 5 else -1).flatten(1)
         weight = free.flatten(1).to(places)
@@ -49,23 +49,23 @@ class Held:
 
 @dataclass(frozen=True)
 class Given:
-    """What is held of both modalities; ``None`` = everything is generated."""
+    """Held latents of both modalities; ``None`` = all latents of the modality are generated."""
 
     video: Held | None = None
     audio: Held | None = None
 
     def over(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents of both modalities in which those that are held have their values."""
+        """Replaces the held latents of both modalities with their values."""
         return self.video.over(video) if self.video else video, self.audio.over(audio) if self.audio else audio
 
     def to(self, device: torch.device | str) -> Given:
-        """Moves every tensor."""
+        """The same latents and masks on another device."""
         held = [None if h is None else Held(h.values.to(device), h.known.to(device), h.fixed.to(device), h.num_free) for h in self.both]
         return Given(*held)
 
     @property
     def both(self) -> tuple[Held | None, Held | None]:
-        """Of the picture and of the sound."""
+        """Held latents of video and of audio."""
         return self.video, self.audio
 
 
@@ -83,10 +83,10 @@ def evaluate(
     has_plan: Bool[Tensor, "B"] | None = None,
     skip_blocks: Collection[int] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Velocities of both modalities. Training, validation and every sampler ask the network here and nowhere else.
+    """Velocities of both modalities. Training, validation and all samplers evaluate the network only through this function.
 
-    What is held is put in its place, its tokens are given time 0 if it is known, and the text, the plan and the time are passed as they
-    are. So the network meets the same tensors for the same noisy clip, whoever asks.
+    Held latents replace the noisy ones, and tokens of known latents get time 0. Text, plan and time are passed unchanged. So the network
+    gets the same tensors for the same noisy clip in training and in sampling.
 
     Args:
         network: The transformer.
@@ -94,9 +94,9 @@ def evaluate(
         audio: Noisy audio latents.
         t: Flow time, 0 = clean, 1 = noise.
         condition: Text and plan.
-        given: What is held.
-        has_plan: Which clips see the plan; ``None`` = all.
-        skip_blocks: Fused blocks to skip.
+        given: Latents that are held fixed.
+        has_plan: Which clips use the plan; ``None`` = all.
+        skip_blocks: Indices of fused blocks to skip.
     """
     video, audio = given.over(video, audio)
     known = {f"known_{name}": held.known for name, held in zip(MODALITIES, given.both, strict=True) if held is not None}

@@ -3,7 +3,7 @@
     v = v(+, plan) + (scale - 1) (v(+, plan) - v(-, plan)) + (plan_scale - 1) (v(+, plan) - v(+, no plan))
                    | guidance on the text                  | guidance on the plan
 
-where + is the prompt and - the negative prompt. A term with scale 1 is not evaluated. Each term varies either the text or the plan. So
+where + is the prompt and - is the negative prompt. A term with scale 1 is not evaluated. Each term varies either the text or the plan, so
 guidance on the plan alone evaluates only combinations that occur in training: ``plan_dropout`` drops plans, and texts are never dropped.
 """
 
@@ -54,10 +54,10 @@ class Guidance:
             dit: The transformer.
             positive: Text and plan of the clip.
             negative: Negative prompts of both branches; its plan is ignored. Required if there is guidance on the text.
-            given: What is held instead of generated.
+            given: Latents that are held fixed.
 
         Raises:
-            ValueError: If guidance needs a negative condition and got none.
+            ValueError: If there is guidance on the text but no negative condition.
         """
         guides_plan = self.plan_scale != 1 and positive.plan is not None
         if self.guides_text and negative is None:

@@ -20,9 +20,9 @@ class Errors:
     """Errors of a batch.
 
     Args:
-        clips: Modality -> error of each clip [B], a mean over its generated latents.
-        counted: Modality -> which clips have such latents [B], bool; ``None`` = all.
-        num: Modality -> how many do.
+        clips: Modality -> error of each clip [B], the mean over its generated latents.
+        counted: Modality -> which clips have generated latents [B], bool; ``None`` = all.
+        num: Modality -> number of clips with generated latents.
     """
 
     clips: dict[str, Float[Tensor, "B"]]
@@ -31,11 +31,11 @@ class Errors:
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """The loss: the means of both modalities, added."""
+        """The loss: the sum of the means of both modalities."""
         return self.mean("video") + self.mean("audio")
 
     def mean(self, name: str) -> Float[Tensor, ""]:
-        """Mean of a modality over the clips that count; 0 if none does."""
+        """Mean error of a modality over the clips with generated latents; 0 if there are none."""
         error, counted = self.clips[name], self.counted[name]
         weight = torch.ones_like(error) if counted is None else counted.to(error)
         return (error * weight).sum() / weight.sum().clamp(min=1.0)
@@ -59,12 +59,12 @@ def flow_errors(
         noise: Modality -> noise of the same shape.
         t: Flow time, 0 = clean, 1 = noise.
         condition: Text and plan.
-        given: What is held instead of generated; it weighs nothing.
-        has_plan: Which clips see the plan.
+        given: Latents that are held fixed. They do not contribute to the errors.
+        has_plan: Which clips use the plan; ``None`` = all.
 
     Note:
-        Everything but the network itself is computed in float32, under any precision. Both branches run even where a modality weighs
-        nothing, so that ranks stay in step.
+        Everything except the network itself is computed in float32, with any precision setting. Both branches are always evaluated, even
+        if a modality does not contribute to the errors, so that the collectives of all ranks match.
     """
     noisy = {name: path.interpolate(clean[name], noise[name], t) for name in MODALITIES}
     predicted = evaluate(network, noisy["video"], noisy["audio"], t, condition, given, has_plan=has_plan)

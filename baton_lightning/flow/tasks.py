@@ -1,4 +1,4 @@
-"""Tasks as data: what of a clip is generated, what is given, what is absent. Training, samples and `generate` use the same words.
+"""Tasks: which parts of a clip are generated, given or absent. Training, logged samples and `generate` use the same definition.
 
 tasks:
   - {share: 0.5}                                # both modalities from text and plan
@@ -24,7 +24,7 @@ from baton_lightning.flow.given import MODALITIES, NOTHING, Given, Held
 STATES = ("generated", "given", "absent")
 CONDITIONS = ("first_frame", "last_frame", "prefix", "suffix", "mask")
 SHORTEST = 0.25
-"""Least share of the clip's duration that ``prefix``, ``suffix`` and ``mask`` draw; the greatest is 1 less this."""
+"""Shortest span of ``prefix``, ``suffix`` and ``mask``, as a share of the clip's duration; the longest is 1 - ``SHORTEST``."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Task:
     """One task of a mix.
 
     Args:
-        share: Share of the clips that get this task, relative to those of the others.
-        video: ``generated``; ``given``, which is known and clean; or ``absent``, which is noise that nobody looks at.
-        audio: Likewise.
-        first_frame: Probability, in [0, 1], that the first latent frame of a generated picture is known.
+        share: Share of the clips with this task, relative to the shares of the other tasks.
+        video: ``generated``; ``given``: known and clean; or ``absent``: held at noise, without a loss.
+        audio: As ``video``.
+        first_frame: Probability, in [0, 1], that the first latent frame of a generated video is known.
         last_frame: Probability that its last latent frame is known.
-        prefix: Probability that the start of the clip is known, picture and sound, for a span that is drawn.
-        suffix: Probability that its end is known, likewise.
-        mask: Probability that everything is known but a box in time and space of the picture, and the same span of the sound.
+        prefix: Probability that the start of video and sound is known, for a span of random length.
+        suffix: Probability that the end of video and sound is known, for a span of random length.
+        mask: Probability that everything is known except a random box of the video in space and time, and the sound of the same span.
 
     Raises:
-        ValueError: If a word or a probability is out of range, or nothing is generated.
+        ValueError: If a state is unknown, a probability or the share is out of range, or nothing is generated.
     """
 
     share: float = 1.0
@@ -68,13 +68,19 @@ class Task:
 
     @property
     def plain(self) -> bool:
-        """Whether everything is generated, always."""
+        """Whether all latents are always generated."""
         return (self.video, self.audio) == ("generated", "generated") and not any(getattr(self, name) for name in CONDITIONS)
 
 
 @dataclass
 class Known:
-    """Which latents of one clip are known: video [T, Y, X] and audio [L], bool; and which modalities are absent."""
+    """Known latents of one clip.
+
+    Args:
+        video: Which video latents are known [T, Y, X], bool.
+        audio: Which audio latents are known [L], bool.
+        absent: Absent modalities.
+    """
 
     video: Tensor
     audio: Tensor
@@ -82,19 +88,19 @@ class Known:
 
     @classmethod
     def nothing(cls, clip: ClipSpec) -> Known:
-        """Nothing is known."""
+        """Masks of a clip without known latents."""
         return cls(torch.zeros(clip.latent_grid, dtype=torch.bool), torch.zeros(clip.num_audio_latents, dtype=torch.bool))
 
     def span(self, clip: ClipSpec, start: float, stop: float) -> tuple[slice, slice]:
-        """Latents of video and of audio that lie wholly in a span of time.
+        """Indices of the video and audio latents that lie entirely in a time span.
 
         Args:
             clip: Geometry.
-            start: In s.
-            stop: In s.
+            start: Start, in s.
+            stop: End, in s.
 
         Note:
-            Latent frame 0 is the first picture alone; latent frame k ends with picture k * stride. Spans of video are whole patches.
+            Latent frame 0 is the first frame alone. Latent frame k ends with frame k * stride. Video spans consist of whole patches.
         """
         stride, patch = clip.video_stride[0] / clip.fps, clip.video_patch[0]
         frames = [k for k in range(len(self.video)) if max(k - 1, 0) * stride >= start - 1e-6 and k * stride <= stop + 1e-6]
@@ -106,12 +112,12 @@ class Known:
 
 
 def known_of(task: Task, clip: ClipSpec, draw: Sequence[float]) -> Known:
-    """Which latents of a clip a task makes known.
+    """Known latents of a clip with a task.
 
     Args:
         task: The task.
         clip: Geometry.
-        draw: Uniform numbers in [0, 1): one a condition in the order of :data:`CONDITIONS`, then two of the span, then four of the box.
+        draw: Uniform numbers in [0, 1): one for each condition in the order of :data:`CONDITIONS`, two for the span, four for the box.
     """
     known = Known.nothing(clip)
     happens = {name: draw[i] < getattr(task, name) for i, name in enumerate(CONDITIONS)}
@@ -141,7 +147,14 @@ def known_of(task: Task, clip: ClipSpec, draw: Sequence[float]) -> Known:
 
 
 def slice_of(size: float, place: float, tokens: int, patch: int) -> slice:
-    """A span of latents of whole patches, at least one, from two uniform numbers."""
+    """A random span of latents that consists of one or more whole patches.
+
+    Args:
+        size: Uniform number in [0, 1) that determines the length.
+        place: Uniform number in [0, 1) that determines the start.
+        tokens: Number of patches along the axis.
+        patch: Latents per patch.
+    """
     length = 1 + int(size * tokens)
     start = int(place * (tokens - length + 1))
     return slice(start * patch, (start + length) * patch)
@@ -153,16 +166,16 @@ def given_of(
     noise: Mapping[str, Tensor],
     present: Mapping[str, Tensor | None] | None = None,
 ) -> Given:
-    """What is held of a batch.
+    """Held latents of a batch.
 
     Args:
-        known: Of every clip; ``None`` = nothing is known.
+        known: Known latents of every clip; ``None`` = nothing is known.
         clean: Modality -> clean latents.
-        noise: Modality -> noise: what an absent modality is held at.
+        noise: Modality -> noise, the values of an absent modality.
         present: Modality -> which clips have it [B], bool; ``None`` = all.
 
     Returns:
-        Nothing for a modality of which no clip holds anything.
+        Held latents. A modality without any is ``None``.
     """
     held: dict[str, Held] = {}
     for name in MODALITIES:
@@ -186,10 +199,10 @@ def given_of(
 
 
 class TaskMix:
-    """Tasks with their shares; a clip's task and what it makes known are drawn by counter.
+    """A mix of tasks. The task and the known latents of each clip are drawn by counter.
 
     Args:
-        tasks: The tasks; an empty list generates everything.
+        tasks: The tasks; an empty list = everything is generated.
         clip: Geometry.
         seed: Seed of the draws.
     """
@@ -201,11 +214,11 @@ class TaskMix:
 
     @property
     def plain(self) -> bool:
-        """Whether every task generates everything."""
+        """Whether all tasks are plain, see :attr:`Task.plain`."""
         return all(task.plain for task in self.tasks)
 
     def draw(self, index: Tensor, epoch: int) -> list[Known]:
-        """What is known of each clip.
+        """Draws the known latents of each clip.
 
         Args:
             index: Global index of each sample within the epoch [B].
@@ -215,5 +228,5 @@ class TaskMix:
         return [known_of(self.task_at(row[0]), self.clip, row[1:]) for row in drawn]
 
     def task_at(self, place: float) -> Task:
-        """The task at a place in [0, 1) of the shares laid end to end."""
+        """The task for a uniform number in [0, 1): the inverse of the cumulative distribution of shares."""
         return next((task for task, upper in zip(self.tasks, self.upper, strict=True) if place < upper), self.tasks[-1])
