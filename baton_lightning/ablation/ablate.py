@@ -101,7 +101,7 @@ def show(suite: Suite, out: Path, report: Path, seeds: tuple[int, ...], launcher
     from rich.table import Table
 
     command = shlex.join(["python", "-m", "baton_lightning", "ablate", str(suite.path)])
-    seconds = {name: launcher.times[name] for name in launcher.steps if name in launcher.times}  # not those of an earlier suite
+    seconds = {name: launcher.times[name] for name in launcher.steps if name in launcher.times}  # excludes the times of an earlier suite
     manifests = [step.done for step in launcher.steps.values() if step.done.name == manifest.NAME]
     found = evidence.write(suite, out, report, seeds, command, seconds, manifests)
     known = {(row["name"], row["tier"], row["score"]): row for row in found["rows"]}

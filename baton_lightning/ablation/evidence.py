@@ -1,8 +1,7 @@
 """Report of a suite: the scores of its rows over seeds, as JSON, Markdown and a plot.
 
-The interval of a score is Student's t over the seeds' means; each seed trains all stages and is scored on the same test prompts. A
-claim compares the means of two rows. The report states whether it holds, with the numbers and the interval of the paired difference,
-also if it does not hold.
+The interval of a score is Student's t over the seeds' means. Each seed trains all stages and is scored on the same test prompts. A claim
+compares the means of two rows. The report states whether each claim holds, with the numbers and the interval of the paired difference.
 """
 
 from __future__ import annotations
@@ -31,15 +30,16 @@ SCORES = {
 }
 CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
 FALLING = ("m_ter", "desync", "desync_p")
-"""Scores of which less is better."""
+"""Scores of which lower values are better."""
 WITHIN_0_1 = ("p_acc", "p_check", "order", "id")
 PAIRED = "A claim is about means. *Better by* is the mean difference with its 95 % interval, as the seeds pair the two rows."
 
 
 def interval(values: Sequence[float], score: str | None = None) -> tuple[float, float, float]:
-    """Mean of the seeds' values with its 95 % interval, which is limited to the score's range, unless the values are differences.
+    """Mean of the seeds' values with its 95 % interval.
 
-    For one seed there is no interval: low and high are ``nan``.
+    The interval is limited to the range of the score; without a score, the values are differences and there is no limit. For one seed there
+    is no interval: low and high are ``nan``.
     """
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
@@ -101,8 +101,8 @@ def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, 
     """Whether a claim holds in a tier, with its numbers; ``None`` if a row has no scores.
 
     Args:
-        claim: ``row`` is better than ``than`` in ``score``, ``by`` an absolute margin (default 0; negative: at most that much worse) or by
-            a ``share`` of ``than``'s value, and with intervals ``apart`` if asked for.
+        claim: ``row`` is better than ``than`` in ``score``. The margin is absolute (``by``, default 0; negative: at most that much worse)
+            or a ``share`` of the value of ``than``. With ``apart``, the intervals must not overlap.
         tier: Tier.
         entries: Entries by row, tier and score.
     """

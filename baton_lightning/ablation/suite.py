@@ -22,11 +22,11 @@ from baton_lightning.verbs.generate import PLANS
 
 LAST = "stage3_joint"
 PLACE = ("run.root", "run.experiment")
-"""Settings that say where a run lives, not what it is."""
+"""Settings that determine where a run is saved, but not its content."""
 ROW_KEYS = ("title", "set", "without", "steps_of", "plan", "clips_of", "paper")
 SUITE_KEYS = ("data", "world", "stages", "rows", "seeds", "clips", "set", "claims")
 ROWS = Path("../ablations")
-"""Folder of the rows' files, relative to the suite's."""
+"""Folder of the rows' files, relative to the folder of the suite."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Row:
         title: Name in the table.
         changes: Stage -> dotted setting -> value.
         without: Stages that are skipped; stages that would start from them start from initial weights.
-        steps_of: Stage -> stages whose numbers of steps (in complete rows) it gets in sum.
+        steps_of: Stage -> stages whose numbers of steps (in complete rows) are added up to its number of steps.
         plan: Plan of the clips, as for ``generate --plan``.
         clips_of: Stage whose transformer generates the clips.
         paper: P-Acc of the row in the paper's table; ``None`` = not in it.
@@ -247,7 +247,7 @@ def needed(runs: Mapping[str, Run], last: str) -> list[Run]:
 
 
 def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) -> list[Step]:
-    """All steps of the suite, each once, seed by seed, so that a stopped suite has complete seeds."""
+    """All steps of the suite without duplicates, ordered by seed, so that an interrupted suite has complete seeds."""
     found: dict[str, Step] = {}
     if suite.world:
         found["data"] = Step("data", ["shards", "world", str(suite.data), *suite.world], suite.data / "index.json")
@@ -269,7 +269,7 @@ def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) ->
 
 
 def clip_step(suite: Suite, row: Row, seed: int, runs: Mapping[str, Run], out: Path) -> Step:
-    """The step that generates and scores the clips of a row with a seed, in a folder named after a digest, as runs are."""
+    """The step that generates and scores the clips of a row with a seed. Like a run folder, its folder is named after a digest."""
     follows_planner = row.plan in ("planned", "shuffled")
     run, dit = runs[LAST] if follows_planner else runs[row.clips_of], runs[row.clips_of]
     words = ["generate", "--run", str(run.folder), "--plan", row.plan, "--num", str(suite.clips)]

@@ -1,4 +1,4 @@
-"""`estimate`: what an experiment weighs before anything is downloaded or trained: tokens, parameters, memory on a GPU, days."""
+"""`estimate`: tokens, parameters, memory on a GPU and training time of an experiment, before anything is downloaded or trained."""
 
 from __future__ import annotations
 

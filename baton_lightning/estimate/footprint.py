@@ -1,7 +1,7 @@
 """Memory and operations of one training step, measured on the meta device: the peak of live tensors, and floating-point operations.
 
-Every tensor of the step is counted with its true size while it is alive, without memory or arithmetic. The same step on real tensors
-of a tiny model gives the same peak (tests/estimate/test_footprint.py).
+Every tensor of the step is counted with its true size while it is alive. No memory is allocated and nothing is computed. The same step on
+real tensors of a tiny model gives the same peak (tests/estimate/test_footprint.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from baton_lightning.models.planner import VAPlanner, timed_plan
 
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 CALLERS = (functional, towers)
-"""Modules that call attention by this name; transformers does by the first."""
+"""Modules whose ``scaled_dot_product_attention`` is replaced; transformers calls the first one."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def flash_attention(
 def attention_flops(
     query: Any, key: Any, value: Any, dropout: float = 0.0, is_causal: bool = False, *, out_shape: Any = None, **options: Any
 ) -> int:
-    """Operations of two products per head: scores, and weighted values. Causal attention has half the scores. Shapes [B, H, L, D]."""
+    """Operations of two products per head: scores and weighted values. Causal attention has half the scores. Shapes are [B, H, L, D]."""
     batch, heads, queries, width = query
     scores = sum(min(i + 1, key[2]) for i in range(queries)) if is_causal else queries * key[2]
     return 4 * batch * heads * scores * width
@@ -141,7 +141,7 @@ def footprint(model: nn.Module, step: Callable[[], Tensor]) -> Footprint:
     with flash():
         with live:
             step().backward()
-        with counter:  # apart: it keeps tensors alive
+        with counter:  # in a second pass, because it keeps tensors alive
             step().backward()
     for hook in hooks:
         hook.remove()
@@ -152,8 +152,8 @@ def forward_peak(model: nn.Module, forward: Callable[[], object]) -> int:
     """Peak bytes of a forward pass without gradients, besides the model.
 
     Args:
-        model: The module, parameters and buffers of which are not counted.
-        forward: The pass.
+        model: The module; its parameters and buffers are not counted.
+        forward: The forward pass.
     """
     live = LiveTensors(next(model.parameters()).device.type)
     live.known.update(tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers()))
@@ -180,12 +180,12 @@ def flash() -> Iterator[None]:
 
 
 def drop(parameter: Tensor) -> None:
-    """Drops a gradient as soon as it exists: gradients are counted with the model's states, which ZeRO partitions."""
+    """Drops a gradient as soon as it exists. Gradients are counted with the model's states, which ZeRO partitions."""
     parameter.grad = None
 
 
 def joint_step(model: Any, num_clips: int, dtype: torch.dtype, device: str, prompt: int = 0) -> Callable[[], Tensor]:
-    """A step of a :class:`~baton_lightning.stages.joint.JointTraining` on blank clips, with its planner, if it has one."""
+    """A step of a :class:`~baton_lightning.stages.joint.JointTraining` on blank clips. It includes the planner, if there is one."""
     clip: ClipSpec = model.clip
 
     def blank(*shape: int) -> Tensor:
@@ -227,6 +227,6 @@ def planner_tokens(planner: VAPlanner, num_clips: int, prompt: int, device: str)
     given = (ids, torch.full((num_clips,), prompt, device=device))
     with (
         patch.object(planner.language, "prompt_ids", lambda *texts: given),
-        patch.object(masking_utils, "find_packed_sequence_indices", lambda positions: None),  # it would look at values, which are none
+        patch.object(masking_utils, "find_packed_sequence_indices", lambda positions: None),  # it reads values, which meta tensors lack
     ):
         return planner([""] * num_clips, [""] * num_clips)

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Host:
-    """Bytes of a node's memory, without the processes themselves (about 5 GiB a rank) and the data's workers.
+    """Bytes of a node's memory, without the processes themselves (about 5 GiB per rank) and without the data loader's workers.
 
     Args:
-        start: During construction of networks.
+        start: Peak during the construction of networks.
         training: Offloaded and pinned tensors, and frozen networks for samples.
-        end: On rank 0's node, while weights are gathered in float32 and written.
+        end: Memory on rank 0's node while weights are gathered in float32 and written.
     """
 
     start: float
@@ -32,8 +32,8 @@ class Host:
 def host(model: Any, load: Load, ranks: int, offloaded: float, sampled: Sampling | None) -> Host:
     """Host memory of a node.
 
-    Construction is deferred, and tensors are materialised one by one (:mod:`~baton_lightning.construction.networks`), on the GPU, or under
-    ZeRO-3 on the CPU, where every rank holds the tensor that is broadcast.
+    Construction is deferred, and tensors are materialised one by one (:mod:`~baton_lightning.construction.networks`). This happens on the
+    GPU, or under ZeRO-3 on the CPU, where every rank holds the tensor that is broadcast.
 
     Args:
         model: The stage, with networks on the meta device.
@@ -45,10 +45,10 @@ def host(model: Any, load: Load, ranks: int, offloaded: float, sampled: Sampling
     from baton_lightning.frozen.llm import PretrainedLLM
 
     planner = getattr(model, "planner", None) or getattr(getattr(model, "plan", None), "planner", None)
-    authors = 0  # a language model that starts from its authors' weights is read whole by every rank
+    authors = 0  # every rank reads all released weights of a language model that starts from them
     if planner is not None and isinstance(planner.language.llm, PretrainedLLM) and "planner" not in model.parents:
         authors = sum(p.numel() * p.element_size() for p in planner.language.llm.parameters())
     frozen = ranks * sampled.text if sampled is not None else 0
     exported = load.trained + (0 if getattr(model, "not_exported", ()) else load.frozen)
-    reading = (4 + (2 if load.low else 0)) * load.largest  # a tensor at a time, as it is and as it is kept
+    reading = (4 + (2 if load.low else 0)) * load.largest  # one tensor, in float32 and in the working type
     return Host(ranks * (authors + reading), ranks * offloaded + frozen, 4 * exported)

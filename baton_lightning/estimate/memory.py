@@ -1,6 +1,6 @@
 """Memory of a GPU in training, optimiser steps and sampling, by strategy (ZeRO: arXiv 1910.02054).
 
-The sums follow torch 2.13, Lightning 2.6 and DeepSpeed 0.19; tests compare them with real steps of a small network.
+The formulas follow torch 2.13, Lightning 2.6 and DeepSpeed 0.19. Tests compare them with real steps of a small network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MASTERS = 4
 """Bytes of an element in float32."""
 LIVE = 1_000_000_000
-"""Parameters that ZeRO-3 gathers at a time, DeepSpeed's `stage3_max_live_parameters`."""
+"""Number of parameters that ZeRO-3 gathers at a time, DeepSpeed's `stage3_max_live_parameters`."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def saves_frozen(strategy: Any) -> bool:
 
 
 def peaks(load: Load, gpus: int, sizes: Buckets) -> dict[str, Peak]:
-    """Peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser in host memory."""
+    """Peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser states in host memory."""
     whole = {"none": unsharded(load, 0)} if gpus == 1 else {"DDP": unsharded(load, MASTERS * load.trained)}
     return whole | {f"ZeRO-{stage}": zero(load, gpus, stage, sizes) for stage in (1, 2, 3)} | {"offload": offloaded(load, gpus, sizes)}
 
@@ -133,7 +133,7 @@ def unsharded(load: Load, copies: float) -> Peak:
         copies: Bytes of DDP's gradient buckets.
     """
     states = (MASTERS + load.kept) * load.trained + load.frozen_bytes + copies
-    gradients = MASTERS * load.trained  # Lightning drops them after the next forward only
+    gradients = MASTERS * load.trained  # Lightning drops them only after the next forward pass
     cast = 2 * load.trained if load.low else 0
     stepping = max(load.cost.temporaries(size, load.largest) for size in load.groups)
     return Peak(states, states + gradients + cast + load.activations, states + gradients + stepping, states + gradients + load.sampling)
@@ -159,7 +159,7 @@ def zero(load: Load, gpus: int, stage: int, sizes: Buckets) -> Peak:
             states + max(stepping, gathered),
             states + load.sampling,
         )
-    gradients = working * sum(shares)  # one buffer that is never given back
+    gradients = working * sum(shares)  # one buffer that is never freed
     passing = working * min(sizes.reduce, load.trained)
     gathered = working * min(LIVE, load.trained + load.frozen) if gpus > 1 else 0
     stepping = max(max(conversion(working, part), stepped(load, part)) for share in shares for part in [min(share, sizes.sub_group)])

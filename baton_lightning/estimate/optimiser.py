@@ -1,4 +1,4 @@
-"""States and temporaries of an optimiser per trained element, measured with the optimiser at a small size."""
+"""States and temporaries of an optimiser per trained element, measured with the optimiser on small matrices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from baton_lightning.estimate.footprint import LiveTensors
 
 SIDE = 64
-"""Rows and columns of the matrices that it is tried on."""
+"""Rows and columns of the matrices of the measurement."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def cost(make: Callable[[Iterable], Optimizer]) -> Cost:
         make: Factory of the optimiser, called with parameter groups.
     """
     (states, one), (_, two), (_, three) = ([taken / SIDE**2 for taken in stepped(make, count)] for count in (1, 2, 3))
-    group = three - two  # beyond the second tensor, only what is kept for all of them adds up
+    group = three - two  # a third tensor adds only temporaries that exist for all tensors at once
     return Cost(states, group, one - group, two - one - group)
 
 

@@ -62,7 +62,7 @@ def build(argv: list[str], device: str = "meta") -> tuple[Any, Any]:
         raise ValueError(f"estimate needs a training stage (a planner stage or JointTraining), got {type(model).__name__}")
     with torch.device(device):
         model.build()
-    model.to(device)  # seeded tiny twins are made on the CPU, whatever the default
+    model.to(device)  # seeded tiny twins are always built on the CPU
     return model, cli.asked
 
 
@@ -75,7 +75,7 @@ def measure(model: nn.Module) -> Iterator[Part]:
 
 
 def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The parts of interest, by name."""
+    """Modules of each reported part, by its name."""
     from torch import nn
 
     found: dict[str, list[nn.Module]] = {}
@@ -103,7 +103,7 @@ def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def backbone(dit: nn.Module) -> tuple[int, int]:
-    """Parameters of a dual-branch transformer without plan layers, and those of the attention between branches."""
+    """Number of parameters of a dual-branch transformer without plan layers, and of its attention between branches."""
     from baton_lightning.models.ovi import PLAN_KEYS
 
     plain = {name: p.numel() for name, p in dit.named_parameters() if not any(plan_key in name for plan_key in PLAN_KEYS)}

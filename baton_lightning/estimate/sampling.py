@@ -1,4 +1,4 @@
-"""Memory of sampling during training on a GPU: frozen networks, and a pass of each without gradients."""
+"""Memory of sampling during training on a GPU: the frozen networks, and a forward pass of each without gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sampling:
         text: The text encoder, for negative prompts.
         denoising: Activations of the transformer's forward pass.
         decoding: The larger codec, and activations of the video's decoder.
-        unknown: Names of networks that are not counted, because they are not released ones.
+        unknown: Class names of networks that are not counted, because their sizes are not known here.
     """
 
     clips: int
@@ -118,7 +118,7 @@ RELEASED = {"WanVAE": wan, "UMT5": umt5, "MMAudio16k": mmaudio}
 
 
 def decoded(codec: Any, clip: Any, clips: int) -> int:
-    """Peak bytes of decoding pictures: those of the first frames, extrapolated linearly to all frames."""
+    """Peak bytes of decoding pictures, extrapolated linearly from the first frames to all frames."""
     frames, *sides = clip.latent_grid
 
     def peak(number: int) -> int:

@@ -1,4 +1,4 @@
-"""`estimate`'s tables; none is wider than 80 columns."""
+"""Tables of `estimate`, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from baton_lightning.estimate.sampling import Sampling
 
 CARDS = {"24": 24.0, "48": 48.0, "80": 79.6, "141": 140.4}
-"""Cards by what they are called, in GB -> GiB that torch sees."""
+"""Nominal memory of a card in GB -> memory that torch reports, in GiB."""
 USABLE = 0.92
 """Share of a card that tensors may fill; the rest is CUDA's context, communication and fragmentation."""
 
@@ -65,7 +65,7 @@ def memory(found: dict[str, Peak], hosts: dict[str, Host], gpus: int, clips: int
 
 
 def fewest(load: Load, sizes: Buckets) -> str:
-    """Number of GPUs of each kind that ZeRO-3 needs."""
+    """Smallest number of GPUs of each size with which ZeRO-3 fits into memory, as a sentence."""
     found = {card: enough(load, sizes, USABLE * room * 2**30) for card, room in CARDS.items()}
     return "ZeRO-3 needs " + ", ".join(f"{n or 'over 1,024'} x {card} GB" for card, n in found.items()) + "."
 
@@ -141,7 +141,7 @@ def kept_line(checkpoint: float, kept: int) -> str:
 
     Args:
         checkpoint: Bytes of one checkpoint.
-        kept: Number of checkpoints that are kept (-1 = all); there is one more while it is written.
+        kept: Number of checkpoints that are kept (-1 = all). One more exists while it is written.
     """
     one = f"a checkpoint of DeepSpeed takes {checkpoint / 1e9:,.3g} GB"
     if kept < 0:

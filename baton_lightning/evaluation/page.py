@@ -12,7 +12,7 @@ from baton_lightning import atomic
 from baton_lightning.evaluation.scores import HEADLINE, cell, read_clip
 
 SIDE = 288
-"""Smallest width of enlarged clips, in pixels. Browsers need chroma at half resolution, which blurs small pictures."""
+"""Smallest width of enlarged clips, in pixels. Browsers only support chroma at half resolution, which blurs small pictures."""
 CLIP_SCORES = {
     "p_acc": "P-Acc",
     "p_check": "P-Check",
@@ -41,7 +41,7 @@ def write_page(folder: Path, result: dict[str, Any], num_clips: int) -> None:
     Args:
         folder: Folder of the clips.
         result: Result of :func:`~baton_lightning.evaluation.scores.score_folder`.
-        num_clips: Number of clips to show, those with the lowest P-Acc first.
+        num_clips: Number of clips to show. The clips with the lowest P-Acc are shown, the worst first.
     """
     worst = sorted(result["clips"].items(), key=lambda item: (item[1]["p_acc"], item[1]["p_check"], item[0]))[:num_clips]
     body = [f"<h1>{escape(folder.name)}</h1>", _table(result["tiers"])]
@@ -107,7 +107,7 @@ def _timeline(facts: dict[str, Any]) -> str:
 
 
 def playable(file: Path) -> bytes:
-    """A clip enlarged, in a pixel format that all browsers support."""
+    """An mp4 of an enlarged clip, in a pixel format that all browsers support."""
     import numpy as np
 
     from baton_lightning.media import mp4_bytes

@@ -8,7 +8,7 @@ from typing import Any
 from baton_lightning import atomic
 
 PANELS = {"p_acc": ("P-Acc", 1.0), "order": ("Order", 1.0), "m_ter": ("M-TER", 2.0), "desync_p": ("DeSync-P, s", 2.0)}
-"""Name and full scale of each panel."""
+"""Score -> title of its panel, and full scale."""
 WIDTH, ROW, LABEL = 260, 36, 64
 BLUE = (60, 100, 170)
 

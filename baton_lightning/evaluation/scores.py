@@ -1,4 +1,4 @@
-"""Scores of a folder of clips of the benchmark world: pixels and waveform compared with scene or prompts."""
+"""Scores of a folder of clips of the benchmark world: pixels and waveform are compared with the scene or the prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from baton_lightning.world.scene import Scene
 
 MOST_TOLD = 20
-"""Clips that are named where they are left out."""
+"""Largest number of skipped clips that are named."""
 HEADLINE = ("p_acc", "p_check", "order", "m_ter", "m_ter_cp", "desync", "desync_p")
 WIDEST, WIDTH = 96, 64
 """Pictures wider than ``WIDEST`` pixels are downsampled to ``WIDTH`` before detection."""
@@ -29,7 +29,7 @@ def score_folder(folder: Path) -> dict[str, Any]:
     """Scores every clip of a folder and writes ``scores.json`` into it.
 
     Args:
-        folder: Folder with ``k.mp4`` and ``k.json``, which has ``scene``, or ``video_prompt`` and ``audio_prompt``.
+        folder: Folder with ``k.mp4`` and ``k.json`` for each clip. The JSON has ``scene``, or ``video_prompt`` and ``audio_prompt``.
 
     Returns:
         ``{"clips": {key: scores, tier, prompts and facts}, "tiers": {tier: aggregate}}``.
@@ -101,7 +101,7 @@ def scene_of(meta: dict[str, Any], seconds: float, file: Path) -> Scene:
 
 
 def read_clip(file: Path) -> Media:
-    """A clip for the detectors: without sound it is silent, and large pictures are downsampled."""
+    """A clip for the detectors. A clip without sound gets silence, and large pictures are downsampled."""
     from dataclasses import replace
 
     import numpy as np
