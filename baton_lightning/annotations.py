@@ -1,4 +1,4 @@
-"""Whether a plain value fits an annotation, as far as the annotation's text tells."""
+"""Checks whether plain values fit annotations, from the syntax tree of the annotation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LISTS = ("list", "List", "Sequence", "Iterable", "set")
 
 
 def fits(value: Any, annotation: ast.expr | None) -> bool | None:
-    """Whether a value may be given for an argument.
+    """Whether a value fits the annotation of an argument.
 
     Args:
-        value: As YAML reads it.
-        annotation: The argument's; ``None`` if it has none.
+        value: Value from YAML.
+        annotation: Annotation of the argument; ``None`` if it has none.
 
     Returns:
-        ``None`` where only the parser can tell.
+        ``None`` if only the parser can decide.
     """
     match annotation:
         case ast.Constant(value=None):
@@ -39,7 +39,7 @@ def fits(value: Any, annotation: ast.expr | None) -> bool | None:
 
 
 def fits_generic(value: Any, name: str, inner: list[ast.expr]) -> bool | None:
-    """Whether a value may be given where the annotation is ``name[inner]``."""
+    """Whether a value fits the annotation ``name[inner]``."""
     if name == "Literal":
         return any(isinstance(one, ast.Constant) and type(one.value) is type(value) and one.value == value for one in inner)
     if name == "Optional":
@@ -57,10 +57,10 @@ def fits_generic(value: Any, name: str, inner: list[ast.expr]) -> bool | None:
 
 
 def either(*found: bool | None) -> bool | None:
-    """Whether one holds."""
+    """Whether any is true; ``None`` if unknown."""
     return True if True in found else None if None in found else False
 
 
 def all_of(found: list[bool | None]) -> bool | None:
-    """Whether all hold."""
+    """Whether all are true; ``None`` if unknown."""
     return False if False in found else None if None in found else True

@@ -1,5 +1,5 @@
-"""What a command line of a Lightning verb asks for, read without the parser: files and words as layers, and the digest of all that the
-settings of a run follow from."""
+"""Reads the command line of a Lightning verb without the parser: files and overrides as layers, and the digest of everything that
+determines the settings of a run."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ CLASSES = ("model", "data", "optimizer", "lr_scheduler")
 """Sections that name a class."""
 ENTRY = ("class_path", "init_args", "dict_kwargs")
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
-"""Settings that only say how a session began."""
+"""Settings that only concern the start of a session."""
 OWN = ("baton_lightning", "datamodules", "callbacks")
 LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "deepspeed", "jsonargparse", "omegaconf")
 
 
 class Unclear(Exception):
-    """Only the full parser can tell."""
+    """Only the full parser can decide."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A file's settings, or those of one word.
+    """Settings of one file or of one override.
 
     Args:
-        values: As mappings; a word's value is the text that was given, ``None`` if there was none.
-        word: Whether it is a word of the command line.
+        values: Nested mappings. The value of an override is its text, ``None`` if there is none.
+        word: Whether it is an override of the command line.
     """
 
     values: dict[str, Any]
@@ -45,13 +45,13 @@ class Layer:
 
 
 def read(argv: list[str]) -> list[Layer]:
-    """Files and words of a command line, in order.
+    """Layers of files and overrides of a command line, in order.
 
     Args:
-        argv: Arguments, with every ``base:`` in its place.
+        argv: Arguments in which ``base:`` chains are expanded.
 
     Raises:
-        Unclear: If they ask for help, or have to be read by the parser.
+        Unclear: If they ask for help, or only the parser can read them.
     """
     layers: list[Layer] = []
     below: dict[str, Any] = {}
@@ -70,10 +70,10 @@ def read(argv: list[str]) -> list[Layer]:
 
 
 def values_of(file: Path) -> dict[str, Any]:
-    """A file's settings.
+    """Settings of a file.
 
     Raises:
-        Unclear: If it holds none.
+        Unclear: If the file is not a mapping in YAML.
     """
     try:
         values = settings.parsed(file.read_bytes(), str(file))
@@ -85,7 +85,7 @@ def values_of(file: Path) -> dict[str, Any]:
 
 
 def placed(keys: list[str], below: dict[str, Any]) -> list[str]:
-    """A dotted key with the ``init_args`` that words may leave out."""
+    """A dotted key, completed with ``init_args``, which overrides may omit."""
     found: list[str] = []
     node: Any = below
     for key in keys:
@@ -98,7 +98,7 @@ def placed(keys: list[str], below: dict[str, Any]) -> list[str]:
 
 
 def merged(layers: list[Layer]) -> dict[str, Any]:
-    """All layers as one."""
+    """All layers merged."""
     below: dict[str, Any] = {}
     for layer in layers:
         below = settings.merge(below, layer.values)
@@ -106,27 +106,27 @@ def merged(layers: list[Layer]) -> dict[str, Any]:
 
 
 def resolved(layers: list[Layer]) -> dict[str, Any]:
-    """All layers as one, interpolations resolved.
+    """All layers merged, with interpolations resolved.
 
     Raises:
-        Unclear: If an interpolation has no value, or a section is no mapping.
+        Unclear: If an interpolation has no value, or a section is not a mapping.
     """
     try:
         chosen = settings.interpolated(merged(layers))
     except OmegaConfBaseException as error:
         raise Unclear from error
     if not all(isinstance(chosen.get(section, {}), dict) for section in (*SECTIONS, "model", "data")):
-        raise Unclear  # a file with more settings
+        raise Unclear  # the section names a file of settings
     if not all(isinstance(chosen.get("run", {}).get(key, ""), str) for key in ("root", "experiment", "stage")):
-        raise Unclear  # the parser may write a number in another way
+        raise Unclear  # the parser may format a number differently
     return chosen
 
 
 def asked(argv: list[str]) -> str | None:
-    """Digest of all that the settings of a run follow from, for its manifest; ``None`` where that is more than can be read.
+    """Digest of everything that determines the settings of a run, for its manifest; ``None`` if this needs the parser.
 
     Args:
-        argv: Arguments of ``fit``, with every ``base:`` in its place.
+        argv: Arguments of ``fit`` in which ``base:`` chains are expanded.
     """
     try:
         layers = read(argv)
@@ -136,14 +136,14 @@ def asked(argv: list[str]) -> str | None:
 
 
 def digest(layers: list[Layer], chosen: dict[str, Any]) -> str:
-    """Digest of settings as they were asked for, of the code that gives the others their defaults, and of the libraries.
+    """SHA-256 of the given settings, of the code that defines defaults, and of the versions of libraries.
 
     Args:
-        layers: Files and words.
-        chosen: All of them, interpolations resolved.
+        layers: Files and overrides.
+        chosen: All layers merged, with interpolations resolved.
 
     Raises:
-        Unclear: If settings name a class of another package, or a file with more settings.
+        Unclear: If settings name a class of another package, or a file of settings.
     """
     given = [
         {key: value for key, value in values.items() if key not in BEGINNING} for values in (*(layer.values for layer in layers), chosen)
@@ -166,7 +166,7 @@ def digest(layers: list[Layer], chosen: dict[str, Any]) -> str:
 
 
 def leaves(values: Any) -> Iterator[Any]:
-    """Values without the mappings and lists around them."""
+    """Yields the plain values inside nested mappings and lists."""
     if isinstance(values, dict | list):
         for value in values.values() if isinstance(values, dict) else values:
             yield from leaves(value)
@@ -175,7 +175,7 @@ def leaves(values: Any) -> Iterator[Any]:
 
 
 def class_paths(values: Any) -> Iterator[str]:
-    """Every class that settings name."""
+    """Yields the class paths in settings."""
     if isinstance(values, dict):
         if "class_path" in values:
             yield str(values["class_path"])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, in the same folder, and renamed, with the permissions of the user's umask."""
+"""Atomic writing of files: a file is written under a temporary name in the same folder, then renamed. Permissions follow the umask."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""A disk, or the share of it that the user may fill, is full."""
+"""Errors of a full disk and of an exhausted quota."""
 
 
 @contextmanager
 def aside(path: Path, *, several: bool = False) -> Iterator[Path]:
-    """Gives a name to write to, which becomes ``path`` when the block has ended, and is removed if the block failed.
+    """Context with a temporary path. It is renamed to ``path`` at the end of the block, and removed if the block fails.
 
     Args:
-        path: Where the file goes; one that is there is replaced in one step.
-        several: Whether other processes may write the same file at the same time; each then has a name of its own.
+        path: Final path. An existing file is replaced atomically.
+        several: Whether other processes may write the same file at the same time. Each then uses its own temporary name.
 
     Raises:
-        OSError: If it cannot be written; it names the file.
+        OSError: If the file cannot be written; the error names the file.
     """
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part" if several else f".{path.name}.part")
     try:
         with naming(path):
             part.unlink(missing_ok=True)
             part.touch()
-            mode = part.stat().st_mode & 0o777  # what the umask leaves; libraries choose their own, safetensors 0600
+            mode = part.stat().st_mode & 0o777  # as of the umask; some libraries choose other modes, e.g. safetensors 0600
             yield part
             part.chmod(mode)
             part.replace(path)
@@ -43,7 +43,7 @@ def aside(path: Path, *, several: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside, an error of the system that names no file names this one: a write to an open file does not say which."""
+    """Context that adds this path to system errors without a file name, as those of writes to an open file."""
     try:
         yield
     except OSError as error:
@@ -53,7 +53,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, *, several: bool = False) -> None:
-    """Writes a file of text in UTF-8; see :func:`aside`."""
+    """Writes a text file in UTF-8; see :func:`aside`."""
     with aside(path, several=several) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -62,7 +62,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """Writes a safetensors file; see :func:`aside`.
 
     Raises:
-        OSError: If it cannot be written; it names the file.
+        OSError: If the file cannot be written; the error names the file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -70,6 +70,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     with aside(path, several=several) as part:
         try:
             save_file(dict(tensors), part, metadata=metadata)
-        except SafetensorError as error:  # of its own, and without the system's number
+        except SafetensorError as error:  # an error class of its own, without errno
             number = next((n for n in FULL if os.strerror(n) in str(error)), errno.EIO)
             raise OSError(number, str(error), str(path)) from error

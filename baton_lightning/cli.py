@@ -1,4 +1,4 @@
-"""BatonCLI: LightningCLI with a `clip:` section that feeds model and data, run folders, resume, and errors a person can read."""
+"""BatonCLI: LightningCLI with a `clip:` section that is passed to model and data, run folders, resume, and readable errors."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ SETTINGS: dict[str, Any] = {"parser_mode": "omegaconf+", "allow_abbrev": False, 
 
 
 class WrongArguments(ValueError):
-    """The command line or a configuration file asks for something that does not exist."""
+    """The command line or a configuration file names an option, key or class that does not exist."""
 
 
 class Finished(Exception):
-    """The run that was asked for is there already."""
+    """The requested run is already finished."""
 
 
 class BatonCLI(LightningCLI):
-    """LightningCLI with sections ``clip`` and ``run``, both linked to wherever they are needed."""
+    """LightningCLI with sections ``clip`` and ``run``, which are linked to all arguments that need them."""
 
     def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
         silence()
         self.asked = asked(args[1:]) if run else None
         self.lock: IO[str] | None = None
         if not torch.cuda.is_available():
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed, once imported, writes a warning into --print_config
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else importing deepspeed prints a warning into --print_config
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -103,14 +103,14 @@ class BatonCLI(LightningCLI):
             parser.link_arguments("clip", f"{part}.init_args.clip")
             parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=int)
 
-    # ---- before the networks exist
+    # ---- before networks are constructed
     @property
     def chosen(self) -> Any:
-        """The configuration of the verb that runs."""
+        """The configuration of the current verb."""
         return self.config[self.subcommand] if self.subcommand else self.config
 
     def before_instantiate_classes(self) -> None:
-        self.chosen.base = None  # the saved configuration stands alone
+        self.chosen.base = None  # the saved configuration is self-contained
         requirements.require_precision(self.chosen.trainer)
         requirements.require_srun(self.chosen.trainer)
         if self.subcommand != "fit":
@@ -122,7 +122,7 @@ class BatonCLI(LightningCLI):
             raise Finished(preflight.finished(folder))
 
     def plain_config(self) -> dict[str, Any]:
-        """The resolved configuration as plain values, without what only says how this session began."""
+        """The resolved configuration as plain values, without the settings that only concern the start of this session."""
         parser = self._parser(self.subcommand)
         values = yaml.safe_load(parser.dump(self.chosen, skip_none=False, skip_link_targets=True))
         return {k: v for k, v in values.items() if k not in VOLATILE}
@@ -132,7 +132,7 @@ class BatonCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def unbegun(self) -> bool:
-        """Whether this process owns its run folder and no batch was asked of it."""
+        """Whether this process owns the run folder and no batch was requested yet."""
         owns = self.trainer.is_global_zero and (self.lock is not None or self.subcommand == "predict")
         loops = self.trainer.fit_loop.epoch_loop, self.trainer.predict_loop
         return owns and not any(loop.batch_progress.total.ready for loop in loops)
@@ -141,7 +141,7 @@ class BatonCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
         if isinstance(environment := trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
-            environment.auto_requeue = False  # its handler saves inside the signal; callbacks/requeue.py goes on from a checkpoint
+            environment.auto_requeue = False  # it saves inside a signal handler; callbacks/requeue.py resumes from a checkpoint
         peers.watch_those_launched(trainer.strategy.launcher)
         sharding.keep_batch_precision(trainer)
         return trainer
@@ -168,38 +168,42 @@ class BatonCLI(LightningCLI):
         if chosen:
             sharding.require_resumable(Path(chosen).resolve(), self.trainer.strategy, self.trainer.world_size)
         self.read_safely(chosen)
-        if isinstance(self.trainer.val_check_interval, int):  # counts optimiser steps here, batches in Lightning
+        if isinstance(self.trainer.val_check_interval, int):  # optimiser steps here, batches in Lightning
             self.trainer.val_check_interval *= self.trainer.accumulate_grad_batches
         self.parents = parents.record(folder, own, afresh=chosen is None, write=self.trainer.is_global_zero)
         self.session.began_with = self.parents
         if chosen:
             self.model.parents_at_start = self.parents
             self.trainer.callbacks.append(construction.Loaded())
-        if hasattr(self.model, "save_language_files") and self.trainer.is_global_zero:  # before its parent or the hub can be gone
+        if hasattr(self.model, "save_language_files") and self.trainer.is_global_zero:  # while parent and hub exist
             self.trainer.callbacks.append(LambdaCallback(on_fit_start=lambda *_: self.model.save_language_files(folder)))
         self.full_state_dict = sharding.GatherWeights() if sharding.zero_stage(self.trainer.strategy) else None
         if self.full_state_dict is not None:
             self.trainer.callbacks.append(self.full_state_dict)
 
     def before_validate(self) -> None:
-        """Fills the module with the weights that are scored: a finished run's, or a checkpoint's, of which averages where it keeps some."""
+        """Loads the weights to score: those of a finished run, or of a checkpoint, as moving averages if it holds some.
+
+        Raises:
+            ValueError: If ``validate`` or ``test`` are given no weights.
+        """
         settings = self.config_init[self.subcommand]
         require_own_files(settings.run.folder)
         if settings.ckpt_path is None:
             if self.subcommand == "predict":
-                return  # encoders and perceivers come with their own weights
+                return  # encoders and perceivers have their own weights
             raise ValueError(preflight.no_weights(self.subcommand, settings.run.folder))
         self.model.configure_model()
         weights, what = checkpoint_weights.weights_of(Path(settings.ckpt_path), self.model)
         checkpoint_weights.fill(self.model, weights, settings.ckpt_path)
         if self.trainer.is_global_zero:
             print(f"{settings.ckpt_path}: {what}", flush=True)
-        settings.ckpt_path = None  # nothing is left to load for Lightning
+        settings.ckpt_path = None  # Lightning must not load them again
 
     before_test = before_predict = before_validate
 
     def read_safely(self, checkpoint: str | None) -> None:
-        """Checkpoints are read without running code in them."""
+        """Sets the checkpoint to resume from, and loads checkpoints without running code in them."""
         if isinstance(self.trainer.strategy.checkpoint_io, TorchCheckpointIO):
             self.trainer.strategy.checkpoint_io = saving.PlainFile()
         if checkpoint is None:
@@ -207,7 +211,7 @@ class BatonCLI(LightningCLI):
         self.model.resume_checkpoint = Path(checkpoint).resolve()
 
     def after_fit(self) -> None:
-        """Exports the weights and, last of all, writes the manifest."""
+        """Exports the weights, and then writes the manifest, which completes the run."""
         if not self.trainer.state.finished or not self.trainer.is_global_zero:
             return
         folder = self.config_init.fit.run.folder
@@ -231,10 +235,10 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
     Args:
         verb: fit, validate, test or predict.
         argv: Its arguments.
-        trusted: Packages whose classes configurations of runs may name.
+        trusted: Packages whose classes may be named in configurations of runs.
 
     Returns:
-        Exit code: 0 done, 1 a failed run, 2 wrong arguments, 130 interrupted, 143 terminated.
+        Exit code: 0 = success, 1 = the run failed, 2 = wrong arguments, 130 = interrupted, 143 = terminated.
     """
     termination = Termination(verb)
     limits = trust.limited(trusted) if trust.saved_by_runs(argv) else nullcontext()
@@ -253,7 +257,7 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
     except WrongArguments as error:
         print(f"baton_lightning: error: {error}", file=sys.stderr)
         return 2
-    except MisconfigurationException as error:  # Lightning's word for a setting that this machine can't follow
+    except MisconfigurationException as error:  # e.g. a setting that this machine does not support
         told = " ".join(str(error).split())
         if "backend found" in told:
             told = f"trainer.accelerator must be one that torch {torch.__version__} finds here ({told}); give --trainer.accelerator=cpu"
@@ -275,4 +279,4 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
 
 
 OWN = ("baton_lightning", "callbacks", "datamodules")
-"""Packages that are always there: what they lack is a bug."""
+"""Packages that are always installed. An import that fails inside them is a bug."""

@@ -1,4 +1,5 @@
-"""`base:` chains: a stage file names the file it builds on, which may name another. This orders files; merging is the parser's."""
+"""`base:` chains: a configuration file names the file that it builds on, which may name another. This module orders the files; the parser
+merges them."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ BASE = re.compile(r"^base:[ \t]*(?P<name>[^#\n]*)", re.MULTILINE)
 
 
 def chain(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """A configuration file and everything it builds on, the deepest base first.
+    """A configuration file and all files that it builds on, the deepest base first.
 
     Args:
-        path: The file. Its ``base:`` key, if it has one, is relative to its own folder.
-        above: Files that led here.
+        path: The file. Its ``base:`` key is relative to its folder.
+        above: Files that lead to this one by their ``base:`` keys.
 
     Raises:
-        ValueError: If a file is missing or empty, or the chain bites its tail.
+        ValueError: If a file is missing or empty, or the chain is circular.
     """
     path = path.resolve()
     if path in above:
@@ -51,7 +52,7 @@ def configs(argv: Sequence[str]) -> Iterator[Path]:
 
 
 def expand(argv: list[str]) -> list[str]:
-    """Command-line arguments in which every ``-c FILE`` has become its whole chain."""
+    """Command-line arguments in which each ``-c FILE`` is replaced by its whole chain."""
     out: list[str] = []
     rest = iter(argv)
     for item in rest:

@@ -1,4 +1,4 @@
-"""What a parser complains of, in one line that a person can read: the nearest name, or the type that a key takes."""
+"""Rewrites error messages of the parser as one readable line, with the nearest valid name or the type that a key takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from baton_lightning import trust
 
 HOME = Path(__file__).resolve().parents[1]
-"""Where the library lies."""
+"""Folder that contains the library."""
 UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"[Uu]nrecognized arguments?: --(?P<key>[\w.+]+)"),
@@ -22,7 +22,7 @@ UNKNOWN = (
 
 
 def explain(message: str, keys: list[str]) -> str:
-    """A parser's complaint in one line, with the nearest valid name where a name was misspelt."""
+    """A parser's error message in one line, with the nearest valid name if a name is misspelt."""
     flat = " ".join(message.split())
     if denied := re.search(r"Importing '([^']+)' is not allowed", flat):
         return trust.refusal("the configuration", denied[1])
@@ -46,7 +46,7 @@ def explain(message: str, keys: list[str]) -> str:
 
 
 def place(message: str) -> tuple[str, str]:
-    """The key that a parser complains of, the deepest of those within each other, and what it says of it."""
+    """The key that a parser's error is about, the deepest of nested ones, and the error about it."""
     keys: list[str] = []
     rest, deepest = message, -1
     for found in re.finditer(r'^( *).*?Parser key "([^"]+)":', message, re.MULTILINE):
@@ -56,7 +56,7 @@ def place(message: str) -> tuple[str, str]:
 
 
 def explain_choice(message: str) -> str | None:
-    """The values that a key takes, where these are a few words, and the nearest; ``None`` if the complaint is none about that."""
+    """Error about a key that takes one of a few words, with the nearest of them; ``None`` if the error is about something else."""
     key, rest = place(message)
     choices = [word.strip(" '") for found in re.findall(r"typing\.Literal\[([^\]]*)\]", rest) for word in found.split(",")]
     given = re.search(r"(?:Given|Got) value: (\S+)", rest)
@@ -69,7 +69,7 @@ def explain_choice(message: str) -> str | None:
 
 
 def explain_class(message: str) -> str | None:
-    """That a key takes a class with arguments; ``None`` if the complaint is none about that."""
+    """Error about a key that takes a class with arguments; ``None`` if the error is about something else."""
     key, rest = place(message)
     given = re.search(r"(?:Given|Got) value: (.+)", rest)
     if not key or given is None or "Subtypes" not in rest:
@@ -92,17 +92,17 @@ KINDS = {
     "str": ("a text", "name"),
     "timedelta": ("a time", "01:30:00"),
 }
-"""Types of plain values: what they are called, and an example, made of the wrong value where it may have been meant so."""
+"""Type of a plain value -> its name, and an example. The example of a list contains the wrong value."""
 
 
 def explain_value(message: str) -> str | None:
-    """What a key takes, and an example, in place of a parser's complaint about the value it got.
+    """Replaces a parser's error about a plain value by the type that the key takes, with an example.
 
     Args:
-        message: The complaint, in its lines: keys within keys are indented.
+        message: The error message with its line breaks. Nested keys are indented.
 
     Returns:
-        ``None`` if it is none about a plain value.
+        ``None`` if the error is not about a plain value.
     """
     key, rest = place(message)
     if not key:
@@ -112,7 +112,7 @@ def explain_value(message: str) -> str | None:
     first = min((match for match in (one, union) if match), key=lambda match: match.start(), default=None)
     if first is None:
         return None
-    outer = re.sub(r"\[.*?\]+", "", first[1])  # dict[str, float] is a dict
+    outer = re.sub(r"\[.*?\]+", "", first[1])  # dict[str, float] -> dict
     names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]+", re.sub(r"<class '([\w.]+)'>", r"\1", outer))]
     if not KINDS.keys() >= set(names) - {"NoneType"} or "." in "".join(re.findall(r"\[(.*?)\]", first[1])):
         return None
@@ -122,7 +122,7 @@ def explain_value(message: str) -> str | None:
 
 
 def importable(name: str) -> bool:
-    """Whether a dotted name leads to something."""
+    """Whether a dotted name can be imported."""
     module, _, attribute = name.rpartition(".")
     try:
         return bool(module) and hasattr(importlib.import_module(module), attribute)
@@ -131,7 +131,7 @@ def importable(name: str) -> bool:
 
 
 def classes_of(module: str) -> tuple[str, list[str]]:
-    """Why a module cannot be imported, or the classes that it has."""
+    """The reason why a module cannot be imported, or the names of its classes."""
     try:
         return "", [name for name, value in vars(importlib.import_module(module)).items() if inspect.isclass(value) and name != "Any"]
     except (ImportError, ValueError) as error:
@@ -139,22 +139,22 @@ def classes_of(module: str) -> tuple[str, list[str]]:
 
 
 MOVED = {"baton_lightning.runs.deepspeed_cpu": "baton_lightning.construction.deepspeed_cpu"}
-"""Former names of modules whose classes configurations name."""
+"""Former name of a module whose classes are named in configurations -> its present name."""
 
 
 def name_now(class_path: str) -> str:
-    """What a class is called now; most are called what they were."""
+    """Present class path of a class that may have been moved."""
     module, _, attribute = class_path.rpartition(".")
     return f"{MOVED[module]}.{attribute}" if module in MOVED else class_path
 
 
 def misspelt_class(name: str, why: str, classes: list[str]) -> str:
-    """What a misspelt class path may have meant.
+    """Error message about a misspelt class path, with a suggestion.
 
     Args:
         name: The class path.
-        why: Why its module cannot be imported; empty if it can.
-        classes: Classes of its module.
+        why: Reason why its module cannot be imported; empty if it can.
+        classes: Names of the classes of its module.
     """
     module, _, attribute = name.rpartition(".")
     if (now := name_now(name)) != name:
@@ -173,7 +173,7 @@ def misspelt_class(name: str, why: str, classes: list[str]) -> str:
 
 
 def namesakes(name: str) -> list[str]:
-    """Class paths of the library whose last part is nearly a name; sources are read, nothing is imported."""
+    """Class paths of the library whose class name is similar to ``name``. Source code is searched, nothing is imported."""
     found: dict[str, str] = {}
     for package in ("baton_lightning", *trust.WORKBENCH):
         for file in sorted((HOME / package).rglob("*.py")):
@@ -183,7 +183,7 @@ def namesakes(name: str) -> list[str]:
 
 
 def misspelt_key(key: str, known: list[str]) -> str:
-    """What a misspelt key may have meant, of those that are known."""
+    """Error message about a misspelt key, with the nearest of the known keys."""
     last = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(key, known, 1) or [last[n] for n in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
     hint = f"; did you mean `{near[0]}`?" if near else "; `--help` lists the keys"
@@ -191,7 +191,7 @@ def misspelt_key(key: str, known: list[str]) -> str:
 
 
 def parameters_of_named_classes(message: str) -> list[str]:
-    """Parameters of the classes that a message names: keys a user may have meant."""
+    """Parameters of the classes that a message names, as candidates for a misspelt key."""
     keys: list[str] = []
     for name in re.findall(r"[a-z_]\w*(?:\.\w+)+", message):
         module, _, attribute = name.rpartition(".")

@@ -1,6 +1,6 @@
-"""Commands that errors suggest: made of the command that was given, so that they lead to the same experiment, folders and data set.
+"""Commands that error messages suggest. They use the same experiment, folders and data set as the given command.
 
-Whoever suggests a command asks here. What cannot be known is left out: no file is named that is not there.
+All suggestions of commands come from this module. Unknown parts are omitted, and only existing files are named.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ PROGRAM = "python -m baton_lightning"
 EXPERIMENTS = Path("experiments")
 ENCODE, STATISTICS, PLANS = "encode.yaml", "statistics.yaml", "plans.yaml"
 CARRIED = ("run.root", "run.experiment", "data.init_args.root")
-"""Settings that a suggested command shares with the one that was given, as it does the whole ``clip`` section."""
+"""Settings that a suggested command copies from the given one, together with the whole ``clip`` section."""
 _given: ContextVar[tuple[str, ...]] = ContextVar("given", default=())
 
 
 @contextmanager
 def given(argv: Sequence[str]) -> Iterator[None]:
-    """Inside, hints are made for this command line.
+    """Context in which hints are based on this command line.
 
     Args:
-        argv: The verb and its words.
+        argv: The verb and its arguments.
     """
     token = _given.set(tuple(argv))
     try:
@@ -35,33 +35,33 @@ def given(argv: Sequence[str]) -> Iterator[None]:
 
 
 def command(*words: str | Path) -> str:
-    """A command, quoted for a shell and for a sentence."""
+    """A command with its arguments quoted for a shell, in backticks for a sentence."""
     return f"`{PROGRAM} {shlex.join(map(str, words))}`"
 
 
 def fit(run: Path) -> str:
-    """How to train the run that would lie in a folder, as a half sentence; empty if no experiment here is known to make it."""
+    """Part of a sentence with the command that trains the run of a folder; empty if no experiment for it is found."""
     config = experiment_of(run.name)
     return f"with {command('fit', '-c', config, *words_for(config, folder=run))}" if config is not None else ""
 
 
 def predict(name: str, root: Path) -> str:
-    """The command that caches a data set, or makes its statistics.
+    """The command that caches a data set, or computes its statistics.
 
     Args:
         name: File of the experiment, e.g. :data:`ENCODE`.
-        root: The data set.
+        root: Folder of the data set.
     """
     config = beside(name)
     return command("predict", "-c", config, *words_for(config, root=root))
 
 
 def another_split(name: str, there: str) -> str:
-    """How to read a split that is there in place of one that is not, or to make it, as a sentence without its end.
+    """Sentence, without its full stop, that says how to use an existing split instead of a missing one, or how to build it.
 
     Args:
-        name: The split that is not there.
-        there: One that is.
+        name: The missing split.
+        there: An existing split.
     """
     verb = (*_given.get(), "")[0]
     if verb not in ("", "fit", "validate", "test", "predict"):
@@ -76,7 +76,7 @@ def runs_near(run: Path, stage: str = "") -> str:
 
     Args:
         run: The folder.
-        stage: Class of the runs; empty takes any.
+        stage: Class of the runs; empty = any.
     """
     from baton_lightning.plain_files import read_json
 
@@ -93,9 +93,9 @@ def runs_near(run: Path, stage: str = "") -> str:
     return f"; there are {', '.join(found[:4])}{' ...' if found[4:] else ''}" if found else ""
 
 
-# ---- how a command is put together
+# ---- parts of a command
 def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Options of a command line with their values, ``--key value`` and ``--key=value`` alike."""
+    """Yields options of a command line with their values, given as ``--key value`` or ``--key=value``."""
     rest = iter(words)
     for word in rest:
         key, equals, value = word.partition("=")
@@ -104,7 +104,7 @@ def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def asked() -> dict[str, Any]:
-    """Settings of the command that was given, as far as they can be read."""
+    """Settings of the given command; empty if they cannot be read."""
     words = [(key, value) for key, value in options(_given.get()[1:])]
     configs = [value for key, value in words if key in ("-c", "--config")]
     overrides = [f"{key}={value}" for key, value in words if key.startswith(("--run.", "--clip.", "--data."))]
@@ -117,13 +117,13 @@ def asked() -> dict[str, Any]:
 
 
 def beside(name: str) -> Path:
-    """An experiment of the same folder as the one that was given, or of ``experiments/``."""
+    """Path of an experiment in the folder of the given one, or in ``experiments/``."""
     folders = [Path(value).parent for key, value in options(_given.get()[1:]) if key in ("-c", "--config")]
     return next((folder / name for folder in folders if (folder / name).is_file()), EXPERIMENTS / name)
 
 
 def experiment_of(stage: str) -> Path | None:
-    """The file of an experiment whose runs are called so; ``None`` if there is none."""
+    """The file of an experiment whose run folder has this name; ``None`` if there is none."""
     from baton_lightning import settings
 
     folders = [Path(value).parent for key, value in options(_given.get()[1:]) if key in ("-c", "--config")]
@@ -138,12 +138,12 @@ def experiment_of(stage: str) -> Path | None:
 
 
 def words_for(config: Path, *, folder: Path | None = None, root: Path | None = None) -> list[str]:
-    """Overrides with which an experiment works on the same runs, data and clips as the command that was given.
+    """Overrides with which an experiment uses the same runs, data and clips as the given command.
 
     Args:
-        config: The experiment.
-        folder: Run folder that it shall have; ``None``: its own stage of the experiment that was given.
-        root: Data set that it shall read; ``None``: the one that was given.
+        config: File of the experiment.
+        folder: Required run folder; ``None`` = the experiment's own stage, in the given root and experiment.
+        root: Folder of the required data set; ``None`` = the given one.
     """
     from baton_lightning import settings
 

@@ -1,4 +1,4 @@
-"""Keys and classes that are not there, found without the parser: what settings name is held against the source of the classes."""
+"""Finds unknown keys and classes in settings without the parser, by comparison with the source code of the classes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 SECTIONS = {"clip": "baton_lightning.clip.ClipSpec", "run": "baton_lightning.runs.run_spec.RunSpec"}
 WORDS = {"config": "Any", "seed_everything": "bool | int", "base": "str | None", "resume": "Literal['auto', 'changed', 'never']"}
 OF_THE_PARSER = ("model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule")
-"""Arguments of the trainer's methods that come from elsewhere."""
+"""Arguments of the trainer's methods that are not options."""
 
 
 def known(verb: str) -> dict[str, signatures.Arguments]:
-    """Section -> its keys, of all that a verb takes; those outside of sections under the empty name.
+    """Section -> keys that a verb accepts; keys outside of sections are under the empty name.
 
     Raises:
-        Unclear: If a library keeps them elsewhere.
+        Unclear: If a library defines them elsewhere.
     """
     try:
         found = {section: signatures.arguments(name) for section, name in SECTIONS.items()}
@@ -41,12 +41,12 @@ def known(verb: str) -> dict[str, signatures.Arguments]:
 
 @dataclass
 class Walk:
-    """Goes through what was asked for. What a later layer takes back is not judged.
+    """Checks the settings of all layers. Values that a later layer replaces are not checked.
 
     Args:
         known: Section -> keys.
-        last: All layers as one.
-        sure: Whether the parser is certain to accept the words, and nothing in the files is certain to be refused.
+        last: All layers merged.
+        sure: Whether the parser certainly accepts the overrides, and no value of the files is certain to be refused.
     """
 
     known: dict[str, signatures.Arguments]
@@ -54,10 +54,10 @@ class Walk:
     sure: bool = True
 
     def complaints(self, layers: list[Layer]) -> Iterator[str]:
-        """Keys and classes that are not there, each as one line.
+        """Yields one error line for each unknown key or class.
 
         Raises:
-            Unclear: If several keys at once would have to be named.
+            Unclear: If one error would have to name several keys.
         """
         below: dict[str, Any] = {}
         for layer in layers:
@@ -79,18 +79,18 @@ class Walk:
 
     @property
     def names(self) -> list[str]:
-        """Every key outside of classes, which a misspelt one may have meant."""
+        """All keys outside of classes, as candidates for a misspelt key."""
         return [*self.known[""], *(f"{section}.{key}" for section, keys in self.known.items() if section for key in keys)]
 
     def argument(self, value: Any, now: Any, last: Any, annotation: ast.expr | None, word: bool) -> Iterator[str]:
-        """Complaints of an argument's value, which may be a class with arguments of its own, or a list of such.
+        """Yields errors in an argument's value, which may be a class with arguments of its own, or a list of classes.
 
         Args:
-            value: What a layer gives.
-            now: The same with the layers below.
-            last: The same with all layers.
-            annotation: The argument's.
-            word: Whether the layer is a word of the command line.
+            value: Value in a layer.
+            now: Value after merging this layer with earlier ones.
+            last: Value after merging all layers.
+            annotation: Annotation of the argument.
+            word: Whether the layer is an override of the command line.
         """
         if isinstance(value, list) and isinstance(last, list):
             for entry in value:
@@ -104,7 +104,7 @@ class Walk:
                 yield from self.class_named(value, annotation)
 
     def class_named(self, value: Any, annotation: ast.expr | None) -> Iterator[str]:
-        """The complaint of a class path that stands where its entry may stand, e.g. in ``--trainer.callbacks+=``."""
+        """Yields the error in a class path that is given without a mapping, e.g. in ``--trainer.callbacks+=``."""
         named = isinstance(value, str) and value.partition(".")[0] in (*asked.OWN, *asked.LIBRARIES)
         if not named or not all(map(str.isidentifier, value.split("."))) or fits(value, annotation) is not None:
             return
@@ -114,7 +114,7 @@ class Walk:
             yield misspelt_class(value, missing.why, missing.names)
 
     def weigh(self, value: Any, annotation: ast.expr | None, word: bool) -> None:
-        """Takes note of a plain value that the parser may refuse."""
+        """Updates ``sure`` for a plain value that the parser may refuse."""
         if isinstance(value, str) and "${" in value:
             return
         if word and value is None:
@@ -129,9 +129,9 @@ class Walk:
         self.sure &= verdict is True or (verdict is None and not word)
 
     def mapping(self, values: dict[str, Any], now: Any, last: Any, word: bool) -> Iterator[str]:
-        """Complaints of a mapping, see :meth:`argument`."""
+        """Yields errors in a mapping, see :meth:`argument`."""
         if not (isinstance(now, dict) and isinstance(last, dict)) or now.get("class_path") != last.get("class_path"):
-            return  # a later layer gives another class, whose arguments these are not
+            return  # a later layer names another class, and these are not its arguments
         name = now.get("class_path")
         if not isinstance(name, str) or "${" in name or "." not in name:
             self.sure &= not word
@@ -152,10 +152,10 @@ class Walk:
 
 
 def only_path(values: Any) -> list[str]:
-    """The keys within a key that was given as one word, ``--a.b.c=1``.
+    """The nested keys of a value that was given as one override, ``--a.b.c=1``.
 
     Raises:
-        Unclear: If there are several.
+        Unclear: If a level has several keys.
     """
     if not isinstance(values, dict):
         return []
@@ -166,5 +166,5 @@ def only_path(values: Any) -> list[str]:
 
 
 def in_mapping(values: Any, key: str) -> Any:
-    """A value of what may be no mapping."""
+    """The value of a key; ``None`` if ``values`` is not a mapping."""
     return values.get(key) if isinstance(values, dict) else None

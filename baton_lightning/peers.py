@@ -1,6 +1,6 @@
-"""The ranks of a run on this machine: one that dies is named, and the others end within seconds instead of waiting for it.
+"""Watches the ranks of a run on this machine. If one dies, it is named, and the others end within seconds instead of waiting for it.
 
-Where SLURM or `torchrun` started the ranks, these do so. Lightning's own launcher kills the first rank without a word.
+SLURM and `torchrun` do this for ranks that they start. Lightning's own launcher kills the first rank without a message.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Callable
 from typing import Any
 
 TICK, GRACE = 0.5, 5.0
-"""Between two looks at the others, and until a rank that saw another die must have ended by itself, in s."""
+"""Interval between two checks of the other ranks, and time for a rank to end by itself after another one died, in s."""
 LAUNCHER = "BATON_LAUNCHER"
-"""Environment variable: process that started this rank."""
+"""Environment variable with the id of the process that started this rank."""
 LAUNCHED: dict[int, subprocess.Popen[bytes]] = {}
-"""Rank -> process that this one started."""
+"""Rank -> process, of the ranks that this process started."""
 LET_GO = threading.Event()
-"""The run ends, ranks may go one by one."""
+"""Set when the run is ending, so that ranks may end one by one."""
 
 
 def watch_those_launched(launcher: Any) -> None:
-    """Watches the ranks that Lightning's launcher starts, in its place.
+    """Watches the ranks that Lightning's launcher starts, instead of Lightning's observer.
 
     Args:
-        launcher: The strategy's; ``None`` and others than the launcher of scripts start none.
+        launcher: Launcher of the strategy. Only the launcher of subprocess scripts starts ranks; others and ``None`` are ignored.
     """
     start = getattr(launcher, "_call_children_scripts", None)
     if start is None:
@@ -45,34 +45,34 @@ def watch_those_launched(launcher: Any) -> None:
         LET_GO.clear()
         LAUNCHED.clear()
         LAUNCHED.update({first + local: process for local, process in enumerate(launcher.procs, 1)})
-        launcher.procs = []  # Lightning's observer finds nobody to kill this process for
+        launcher.procs = []  # Lightning's observer finds no ranks and does not kill this process
         threading.Thread(target=watch, args=(failed,), name="ranks", daemon=True).start()
 
     launcher._call_children_scripts = started
 
 
 def watch_launcher() -> None:
-    """In a rank that another one started, watches that one."""
+    """Watches the process that started this rank, if there is one."""
     if LAUNCHER in os.environ:
         threading.Thread(target=watch, args=(orphaned,), name="ranks", daemon=True).start()
 
 
 def watch(looks: Callable[[], str]) -> None:
-    """Looks until a rank is dead, and ends this process unless it ends by itself."""
+    """Repeats a check for dead ranks. If one is dead, ends this process after a grace period."""
     while not LET_GO.wait(TICK):
         if looks() and not LET_GO.wait(GRACE):
             end(f"{looks()}; the other ranks end as well", code())
 
 
 def failed() -> str:
-    """Ranks that this one started and that have failed, with the reason; empty if there are none."""
+    """Failed ranks among those that this process started, with reasons; empty if there are none."""
     codes = {rank: process.poll() for rank, process in LAUNCHED.items()}
     told = {rank: number for rank, number in codes.items() if number}
     return ", ".join(f"rank {rank} (pid {LAUNCHED[rank].pid}) {reason(told[rank])}" for rank in sorted(told, key=lambda rank: told[rank]))
 
 
 def orphaned() -> str:
-    """Says so if the rank that started this one is dead."""
+    """Message that the rank that started this one is dead; empty if it is alive."""
     launcher = os.environ.get(LAUNCHER, "")
     if not launcher or os.getppid() == int(launcher):
         return ""
@@ -80,10 +80,10 @@ def orphaned() -> str:
 
 
 def dead(error: BaseException) -> str:
-    """Names the rank whose death is the cause of an error; empty if none is known.
+    """Names the dead rank that caused an error; empty if none is known.
 
     Args:
-        error: What a collective raised.
+        error: Error that a collective operation raised.
     """
     of_collective = any(word in f"{type(error).__name__} {error}" for word in ("Dist", "gloo", "NCCL", "c10d", "TCPStore"))
     deadline = time.monotonic() + 4 * TICK
@@ -96,17 +96,17 @@ def dead(error: BaseException) -> str:
 
 
 def reason(number: int) -> str:
-    """What an exit code says."""
+    """Describes an exit code."""
     return f"was killed by {signal.Signals(-number).name}" if number < 0 else f"ended with exit code {number}"
 
 
 def code() -> int:
-    """The exit code of a rank that failed, 1 for one that was killed."""
+    """Exit code of a rank that failed; 1 if it was killed."""
     return next((p.returncode for p in LAUNCHED.values() if (p.returncode or 0) > 0), 1)
 
 
 def end(said: str, code: int) -> None:
-    """Ends this process, whatever its main thread does, and those it started."""
+    """Ends this process and those it started immediately, even if the main thread is blocked."""
     os.write(2, f"baton_lightning: {said}\n".encode())
     for process in LAUNCHED.values():
         process.kill()
@@ -114,14 +114,14 @@ def end(said: str, code: int) -> None:
 
 
 def require_srun(devices: int, nodes: int) -> None:
-    """Refuses to be one of several tasks of a SLURM job that nobody has started: it would wait for the others.
+    """Refuses to run as one of several tasks of a SLURM job if the other tasks were not started: it would wait for them.
 
     Args:
-        devices: Processes a node.
-        nodes: Nodes.
+        devices: Processes per node.
+        nodes: Number of nodes.
 
     Raises:
-        ValueError: With the command to use.
+        ValueError: If tasks are missing. The message names the command to use.
     """
     environment = os.environ
     tasks = int(environment.get("SLURM_NTASKS", "1"))

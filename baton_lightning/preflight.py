@@ -1,7 +1,6 @@
-"""What can be said of a Lightning verb before torch is loaded: files, keys and classes that are not there, parents and data that are
-missing, a run that is finished.
+"""Checks of a Lightning verb before torch is loaded: missing files, unknown keys and classes, missing parents or data, and finished runs.
 
-An answer is given only where it is certain, in the words of the full parser, which stays the judge of everything else.
+Only certain errors are reported, with the same text as the full parser. All other cases are left to the parser.
 """
 
 from __future__ import annotations
@@ -35,21 +34,22 @@ REFUSED_BY_NOBODY = (
     "trainer.log_every_n_steps",
     "trainer.enable_*",
 )
-"""Words that no constructor refuses where they have the right type and numbers are positive; any other mistake is said first."""
+"""Overrides that no constructor refuses if their type is right and numbers are positive. With any other override, checks are skipped,
+because the error of a constructor has to be reported first."""
 
 
 def answered(verb: str, argv: list[str]) -> int | None:
-    """Answers a Lightning verb, if its answer is known already.
+    """Handles a Lightning verb without torch, if the outcome is already certain.
 
     Args:
         verb: fit, validate, test or predict.
         argv: Its arguments.
 
     Returns:
-        Exit code; ``None`` if the verb has to be run.
+        Exit code; ``None`` if the verb must be run.
 
     Raises:
-        ValueError: If a configuration file, weights to score, a parent's run or the data set is not there.
+        ValueError: If a configuration file, weights to score, a parent run or the data set is missing.
     """
     try:
         layers = asked.read(expand(argv))
@@ -74,12 +74,12 @@ def answered(verb: str, argv: list[str]) -> int | None:
 
 
 def finished(folder: Path) -> str:
-    """What is said of a run that is there already."""
+    """Message about a run that is already finished."""
     return f"{folder}/ is finished; nothing to do (delete the folder or give another run.experiment to train again)"
 
 
 def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
-    """Whether nothing that a constructor or this machine refuses has to be said before what a verb needs."""
+    """Whether the settings certainly raise no error in a constructor or on this machine that has to be reported first."""
     for word in (layer.values for layer in layers if layer.word):
         (key, value), *_ = flat(word).items()
         if value.startswith(("-", "0")) or not any(fnmatchcase(key, free) for free in REFUSED_BY_NOBODY):
@@ -97,49 +97,49 @@ def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
 
 
 def flat(word: dict[str, Any]) -> dict[str, str]:
-    """The dotted key of a word, and its value."""
+    """The dotted key of an override -> its value."""
     key, value = next(iter(word.items()))
     return {f"{key}.{inner}": text for inner, text in flat(value).items()} if isinstance(value, dict) else {key: str(value)}
 
 
 def require_weights(verb: str, chosen: dict[str, Any], folder: Path) -> None:
-    """Refuses to score a run without weights.
+    """Checks that ``validate`` and ``test`` are given weights.
 
     Raises:
-        ValueError: Naming those that there are.
+        ValueError: If they are not. The message names available weights.
     """
     if verb in ("validate", "test") and chosen.get("ckpt_path") is None:
         raise ValueError(no_weights(verb, folder))
 
 
 def no_weights(verb: str, folder: Path) -> str:
-    """What is said where a verb is not told which weights it scores."""
+    """Message that a verb needs weights to score."""
     weights = folder / manifest.WEIGHTS
     there = f"the run that is there: {weights}" if weights.exists() else f"{manifest.WEIGHTS} of a finished run, or a checkpoint"
     return f"{verb} must be told which weights it scores, got no --ckpt_path; give {there}"
 
 
 def require_parents(verb: str, layers: list[Layer], chosen: dict[str, Any], folder: Path) -> None:
-    """Refuses a run whose parents are not finished, before its folder is made. One that goes on from a checkpoint may have lost them.
+    """Checks that the parents of a new run are finished, before its folder is created. A resumed run may have lost its parents.
 
     Raises:
-        ValueError: Naming the first.
+        ValueError: If a parent is not finished. The message names the first one.
     """
     afresh = not chosen.get("ckpt_path") and (chosen.get("resume") == "never" or not folder.exists())
     if verb not in ("fit", "predict") or (verb == "fit" and not afresh):
         return
     parents = init_args(chosen, "model").get("parents")
     given = [found for layer in layers if isinstance(found := init_args(layer.values, "model").get("parents"), dict)]
-    for role in given[-1] if given else ():  # later ones may replace those below
+    for role in given[-1] if given else ():  # later layers may replace earlier ones
         if isinstance(run := in_mapping(parents, role), str):
             manifest.read(Path(run))
 
 
 def require_data(chosen: dict[str, Any]) -> None:
-    """Refuses a data set that is not there.
+    """Checks that the data set exists.
 
     Raises:
-        ValueError: Saying how to make one.
+        ValueError: If it does not. The message says how to build one.
     """
     from baton_lightning.shards.format import read_root
 
@@ -149,6 +149,6 @@ def require_data(chosen: dict[str, Any]) -> None:
 
 
 def init_args(values: dict[str, Any], section: str) -> dict[str, Any]:
-    """Arguments of the class that a section names, as far as they are given."""
+    """Arguments of the class that a section names, as far as the settings give them."""
     given = in_mapping(values.get(section), "init_args")
     return given if isinstance(given, dict) else {}

@@ -1,6 +1,6 @@
-"""What other libraries print about themselves and is kept from users of our verbs. Warnings about the user's own run stay.
+"""Hides messages of other libraries about themselves. Warnings about the user's own run are still shown.
 
-Each entry says why; a line that is in none of them is shown.
+Each entry states the reason. Messages without an entry are shown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LINES = {
     "Initializing distributed: ": "one line for each rank of every start",
     r"-{20,}\s*distributed_backend=": "a box around the number of ranks",
 }
-"""Beginnings of lines that Lightning logs."""
+"""Patterns of the beginnings of hidden log lines of Lightning."""
 WARNINGS = {
     r"The `srun` command is available": "a machine with SLURM is used without it on purpose; `slurm` writes scripts",
     r"Checkpoint directory .* exists and is not empty": "so it is wherever a run goes on",
@@ -35,11 +35,11 @@ WARNINGS = {
     r"\s*.*was deprecated in v4\.\d+\.\d+ and will be removed in v5": "jsonargparse's own interface, called by Lightning",
     r"\s*By default only one JsonargparseDeprecationWarning": "the same",
 }
-"""Beginnings of warnings."""
+"""Patterns of the beginnings of hidden warnings."""
 
 
 class Advertising(logging.Filter):
-    """Lets pass what no entry of ``LINES`` names."""
+    """Hides log lines up to level INFO that match an entry of ``LINES``."""
 
     pattern = re.compile(rf"\s*(\[rank: \d+\] )?({'|'.join(LINES)})")
 
@@ -51,7 +51,7 @@ ADVERTISING = Advertising()
 
 
 def silence() -> None:
-    """Keeps these lines from now on; as often as it is called."""
+    """Hides these messages from now on. It may be called repeatedly."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(ADVERTISING)
     for message in WARNINGS:

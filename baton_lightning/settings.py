@@ -1,7 +1,7 @@
-"""Settings of an experiment, read without torch or Lightning: where its run lives and what it is made of, before it is started.
+"""Reads the settings of an experiment without torch or Lightning, before its run is started.
 
-Merging and defaults are the parser's business; this knows just enough of its rules (later files win, lists replace, `key+:` appends) to
-find a run's folder, its devices and its parents, and to compare with what a finished run says of itself.
+Merging and defaults are done by the parser. This module implements only a few of its rules (later files win, lists replace, `key+:`
+appends): enough to find a run's folder, devices and parents, and to compare settings with those of a finished run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from baton_lightning.config import chain
 from baton_lightning.written import NAMES, named
 
 DEEPEST = 100
-"""Mappings and lists within each other that a configuration may have."""
+"""Largest depth of nested mappings and lists in a configuration."""
 
 
 def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dict[str, Any]:
-    """Settings of an experiment as plain values, interpolations resolved.
+    """Settings of an experiment as plain values, with interpolations resolved.
 
     Args:
         configs: Experiment files; later ones overlay earlier ones.
-        words: Overrides of the command line, ``--key=value`` or ``--key value``.
+        words: Overrides on the command line, ``--key=value`` or ``--key value``.
 
     Raises:
-        ValueError: If a file is missing, is no mapping, or refers to a key that is not there.
+        ValueError: If a file is missing, is not a mapping, or refers to a key that does not exist.
     """
     merged: dict[str, Any] = {}
     for config in configs:
@@ -49,20 +49,20 @@ def read(configs: list[str] | list[Path], words: list[str] | None = None) -> dic
 
 
 def interpolated(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings with their interpolations resolved.
+    """Settings with resolved interpolations.
 
     Raises:
-        OmegaConfBaseException: If one has no value.
+        OmegaConfBaseException: If an interpolation has no value.
     """
     resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     return resolved
 
 
 def parsed(text: str | bytes, where: str) -> Any:
-    """YAML as plain values, interpolations as they stand.
+    """Parses YAML to plain values; interpolations are not resolved.
 
     Raises:
-        ValueError: Naming where it is none.
+        ValueError: If the text is not YAML; the message contains ``where``.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
@@ -74,10 +74,10 @@ def parsed(text: str | bytes, where: str) -> Any:
 
 
 def require_shallow(text: str, where: str) -> None:
-    """Refuses YAML that is nested so deeply that its parser would exhaust the stack, which ends the process.
+    """Checks the depth of YAML. Deeper nesting would exhaust the stack of the parser, which ends the process.
 
     Raises:
-        ValueError: Naming where it is.
+        ValueError: If YAML is nested deeper than :data:`DEEPEST`; the message contains ``where``.
     """
     begin, end = (yaml.MappingStartEvent, yaml.SequenceStartEvent), (yaml.MappingEndEvent, yaml.SequenceEndEvent)
     depth = 0
@@ -88,10 +88,10 @@ def require_shallow(text: str, where: str) -> None:
 
 
 def require_mappings(files: Iterable[Path]) -> None:
-    """Refuses configuration files that are no YAML, or whose sections are no mappings, by their names.
+    """Checks that configuration files are YAML and their sections are mappings.
 
     Raises:
-        ValueError: Naming the file, and the section.
+        ValueError: If not. The message names the file and the section.
     """
     for file in files:
         values = parsed(file.read_bytes(), str(file))
@@ -101,10 +101,10 @@ def require_mappings(files: Iterable[Path]) -> None:
 
 
 def read_yaml(path: Path, verb: str) -> Any:
-    """A YAML file that is no experiment, e.g. a chain or a suite.
+    """Reads a YAML file that is not an experiment, e.g. a chain or a suite.
 
     Raises:
-        ValueError: If it is no YAML; begins with the verb.
+        ValueError: If it is not YAML; the message begins with ``verb``.
     """
     try:
         return yaml.safe_load(path.read_bytes())
@@ -113,7 +113,7 @@ def read_yaml(path: Path, verb: str) -> Any:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Two layers of settings: mappings merge, ``key+`` appends to a list, everything else replaces."""
+    """Merges two layers of settings: mappings merge, ``key+`` appends to a list, other values replace."""
     merged = dict(below)
     for key, value in above.items():
         if key.endswith("+"):
@@ -125,10 +125,10 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def overrides(words: list[str]) -> dict[str, Any]:
-    """Command-line words as key -> value; the last one of a key counts.
+    """Overrides on the command line as key -> value; the last value of a key counts.
 
     Raises:
-        ValueError: If a word is no override.
+        ValueError: If an argument is not an override.
     """
     found: dict[str, Any] = {}
     rest = iter(words)
@@ -146,18 +146,18 @@ def overrides(words: list[str]) -> dict[str, Any]:
 
 
 def nested(keys: list[str], value: Any) -> dict[str, Any]:
-    """``a.b: value`` as mappings."""
+    """``a.b: value`` as nested mappings."""
     return {keys[0]: nested(keys[1:], value) if keys[1:] else value}
 
 
 def folder(settings: dict[str, Any]) -> Path:
-    """Where the run lives."""
+    """The run folder."""
     run = settings.get("run") or {}
     return Path(str(run.get("root", "runs"))) / str(run.get("experiment", "demo")) / str(run.get("stage", "stage"))
 
 
 def differences(now: Any, was: Any, name: str = "") -> list[str]:
-    """What settings ask for that a finished run was not made with, as ``key: was -> now``; what only one of them names is not compared."""
+    """Settings that differ from those of a finished run, as ``key: was -> now``. Only keys in both are compared."""
     if isinstance(now, dict) and isinstance(was, dict):
         return [d for key in now if key in was for d in differences(now[key], was[key], f"{name}.{key}" if name else str(key))]
     if isinstance(now, list) and isinstance(was, list) and len(now) == len(was):

@@ -1,4 +1,4 @@
-"""Signals, heard whatever the main thread does. Python's handlers wait for it, and it may wait in C++, for another rank say."""
+"""Receives signals in a thread. Python runs handlers in the main thread, which may be blocked in C++, e.g. waiting for another rank."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from contextlib import contextmanager, suppress
 from functools import cache
 
 REQUEUE = threading.Event()
-"""SLURM has sent SIGUSR1: the time limit is near."""
+"""Set when SLURM has sent SIGUSR1, shortly before the time limit."""
 
 
 def note_requeue() -> None:
-    """Notes SIGUSR1 from now on inside a job of SLURM, where it would end a process that still starts; whoever trains acts on it."""
+    """Records SIGUSR1 from now on inside a SLURM job, where it would otherwise end a process that is still starting.
+
+    The training loop reacts to :data:`REQUEUE`.
+    """
     if "SLURM_JOB_ID" in os.environ and threading.current_thread() is threading.main_thread():
         REQUEUE.clear()
         signal.signal(signal.SIGUSR1, lambda *_: REQUEUE.set())
@@ -22,10 +25,10 @@ def note_requeue() -> None:
 
 @contextmanager
 def hearing(heard: Callable[[int], None]) -> Iterator[None]:
-    """Inside, each signal that has a handler in Python is told to ``heard`` as well: at once, in a thread of its own.
+    """Context in which ``heard`` is called in a separate thread, without delay, for each signal that has a Python handler.
 
     Args:
-        heard: Takes the number of a signal.
+        heard: Function of the signal's number.
     """
     leave_to_parents()
     reading, writing = os.pipe()
@@ -50,7 +53,7 @@ def hearing(heard: Callable[[int], None]) -> Iterator[None]:
 
 @cache
 def leave_to_parents() -> None:
-    """A process that is forked, of a data loader say, does not tell its parent of its own signals."""
+    """Prevents forked processes, e.g. workers of a data loader, from reporting their own signals to the parent process."""
 
     def forget() -> None:
         with suppress(ValueError):

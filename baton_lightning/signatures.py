@@ -1,7 +1,7 @@
-"""Arguments of classes and their annotations, read from their source: no module is imported, so a misspelt key is found before torch is
+"""Reads arguments of classes and their annotations from source code. No module is imported, so misspelt keys are found before torch is
 loaded.
 
-What cannot be told from the source alone (``**kwargs``, decorators, star imports) is unknown, never guessed.
+Where the source code does not determine the arguments (``**kwargs``, decorators, star imports), the result is unknown, never guessed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 class Missing(Exception):
-    """There is no such module or class, for certain.
+    """A module or class certainly does not exist.
 
     Args:
-        why: What is not there, in Python's words; empty if the module has no such class.
+        why: Python's error about a missing module; empty if the module exists but lacks the class.
         names: Classes that the module defines or imports.
     """
 
@@ -27,7 +27,7 @@ class Missing(Exception):
 
 
 Arguments = dict[str, ast.expr | None]
-"""Name of an argument -> its annotation, if it has one."""
+"""Name of an argument -> its annotation; ``None`` without one."""
 
 
 def arguments(name: str) -> Arguments | None:
@@ -37,7 +37,7 @@ def arguments(name: str) -> Arguments | None:
         name: Dotted name of the class, e.g. ``baton_lightning.muon.MuonAdamW``.
 
     Returns:
-        Name -> annotation; ``None`` where the source alone does not tell.
+        Name -> annotation; ``None`` if the source code does not determine them.
 
     Raises:
         Missing: If there is no such class.
@@ -47,17 +47,17 @@ def arguments(name: str) -> Arguments | None:
 
 
 def parameters(name: str, method: str) -> Arguments | None:
-    """Parameters of a method that a class defines itself, without ``self``; ``None`` where the source alone does not tell."""
+    """Parameters of a method of a class, without ``self``; ``None`` if it is inherited or the source code does not determine them."""
     found = located(name)
     defined = None if found is None else method_of(found[1], method)
     return None if defined is None else names_of(defined)
 
 
 def located(name: str, depth: int = 8) -> tuple[str, ast.ClassDef] | None:
-    """The module that defines a class, and the definition; imports by name are followed.
+    """The module that defines a class, and the definition. Imports by name are followed.
 
     Raises:
-        Missing: If there is no such module, or it never mentions the class.
+        Missing: If there is no such module, or its source code does not contain the name of the class.
     """
     module, _, attribute = name.rpartition(".")
     file = file_of(module) if module else None
@@ -81,10 +81,10 @@ def located(name: str, depth: int = 8) -> tuple[str, ast.ClassDef] | None:
 
 
 def require_mentioned(file: Path, tree: ast.Module, attribute: str) -> None:
-    """Refuses an attribute that a module neither mentions nor can make in a way of its own.
+    """Checks that a module contains a name, or may define it dynamically.
 
     Raises:
-        Missing: If it is not there.
+        Missing: If it does neither.
     """
     text = file.read_text()
     if re.search(rf"\b{re.escape(attribute)}\b", text) or re.search(r"import \*|__getattr__|globals\(\)|setattr\(", text):
@@ -95,7 +95,7 @@ def require_mentioned(file: Path, tree: ast.Module, attribute: str) -> None:
 
 
 def own_arguments(module: str, node: ast.ClassDef) -> Arguments | None:
-    """Arguments of a class that is defined in a module, its own or those it inherits."""
+    """Arguments of a class that is defined in ``module``; inherited ones if it has no constructor of its own."""
     if node.keywords or method_of(node, "__new__"):
         return None
     decorators = [ast.unparse(decorator).partition("(")[0].rpartition(".")[2] for decorator in node.decorator_list]
@@ -109,7 +109,7 @@ def own_arguments(module: str, node: ast.ClassDef) -> Arguments | None:
 
 
 def inherited(module: str, node: ast.ClassDef) -> Arguments | None:
-    """Arguments of the constructor that a class takes from its only base, if it has one."""
+    """Arguments of the constructor of the only base class; none without a base class, ``None`` if unknown."""
     bases = [ast.unparse(base) for base in node.bases if ast.unparse(base) not in ("object", "ABC", "abc.ABC")]
     if not bases:
         return {}
@@ -124,7 +124,7 @@ def inherited(module: str, node: ast.ClassDef) -> Arguments | None:
 
 
 def fields_of(module: str, node: ast.ClassDef) -> Arguments | None:
-    """Fields of a dataclass, those of its base before its own."""
+    """Fields of a dataclass; those of its base class come first."""
     first = inherited(module, node)
     own = [statement for statement in node.body if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)]
     plain = all("ClassVar" not in (said := ast.unparse(field)) and "InitVar" not in said and "init=" not in said for field in own)
@@ -134,7 +134,7 @@ def fields_of(module: str, node: ast.ClassDef) -> Arguments | None:
 
 
 def names_of(function: ast.FunctionDef) -> Arguments | None:
-    """Arguments of a method, without ``self``; ``None`` if it takes any."""
+    """Arguments of a method, without ``self``; ``None`` if it accepts arbitrary or positional-only ones."""
     taken = function.args
     if taken.vararg or taken.kwarg or taken.posonlyargs:
         return None
@@ -147,7 +147,7 @@ def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 
 def bindings(node: ast.stmt) -> list[str]:
-    """Names that a statement at a module's top binds."""
+    """Names that a top-level statement of a module binds."""
     if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return [node.name]
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -156,7 +156,7 @@ def bindings(node: ast.stmt) -> list[str]:
 
 
 def source_of(node: ast.ImportFrom, module: str, file: Path) -> str:
-    """The absolute name of the module that a statement imports from."""
+    """Absolute name of the module that a statement imports from."""
     if not node.level:
         return str(node.module)
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
@@ -169,7 +169,7 @@ def parsed(file: Path) -> ast.Module:
 
 
 def file_of(module: str) -> Path | None:
-    """The source of a module; only the top of its name is looked up as Python would, what is below by its path.
+    """Source file of a module; ``None`` if it has none. The top-level package is located by Python's import system, the rest by path.
 
     Raises:
         Missing: If there is no such module.
@@ -193,7 +193,7 @@ def file_of(module: str) -> Path | None:
         elif files := [folder.with_suffix(".py") for folder in inner if folder.with_suffix(".py").exists()]:
             return files[0] if last else None
         elif any(folder.is_dir() or list(folder.parent.glob(f"{part}.*")) for folder in inner):
-            return None  # compiled, or a package without a file of its own
+            return None  # a compiled module or a namespace package
         else:
             raise Missing(f"No module named {'.'.join([top, *below[: depth + 1]])!r}", [])
     return None

@@ -1,7 +1,8 @@
-"""Which classes a run that somebody else made may name: those of the library and of what it stands on, and packages trusted by name.
+"""Decides which classes a run from another user may name: those of this library and its dependencies, and of packages trusted by name.
 
-A run's configuration says which classes it is built of. Naming a class imports its module, and importing runs it. So configurations that
-lie in run folders are walked before the parser sees them, and the parser refuses what hides from the walk before it imports it.
+The configuration of a run names the classes it consists of. Naming a class imports its module, and an import runs code. Therefore
+configurations in run folders are checked before the parser reads them. The parser also refuses the import of any class that this check
+missed.
 """
 
 from __future__ import annotations
@@ -29,28 +30,28 @@ BUILT = (
     "torch.nn",
     "torch.optim",
 )
-"""Packages, modules and classes that are built unasked."""
+"""Packages, modules and classes that may be built without ``--trust``."""
 NEVER = ("ablation", "bench", "cli", "launch", "release", "sessions", "shards", "verbs", "__main__")
-"""Parts of the library that start processes or write files where they are told to."""
+"""Parts of the library that start processes, or write files to paths from their arguments."""
 WORKBENCH = ("callbacks", "datamodules")
 SAVED = ("manifest.json", "segments.json", "parents.json", "ledger.jsonl", "run.lock", "weights.safetensors", "checkpoints")
-"""What lies beside the configuration that a run saved."""
+"""Files that a run saves beside its configuration."""
 
 
 def verdicts(trusted: Sequence[str]) -> dict[str, bool]:
-    """Dotted name -> whether what lies below it is built; the longest name that fits decides."""
+    """Dotted name -> whether classes below it may be built. The longest matching name decides."""
     return {**dict.fromkeys(BUILT, True), **{f"baton_lightning.{part}": False for part in NEVER}, **dict.fromkeys(trusted, True)}
 
 
 def is_built(path: str, trusted: Sequence[str] = ()) -> bool:
-    """Whether a run may name a class."""
+    """Whether a run may name this class."""
     known, parts = verdicts(trusted), path.split(".")
     names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
     return len(parts) > 1 and all(map(str.isidentifier, parts)) and next((known[name] for name in names if name in known), False)
 
 
 def class_paths(values: Any) -> Iterator[Any]:
-    """Everything that settings name as a class."""
+    """Yields all values of ``class_path`` in settings."""
     rest = [values]
     while rest:
         value = rest.pop()
@@ -63,15 +64,15 @@ def class_paths(values: Any) -> Iterator[Any]:
 
 
 def require(values: Any, where: str, trusted: Sequence[str] = ()) -> None:
-    """Refuses settings that name a class which is not built unasked. Nothing is imported.
+    """Checks that settings name only classes that may be built. Nothing is imported.
 
     Args:
         values: Settings.
-        where: File or folder that holds them.
-        trusted: Packages that are trusted besides, by name.
+        where: File or folder of the settings.
+        trusted: Names of additional trusted packages.
 
     Raises:
-        ValueError: Naming the first such class.
+        ValueError: If they name another class, or a package of the workbench that is found elsewhere. The message names the first one.
     """
     workbench = set()
     for path in class_paths(values):
@@ -87,7 +88,7 @@ def require(values: Any, where: str, trusted: Sequence[str] = ()) -> None:
 
 
 def refusal(where: str, path: object) -> str:
-    """Why a class is not built, and what lets it be."""
+    """Error message about a class that may not be built, with the option that permits it."""
     top = path.partition(".")[0] if isinstance(path, str) else ""
     own = top.isidentifier() and top not in {name.partition(".")[0] for name in BUILT}
     fix = f"; if you trust who wrote that package, give --trust {top}" if own else ""
@@ -104,13 +105,13 @@ def place_of(package: str) -> Path | None:
 
 @contextmanager
 def limited(trusted: Sequence[str] = ()) -> Iterator[None]:
-    """Parsers refuse, before they import it, whatever a value names beyond what is built unasked, however it is written down.
+    """Context in which parsers refuse all classes that may not be built, before their import and in every notation.
 
     Args:
-        trusted: Packages that are trusted besides.
+        trusted: Names of additional trusted packages.
     """
     from jsonargparse import set_parsing_settings
-    from jsonargparse._common import parsing_settings  # pinned: settings can be added to in public, but not taken back
+    from jsonargparse._common import parsing_settings  # pinned version: the public interface can add settings, but not remove them
 
     before = {name: parsing_settings[name] for name in ("import_path_verdicts", "import_paths_enforced")}
     known = verdicts(trusted)
@@ -125,10 +126,10 @@ def limited(trusted: Sequence[str] = ()) -> Iterator[None]:
 
 
 def taken(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line without its ``--trust NAME``, and the names.
+    """The command line without ``--trust NAME``, and the names.
 
     Raises:
-        ValueError: If a name is missing or is none of a package.
+        ValueError: If a name is missing or is not the name of a package.
     """
     rest, trusted, words = [], [], iter(argv)
     for word in words:
@@ -141,10 +142,10 @@ def taken(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def package(name: str) -> str:
-    """A name given with ``--trust``.
+    """Validates a name given with ``--trust``.
 
     Raises:
-        ValueError: If it is no dotted name.
+        ValueError: If it is not a dotted name.
     """
     if not all(map(str.isidentifier, name.split("."))) or name.partition(".")[0] == "jsonargparse":
         raise ValueError(f"--trust must be followed by the name of a package, e.g. --trust my_models, got {quoted(name)}")
@@ -152,7 +153,7 @@ def package(name: str) -> str:
 
 
 def saved_by_runs(argv: Sequence[str]) -> list[Path]:
-    """Configuration files of a command line that runs saved, with those that they build on."""
+    """Configuration files of a command line that were saved by runs, and the files in their ``base:`` chains."""
     from baton_lightning.config import chain, configs
 
     named = [file for file in configs(argv) if file.name == "config.yaml" or any((file.parent / name).exists() for name in SAVED)]
@@ -160,14 +161,14 @@ def saved_by_runs(argv: Sequence[str]) -> list[Path]:
 
 
 def require_saved(argv: Sequence[str], trusted: Sequence[str]) -> None:
-    """Walks the configurations of a command line that runs saved; a user's own may name any class.
+    """Checks the configurations of a command line that were saved by runs. Other configurations may name any class.
 
     Args:
         argv: Arguments of a Lightning verb.
         trusted: Names given with ``--trust``.
 
     Raises:
-        ValueError: If one names a class that is not built unasked.
+        ValueError: If one names a class that may not be built.
     """
     for file in saved_by_runs(argv):
         from baton_lightning import settings
