@@ -195,6 +195,7 @@ def test_generate_repeats_itself_to_the_byte(base):
         assert file.read_bytes() == (base / "b" / file.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mix_of_tasks_is_trained_and_sampled_alike(base, capsys):
     words = [f"--run.root={base}/runs", "--run.experiment=e", f"--data.init_args.root={base}/data", "--data.init_args.batch_size=8"]
     sampler = "--model.init_args.sampler.init_args.steps=2"

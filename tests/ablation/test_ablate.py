@@ -59,6 +59,7 @@ def test_rows_share_every_stage_up_to_their_change(table: Suite) -> None:
     assert not set(full.values()) & set(folders(table, "full", seed=1).values())
 
 
+@pytest.mark.slow
 def test_a_changed_parent_makes_a_new_child_and_new_clips(table: Suite) -> None:
     longer = replace(table, common={"stage1": {"trainer.max_steps": 7}})
     before, after = folders(table, "full"), folders(longer, "full")

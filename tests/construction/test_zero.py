@@ -75,6 +75,7 @@ def difference(one: Path, other: Path) -> float:
     return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
 
 
+@pytest.mark.slow
 def test_a_zero3_run_ends_with_the_weights_of_a_whole_run_and_is_scored_by_them(base: Path, fit: Callable[..., Path]) -> None:
     sharded, whole = fit("three", "stage1", "zero3_cpu"), fit("whole", "stage1", None)
     assert difference(sharded, whole) <= 1e-6

@@ -204,6 +204,7 @@ class Machine:
         return [(batch[0][0], [key for _, _, key in sorted(batch)]) for batch in shared], states[0] if states else {}
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     shards=st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["av", "video", "audio"])), min_size=1, max_size=5),

@@ -38,6 +38,7 @@ def test_the_peak_is_within_a_tenth_of_the_one_measured_and_the_arithmetic_is_th
     assert foreseen.flops == measured.flops > 0
 
 
+@pytest.mark.slow
 def test_recomputing_halves_activations_at_least_and_costs_more_arithmetic():
     kept = taken("stage3_adapt", "meta")
     recomputed = taken("stage3_adapt", "meta", "--model.init_args.dit.init_args.recompute=true")

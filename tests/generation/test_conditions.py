@@ -66,6 +66,7 @@ def generate(run: Path, out: Path, *words: object) -> tuple[np.ndarray, np.ndarr
     return media.frames, media.waveform
 
 
+@pytest.mark.slow
 def test_each_form_makes_a_clip_that_keeps_what_was_given(run: Path, files: Path, tmp_path: Path) -> None:
     plain, plain_sound = generate(run, tmp_path / "plain")
     first, _ = generate(run, tmp_path / "image", "--image", files / "first.png")

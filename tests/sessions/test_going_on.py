@@ -75,6 +75,7 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 PowerCut = Callable[[int | None], None]
 
 
+@pytest.mark.slow
 def test_a_deleted_parent_stops_no_resume_and_is_named_at_the_end(base: Path, own: str, power_cut: PowerCut) -> None:
     shutil.rmtree(base / own / "demo/stage2")
     assert main(["fit", *arguments(base, "stage2", 4, root=own)]) == 0
@@ -92,6 +93,7 @@ def test_a_deleted_parent_stops_no_resume_and_is_named_at_the_end(base: Path, ow
     assert through.keys() == resumed.keys() and all((through[k] == resumed[k]).all() for k in through)
 
 
+@pytest.mark.slow
 def test_a_frozen_planner_must_be_there_and_be_the_same(
     base: Path, own: str, power_cut: PowerCut, capsys: pytest.CaptureFixture[str]
 ) -> None:

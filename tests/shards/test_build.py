@@ -108,6 +108,7 @@ def test_a_clip_is_the_passage_of_its_recording_with_its_captions(built: Path, r
     assert (found["good-0-0000"][1]["speakers"], found["good-0-0000"][1]["speech"]) == (["Ann"], "oh")
 
 
+@pytest.mark.slow
 def test_processes_and_one_process_build_the_same_set(built: Path, recordings: Path, tmp_path: Path) -> None:
     assert build(recordings, tmp_path / "set", "--modalities", "av", "video", "audio", "--workers", "2") == 0
     assert digests(tmp_path / "set") == digests(built)

@@ -210,7 +210,7 @@ def test_an_unknown_role_is_refused() -> None:
 
 def test_another_datas_statistics_are_warned_of_and_not_taken(parent: tuple[str, dict[str, Tensor]], tmp_path: Path) -> None:
     stage = TowerAlignment(CLIP, STAGE2, ADAMW, parents={"planner": parent[0]})
-    with pytest.warns(UserWarning, match="the video features of this data lie 1.* standard deviations"):
+    with pytest.warns(UserWarning, match="the video features of this data differ by 1.* standard deviations"):
         trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(stage, Clips(shift=2.0))
     torch.testing.assert_close(stage.planner.video_norm.mean, Clips().feature_statistics()["video"][0])
 
