@@ -1,1 +1,1 @@
-"""Lightning callbacks; edited in a checkout, never installed."""
+"""Lightning callbacks. They are part of the checkout and are not installed."""

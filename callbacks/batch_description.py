@@ -17,8 +17,8 @@ def describe(trainer: Trainer, module: LightningModule, batch: Batch | None, max
     """Clips of a batch with shard, flow time and modalities; clips with tensors that are not finite come first.
 
     Args:
-        trainer: Gives access to the shards.
-        module: Gives the flow times, if it draws any.
+        trainer: Provides the shards.
+        module: Provides the flow times, if it draws any.
         batch: The batch.
         max_clips: Largest number of clips to describe.
     """

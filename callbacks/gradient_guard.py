@@ -17,7 +17,7 @@ from baton_lightning.batch import Batch
 from callbacks.batch_description import describe
 
 WINDOW, ENOUGH = 100, 20
-"""Number of recent norms that a spike is compared with, and the smallest number for a comparison."""
+"""Number of recent norms with which a norm is compared, and the smallest number for a comparison."""
 
 
 class GradientGuard(Callback):
@@ -113,7 +113,7 @@ def gradients_of(module: LightningModule, optimizer: Any) -> list[Tensor]:
     if not is_sharded(optimizer):
         return [p.grad for p in module.parameters() if p.grad is not None]
     shards = [t for t in tree_leaves(dict(optimizer.averaged_gradients)) if isinstance(t, Tensor)]
-    return shards or [p.grad for p in master_weights(optimizer) if p.grad is not None]  # the latter with CPU offload
+    return shards or [p.grad for p in master_weights(optimizer) if p.grad is not None]  # the second case: CPU offload
 
 
 def master_weights(optimizer: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The ledger: what every optimiser step was trained on, one JSON line a step, the same bytes however often a run was stopped."""
+"""The ledger: a record of the samples of every optimiser step, one JSON line per step. It is byte-identical if the run is interrupted."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ from baton_lightning.batch import Batch
 NAME = "ledger.jsonl"
 COUNTS = ("samples", "video_samples", "audio_samples", "plan_samples", "video_tokens", "audio_latents", "planned_tokens")
 COLUMNS = ("epoch", "index", "key", *COUNTS)
-"""What is gathered of a sample: where it stands, the digest of its key, what it counts for."""
+"""Values that are gathered for a sample: its place in the order, the digest of its key, and its counts."""
 LONGEST_LINE = 2**20
-"""Bytes of a line; that of a step has a few hundred, and more with thousands of ranks."""
+"""Maximum length of a line, in bytes. A step has a few hundred bytes, and more with thousands of ranks."""
 BRANCHES = {
     "video": re.compile(r"(^|[._])video([._]|$)"),
     "audio": re.compile(r"(^|[._])audio([._]|$)"),
     "plan": re.compile(r"(^|[._])(plan|latent_mlp)([._]|$)"),
 }
-"""Branch -> names of its parameters."""
+"""Branch -> pattern of its parameters' names."""
 
 
 class Ledger(Callback):
-    """Writes ``ledger.jsonl`` into the run's folder and stops a run whose branch is trained on nothing.
+    """Writes ``ledger.jsonl`` to the run's folder, and stops a run in which a trained branch gets no samples.
 
-    A line says, of all ranks together: step, epoch, samples, those with video, audio and plan (after plan dropout), video tokens, audio
-    latents and planned tokens that the loss saw, a digest of the samples in the order of the epoch, which does not depend on the number
-    of ranks, and the loss as a hexadecimal float, bit for bit: the mean over the batches that a step accumulates and over ranks. A resumed
-    run cuts off the lines behind its checkpoint first. Clips that were damaged, and others shown in their place, are named in the manifest.
+    A line contains, for all ranks together: step, epoch, samples, samples with video, audio and plan (after plan dropout), and the video
+    tokens, audio latents and planned tokens in the loss. It also contains a digest of the samples in the order of the epoch, which does
+    not depend on the number of ranks, and the exact loss as a hexadecimal float: the mean over accumulated batches and over ranks.
+
+    A resumed run first removes the lines after its checkpoint. Damaged clips that were replaced are listed in the manifest.
 
     Args:
-        patience: Optimiser steps in a row that a trained branch may see no sample of its own.
-        allow_absent: Branches (``video``, ``audio``, ``plan``) that may go without for ever, e.g. ``[video]`` for a run on sound alone.
+        patience: Largest number of consecutive optimiser steps in which a trained branch may get no samples, >= 1.
+        allow_absent: Branches (``video``, ``audio``, ``plan``) that never need samples, e.g. ``[video]`` for a run on sound only.
 
     Raises:
-        ValueError: If ``patience`` is below 1, or a branch is not one of the three.
+        ValueError: If ``patience`` is below 1, or a branch is unknown.
     """
 
     def __init__(self, patience: int = 200, allow_absent: Sequence[str] = ()) -> None:
@@ -56,9 +57,9 @@ class Ledger(Callback):
         self.patience, self.allow_absent = patience, tuple(allow_absent)
         self.totals = dict.fromkeys(COUNTS, 0)
         self.without = dict.fromkeys(BRANCHES, 0)
-        """Branch -> steps since it last saw a sample."""
+        """Branch -> steps since its last sample."""
         self.damaged: dict[str, str] = {}
-        """Clip that was replaced -> shard and reason."""
+        """Damaged clip -> shard and reason."""
         self.rows: list[Tensor] = []
         self.losses: list[float] = []
 
@@ -74,7 +75,7 @@ class Ledger(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.rows.append(rows_of(batch, pl_module))
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        whole = trainer.accumulate_grad_batches  # Lightning has divided the loss by it
+        whole = trainer.accumulate_grad_batches  # undoes Lightning's division of the loss
         self.losses.append(float(loss) * whole if loss is not None else float("nan"))
         if trainer.global_step == self.step:
             return  # gradients are being accumulated
@@ -94,7 +95,7 @@ class Ledger(Callback):
         self.require_samples(counts)
 
     def gather(self, trainer: Trainer) -> tuple[Tensor, list[float]]:
-        """Rows of all ranks in the order of the epoch, and each rank's mean loss; the step's own are dropped."""
+        """Rows of all ranks in the order of the epoch, and the mean loss of each rank. Clears the values collected for the step."""
         mean = torch.tensor([[sum(self.losses) / len(self.losses)]], dtype=torch.float64).view(torch.int64)
         rows = torch.cat([mean.expand(1, len(COLUMNS)), *self.rows])
         self.rows, self.losses = [], []
@@ -105,10 +106,10 @@ class Ledger(Callback):
 
     # ---- branches
     def require_samples(self, counts: dict[str, int]) -> None:
-        """All ranks count alike, so all stop together.
+        """Checks that trained branches get samples. All ranks have the same counts, so all stop at the same step.
 
         Raises:
-            ValueError: If a branch that is trained saw no sample for ``patience`` steps.
+            ValueError: If a trained branch got no samples for ``patience`` steps.
         """
         for branch, parameter in self.trained.items():
             self.without[branch] = 0 if counts[f"{branch}_samples"] else self.without[branch] + 1
@@ -138,27 +139,27 @@ class Ledger(Callback):
 
     @property
     def described(self) -> dict[str, Any]:
-        """For the manifest: the clips that were replaced."""
+        """Entry of the manifest: the damaged clips, with shard and reason."""
         return {"damaged_clips": dict(sorted(self.damaged.items()))} if self.damaged else {}
 
 
 def damage(trainer: Trainer) -> dict[str, str]:
-    """Damaged clips that this rank has met in training, with shard and reason."""
+    """Damaged clips that this rank has found in training -> shard and reason."""
     found = getattr(getattr(trainer.train_dataloader, "dataset", None), "damaged", {})
     return {key: f"{entry.shard}: {entry.reason}" for key, entry in found.items()}
 
 
 def trained_parameter(module: LightningModule, branch: str) -> str:
-    """Name of the first trained parameter of a branch; empty if there is none, or the module has no plan to read."""
+    """Name of the first trained parameter of a branch; empty if there is none. A module that reads no plan has no plan branch."""
     if branch == "plan" and not hasattr(module, "plan_mask"):
         return ""
     return next((name for name, p in module.named_parameters() if p.requires_grad and BRANCHES[branch].search(name)), "")
 
 
 def rows_of(batch: Batch, module: LightningModule) -> Tensor:
-    """What the samples of a batch count for [B, len(COLUMNS)], int64.
+    """Values of :data:`COLUMNS` for the samples of a batch [B, len(COLUMNS)], int64.
 
-    A planner's planned tokens are its targets, of the modalities that a clip has; a generator's are those it reads.
+    The planned tokens of a planner are its targets, for the modalities of each clip. The planned tokens of a generator are those it reads.
     """
     everyone = torch.ones(len(batch), dtype=torch.int64)
     video, audio = (everyone if has is None else has.cpu().long() for has in (batch.has_video, batch.has_audio))
@@ -189,19 +190,19 @@ def rows_of(batch: Batch, module: LightningModule) -> Tensor:
 
 
 def digest(rows: Tensor) -> str:
-    """Short SHA-256 of epoch, place and key of samples, in their order."""
+    """SHA-256, shortened to 16 hexadecimal digits, of epoch, index and key of the samples in their order."""
     return hashlib.sha256(json.dumps(rows[:, :3].tolist()).encode()).hexdigest()[:16]
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Lines of a ledger, with their ends; one that is longer than any of a ledger comes in parts."""
+    """Lines of a ledger, with their line breaks. A line longer than :data:`LONGEST_LINE` is split."""
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE):
             yield line
 
 
 def cut(path: Path, step: int) -> None:
-    """Drops the lines after a step, and one that was not written to its end.
+    """Removes the lines after a step, and an incomplete last line.
 
     Raises:
         ValueError: If a line up to that step is damaged.

@@ -13,14 +13,14 @@ COLD_TO_HOT = np.array([[8, 8, 24], [60, 20, 110], [170, 40, 110], [245, 120, 50
 
 
 def frame_strip(frames: NDArray[np.uint8], num: int = 8, height: int = 96) -> NDArray[np.uint8]:
-    """``num`` frames spread over the clip, side by side [height, num * width, 3]."""
+    """``num`` evenly spaced frames of the clip, side by side [height, num * width, 3]."""
     chosen = frames[np.linspace(0, len(frames) - 1, num).round().astype(int)]
     width = round(height * frames.shape[2] / frames.shape[1])
     return np.concatenate([np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.NEAREST)) for f in chosen], 1)
 
 
 def spectrogram(waveform: NDArray[np.float32], sample_rate: int, height: int = 192, decibels: float = 70.0) -> NDArray[np.uint8]:
-    """Log-magnitude spectrogram up to half the sample rate, low frequencies below [height, T, 3]."""
+    """Log-magnitude spectrogram up to half the sample rate [height, T, 3], low frequencies at the bottom."""
     window = sample_rate // 25
     spectrum = torch.stft(torch.from_numpy(waveform), 2 * window, window // 4, window, torch.hann_window(window), return_complex=True).abs()
     level = 20 * torch.log10(spectrum.clamp(min=1e-7) / spectrum.max().clamp(min=1e-3))
@@ -31,7 +31,7 @@ def spectrogram(waveform: NDArray[np.float32], sample_rate: int, height: int = 1
 
 
 def gif(frames: NDArray[np.uint8], fps: float, height: int = 128) -> bytes:
-    """The frames as an endless GIF."""
+    """The frames as a looping GIF."""
     width = round(height * frames.shape[2] / frames.shape[1])
     images = [Image.fromarray(f).resize((width, height), Image.Resampling.NEAREST) for f in frames]
     out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Goes back into SLURM's queue before the time is up, and goes on from there: a flag in the handler, the work at a step's end."""
+"""Saves and requeues a SLURM job before its time limit. The signal handler only sets a flag; the work is done at the end of a step."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from baton_lightning import signals
 
 REQUEUED = 75
-"""Exit code of a run that stopped to be started again (EX_TEMPFAIL): no job that waits for this one takes it for finished."""
+"""Exit code of a run that stopped for a requeue (EX_TEMPFAIL). It is not 0, so no dependent job takes this one for finished."""
 
 
 class Requeue(Callback):
-    """Saves and requeues the job on SIGUSR1, which SLURM sends ahead of the time limit (``#SBATCH --signal=SIGUSR1@300``).
+    """Saves and requeues the job on SIGUSR1, which SLURM sends before the time limit (``#SBATCH --signal=SIGUSR1@300``).
 
-    The signal is noted, also before there is anything to save. At the end of the next optimiser step all ranks agree on it, save
-    ``last.ckpt`` together, rank 0 calls ``scontrol requeue`` for this job or this task of an array, and every rank exits with code 75. The
-    next start goes on from the run folder's own ``last.ckpt``. The longest step, or validation, has to fit between the signal and the time
-    limit. ``predict`` saves nothing: it stops between two shards, and the next start goes on with those that are not written. Outside
-    SLURM this does nothing. Lightning's handler, which saves inside the signal and shares one file between runs, is off.
+    The signal is recorded at any time, also during startup. At the end of the next optimiser step all ranks agree to stop and save
+    ``last.ckpt`` together. Rank 0 calls ``scontrol requeue`` for this job or array task, and every rank exits with code 75. The next start
+    resumes from ``last.ckpt`` of the run folder. The longest step or validation must fit between the signal and the time limit.
+
+    ``predict`` saves no checkpoint. It stops between two shards, and the next start continues with the shards that are not written.
+
+    Outside SLURM this callback does nothing. Lightning's own handler is disabled, because it saves inside the signal handler and runs
+    would share its file.
     """
 
     def __init__(self) -> None:
@@ -33,21 +36,25 @@ class Requeue(Callback):
         self.step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes SIGUSR1.
+        """Listens for SIGUSR1.
 
         Raises:
-            ValueError: If there is no ``last.ckpt`` to go on from, or Lightning would take another job's.
+            ValueError: If the run saves no ``last.ckpt``, or Lightning would resume from a checkpoint of another job.
         """
         if stage not in ("fit", "predict") or "SLURM_JOB_ID" not in os.environ:
             return
         if stage == "fit":
             self.require_checkpoints(trainer)
-        if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:  # where no command line noted it from the start
+        if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:  # the command line has not installed the handler
             signals.note_requeue()
         self.listens = True
 
     def require_checkpoints(self, trainer: Trainer) -> None:
-        """Refuses a run that could not go on from what it saves."""
+        """Refuses a run that could not resume from its own checkpoint.
+
+        Raises:
+            ValueError: See :meth:`setup`.
+        """
         checkpoint = trainer.checkpoint_callback
         if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.save_last:
             raise ValueError(
@@ -64,7 +71,7 @@ class Requeue(Callback):
         self.step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Saves, requeues and exits, if any rank was asked to and a step has just been made that is not the last."""
+        """Saves, requeues and exits if any rank got the signal and an optimiser step has just ended that is not the last one."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if not self.listens or not stepped or trainer.global_step == trainer.max_steps:
             return
@@ -72,15 +79,15 @@ class Requeue(Callback):
             return
         checkpoint = trainer.checkpoint_callback
         assert isinstance(checkpoint, ModelCheckpoint)
-        checkpoint._save_last_checkpoint(trainer, checkpoint._monitor_candidates(trainer))  # collective: every rank is here
+        checkpoint._save_last_checkpoint(trainer, checkpoint._monitor_candidates(trainer))  # a collective; all ranks call it
         trainer.strategy.barrier("requeue")
         if trainer.is_global_zero:
             requeue(f"step {trainer.global_step} is saved in {checkpoint.last_model_path}")
-        trainer.strategy.barrier("requeued")  # a rank that left earlier could take the others with it
+        trainer.strategy.barrier("requeued")  # a rank that exits earlier could terminate the others
         sys.exit(REQUEUED)
 
     def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Requeues and exits between two shards. Ranks have different numbers of batches: the first one speaks for all."""
+        """Requeues and exits between two shards. Ranks have different numbers of batches, so the first one to get here acts for all."""
         if not self.listens or not signals.REQUEUE.is_set():
             return
         if not any(getattr(callback, "pending", None) for callback in trainer.callbacks):  # type: ignore[attr-defined]
@@ -89,17 +96,17 @@ class Requeue(Callback):
 
 
 def job() -> str:
-    """What ``scontrol`` calls this job: an id, or ``<array>_<task>``."""
+    """Id of this job, or ``<array>_<task>`` for an array task, as ``scontrol`` expects it."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ["SLURM_JOB_ID"]
 
 
 def requeue(kept: str) -> None:
-    """Asks SLURM to start this job again; says so either way, because the log is all that is left to read.
+    """Requeues this job and prints the outcome to the log.
 
     Args:
-        kept: What is not lost.
+        kept: Saved progress, for the message.
     """
     try:
         done = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""A table at the end of a fit: steps, time, parameters, memory, metrics and the checkpoints' folder."""
+"""A table at the end of training: steps, time, parameters, memory, metrics and the folder of checkpoints."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from baton_lightning.shards.moments import Moments, save_statistics
 
 
 class StatisticsWriter(Callback):
-    """Collects the moments of clips on all ranks and sums them in the order of the split: bit-identical for any number of ranks."""
+    """Collects the moments of clips on all ranks and sums them in the order of the split, bit-identically for any number of ranks."""
 
     def __init__(self) -> None:
         self.clips: dict[int, dict[str, Moments]] = {}

@@ -1,4 +1,4 @@
-"""A progress bar over the whole run in steps, where Lightning's own starts again every epoch."""
+"""A progress bar in optimiser steps over the whole run. Lightning's own bar restarts every epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class StepProgress(TQDMProgressBar):
-    """Shows ``global_step / max_steps``; for runs that end after a number of steps."""
+    """Shows ``global_step / max_steps``, for runs that are limited by ``max_steps``."""
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         self.train_progress_bar.reset(total=trainer.max_steps)

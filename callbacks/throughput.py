@@ -21,7 +21,7 @@ class FlopCounter(TorchDispatchMode):
 
     Attributes:
         forward: Operations before :meth:`start_backward`.
-        gradient_bound: Upper bound of the operations for gradients: each product counts once for each of its factors that has a gradient.
+        gradient_bound: Upper bound of the operations for gradients. Each product counts once for each of its factors that has a gradient.
         backward: Operations after :meth:`start_backward`.
     """
 
@@ -75,7 +75,7 @@ class Throughput(Callback):
     a gradient. The part of B beyond G is recomputation (activation checkpointing), which MFU does not count.
 
     Args:
-        peak_tflops: Peak of one device, in TFLOP/s; ``None`` = known by the GPU's name. MFU is not logged for unknown GPUs.
+        peak_tflops: Peak of one device, in TFLOP/s; ``None`` = looked up by the GPU's name. MFU is not logged for unknown GPUs.
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:

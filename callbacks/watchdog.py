@@ -61,7 +61,7 @@ class Watchdog(Callback):
         self.ended.clear()
         self.record_progress("waiting for its first batch")
         self.write_heartbeat()
-        trainer.strategy.barrier("heartbeats")  # no rank reads heartbeats of an earlier start after this
+        trainer.strategy.barrier("heartbeats")  # afterwards no rank can read heartbeats of an earlier start
         self.thread = threading.Thread(target=self.watch, name="watchdog", daemon=True)
         self.thread.start()
 
