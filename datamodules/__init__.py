@@ -1,1 +1,1 @@
-"""Data sets as LightningDataModules; edited in a checkout, never installed."""
+"""LightningDataModules. They are part of the checkout and are not installed."""

@@ -32,7 +32,7 @@ def array_task(number: int | None, count: int | None, environment: Mapping[str, 
         environment: Slurm's variables; an array may start at any number and have a step.
 
     Raises:
-        ValueError: If only one of them is given, or ``number`` is not in [0, ``count``).
+        ValueError: If only one of ``number`` and ``count`` is given (except ``count`` 1), or ``number`` is not in [0, ``count``).
     """
     if number is None and count is None:
         if "SLURM_ARRAY_TASK_COUNT" not in environment:

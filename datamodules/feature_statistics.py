@@ -1,4 +1,4 @@
-"""Statistics of features as a file of the data set holds them."""
+"""Statistics of features, read from a file of the data set."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def read_statistics(file: Path, widths: Mapping[str, int], make: str) -> dict[st
     Args:
         file: The file.
         widths: Channels C of each modality.
-        make: Command that makes the file, for messages.
+        make: Command that creates the file, for messages.
 
     Raises:
-        ValueError: If the file is damaged, or holds other numbers.
+        ValueError: If the file is damaged, or its values have another number of channels or are not finite.
     """
     try:
         values = load_file(file)
@@ -36,10 +36,10 @@ def read_statistics(file: Path, widths: Mapping[str, int], make: str) -> dict[st
 
 
 def statistic(values: Tensor, width: int, file: Path) -> Tensor:
-    """A number for each channel [C].
+    """A statistic with one value per channel [C], after a check.
 
     Raises:
-        ValueError: If they are of another number, or not finite.
+        ValueError: If it has another shape or type, or values that are not finite.
     """
     if tuple(values.shape) != (width,) or not values.is_floating_point() or not torch.isfinite(values).all():
         raise ValueError(f"data: {file} must hold {width} finite numbers a statistic, got {list(values.shape)}; make it again")

@@ -59,8 +59,8 @@ def epoch_length(buckets: Buckets, *, batch_size: int, epoch_clips: int | None =
         world_size: Number of ranks.
 
     Raises:
-        ValueError: If a bucket has fewer clips than a batch, or ``batch_size`` is not a multiple of ``world_size``, or ``epoch_clips`` not
-            one of a step's clips.
+        ValueError: If a bucket has fewer clips than a batch, ``batch_size`` is not a multiple of ``world_size``, or ``epoch_clips`` is not
+            a multiple of the clips of an optimiser step.
     """
     if batch_size < 1 or batch_size % world_size:
         below = batch_size // world_size * world_size

@@ -1,4 +1,4 @@
-"""Samples of clips: their tensors checked, and several put together as a batch."""
+"""Checks of tensors of a clip, and collation of samples to a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def checked_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The tensor in float32, after a check of its shape and values.
 
     Raises:
-        DamagedMember: If it has another shape, or values that are not finite.
+        DamagedMember: If it has another shape, an integer type, or values that are not finite.
     """
     if tuple(tensor.shape) != shape:
         raise DamagedMember(f"{name} must be {list(shape)}, got {list(tensor.shape)}")

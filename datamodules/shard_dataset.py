@@ -47,15 +47,15 @@ class ShardDataset(Dataset):
     A damaged clip is replaced with the next intact clip of its bucket, on every rank and in every run. The replacement is seen twice in
     that epoch; the order of all other clips does not change.
 
-    Of a clip without picture or without sound, cached tensors of what it lacks are zeros and the batch's masks say so; media that no clip
-    of a batch has are ``None``.
+    For a clip without picture or without sound, cached tensors of the missing modality are zeros, and the presence masks of the batch mark
+    it. Media that no clip of a batch has are ``None``.
 
     Args:
         folder: ``ROOT/<split>``.
         clip: Geometry that the clips must have.
         fields: Fields of a sample: ``media`` (frames and waveform), and from the cache ``latents``, ``features``, ``text``, ``plans``.
         max_damaged: Largest number of damaged clips.
-        replace: Whether damaged clips are replaced; if not, they are blank, without picture and sound.
+        replace: Whether damaged clips are replaced. Otherwise they are blank and marked as without picture and sound.
         planner: Digest of the planner that computed ``plans``.
 
     Raises:
@@ -135,7 +135,7 @@ class ShardDataset(Dataset):
         return [self._metadata(number, key) for number, key in self.places]
 
     def _metadata(self, number: int, key: str) -> dict[str, Any]:
-        """What ``k.json`` of a clip says, and its key; one that cannot be read is damage."""
+        """Content of a clip's ``k.json``, with its key. A file that cannot be read is reported as damage."""
         if key not in self.damaged:
             try:
                 return {"key": key, **self._described(number, key)}
@@ -144,10 +144,10 @@ class ShardDataset(Dataset):
         return {"key": key}
 
     def _described(self, number: int, key: str) -> dict[str, Any]:
-        """What ``k.json`` of a clip says.
+        """Content of a clip's ``k.json``.
 
         Raises:
-            ValueError: If it is no JSON of a clip.
+            ValueError: If it is not the JSON of a clip.
         """
         metadata = metadata_of(self.shards[CLIPS][number].read(key, "json"), f"{key}.json")
         for name in ("video_prompt", "audio_prompt", "tier"):
@@ -237,7 +237,7 @@ class ShardDataset(Dataset):
                 sample["context"] = pad(context, (0, 0, 0, clip.text_tokens - rows))
                 continue
             planned = (clip.num_video_planned, clip.video_plan_width), (clip.num_audio_planned, clip.audio_plan_width)
-            if kind == PLANS:  # a plan has both modalities, even if the clip does not
+            if kind == PLANS:  # a plan has both modalities, even if the clip has only one
                 sample |= {f"{name}_plan": checked_tensor(f"{name} plan", tensors[name], s) for name, s in zip(has, planned, strict=True)}
                 continue
             grids = (clip.video_channels, *clip.latent_grid), (clip.num_audio_latents, clip.audio_channels)
@@ -275,10 +275,10 @@ class ShardDataset(Dataset):
 
 
 def cache_command(kind: str, root: Path) -> str:
-    """The command that makes a kind of cached tensors of a set."""
+    """The command that computes a kind of cached tensors for a data set."""
     return hints.predict(hints.PLANS if kind == PLANS else hints.ENCODE, root)
 
 
 def shown(key: str) -> str:
-    """A key as messages show it."""
+    """A key for messages; quoted if it contains unsafe characters."""
     return quoted(key) if wrong_with(key) else key

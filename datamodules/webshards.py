@@ -38,9 +38,9 @@ from datamodules.shard_dataset import KINDS, MEDIA, ShardDataset, cache_command
 class WebShards(LightningDataModule):
     """Clips in tar shards, read by byte offset.
 
-    Training reads every clip once, then every clip again in another order, and so on; the order depends only on the seed. A checkpoint
-    holds the epoch and the number of its clips that all ranks together have consumed. A resumed run continues with the next clip, with any
-    number of workers, and on any number of ranks that divides the batch. Held-out clips are read in the order of the split.
+    Training reads all clips in passes. Each pass contains every clip once, in a new order that depends only on the seed. A checkpoint
+    contains the epoch and the number of its clips that all ranks together have consumed. A resumed run continues with the next clip, with
+    any number of workers, and on any number of ranks that divides the batch. Held-out clips are read in the order of the split.
 
     Args:
         clip: Geometry of the clips.
@@ -88,7 +88,7 @@ class WebShards(LightningDataModule):
         self.buckets = tuple(buckets)
         self.epoch = {"batch_size": batch_size, "epoch_clips": epoch_clips}
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # in `predict` a rank may have nothing to do
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # in `predict` a rank may have no batches
         self.restored: dict[str, Any] | None = None
         self.iterating: int | None = None
         """Epoch of the training loader; ``None`` before its first batch."""
@@ -147,7 +147,7 @@ class WebShards(LightningDataModule):
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
     def train_dataloader(self) -> Loader:
-        """The current epoch, from the run's position."""
+        """Batches of the current epoch, from the run's position on."""
         dataset, ranks = self.train_dataset, self._ranks()
         length = epoch_length(self._selected_buckets(dataset), **self.epoch, accumulate=self._accumulate, world_size=ranks["world_size"])
         return Loader(dataset, self._rest_of_epoch, length, self.num_workers)
@@ -213,7 +213,7 @@ class WebShards(LightningDataModule):
         return epoch, consumed
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and number of its clips that all ranks together have trained on (not clips that workers have read ahead)."""
+        """Epoch, and number of its clips on which all ranks together have trained. Clips that workers have read ahead do not count."""
         order = {**self.epoch, "accumulate": self._accumulate, "seed": self.seed}
         if hasattr(self, "train_dataset"):
             order["clips"] = self._counts()
@@ -251,7 +251,7 @@ class WebShards(LightningDataModule):
         return read_statistics(path, {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}, make)
 
     def require_fresh_cache(self, kinds: Sequence[str] = CACHES) -> None:
-        """Refuses caches of other clips or of another geometry.
+        """Refuses caches that are incomplete, or computed from other clips or with another geometry.
 
         Raises:
             ValueError: If there is no complete cache of these clips.
