@@ -1,4 +1,4 @@
-"""The ledger: a record of the samples of every optimiser step, one JSON line per step. It is byte-identical if the run is interrupted."""
+"""The ledger: a record of the samples of every optimiser step, one JSON line per step. Interruptions of the run do not change it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class UniformTimesteps:
 
     Args:
         shift: Shift of the distribution, see :func:`~baton_lightning.flow.path.shift_time`; 1 = none (Ovi samples with 5).
-        strata: Strata of stratified sampling: any ``strata`` consecutive samples have one flow time in each stratum. 1 draws independently.
+        strata: Strata of stratified sampling: any ``strata`` consecutive samples have one flow time in each stratum; 1 = independent draws.
             A sample's stratum depends only on its index and epoch.
 
     Raises:

@@ -73,8 +73,8 @@ def load_run(
         Module in evaluation mode, datamodule, and a description of the weights, which is empty for the final weights.
 
     Raises:
-        ValueError: If the run is not finished and ``checkpoint`` is ``None``. If the run was changed, names classes of other packages or is
-            not a stage 3. If its parents are not found, its settings or weights do not match, or the checkpoint is not in its folder.
+        ValueError: If the run is unfinished and ``checkpoint`` is ``None``, or the run was changed, names classes of other packages, or is
+            not a stage 3. Also if its parents are missing, its settings or weights do not match, or the checkpoint is not in its folder.
     """
     from baton_lightning.cli import BatonCLI
 

@@ -44,7 +44,7 @@ def require_sound(stage: Stage, status: Status) -> None:
 
 
 def home(stages: dict[str, Stage]) -> Path:
-    """``<root>/<experiment>``."""
+    """Folder of the experiment, ``<root>/<experiment>``."""
     return next(iter(stages.values())).folder.parent
 
 

@@ -5,7 +5,7 @@ on a small machine two processes with one thread are faster than one process wit
 again, so an interrupted demo continues where it stopped.
 
     data -> encode -> stage1 -> stage2 -------\\
-                 \\--> stage3_adapt -----------> stage3_joint -> generate (one a condition) -> report
+                 \\--> stage3_adapt -----------> stage3_joint -> generate (once per condition) -> report
 """
 
 from __future__ import annotations

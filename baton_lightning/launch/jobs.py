@@ -69,7 +69,7 @@ def named(names: dict[str, Path]) -> dict[Path, Job]:
     """Jobs in the queue that use these run folders but have no entry in a chain record, by folder.
 
     Args:
-        names: Name of a job -> its run folder. A job matches if its comment contains this folder.
+        names: Name of a job -> its run folder. A job matches if its comment is this folder.
 
     Raises:
         ValueError: If squeue fails.

@@ -11,7 +11,7 @@ from baton_lightning.runs import manifest
 from baton_lightning.shards.format import CACHE, PLAN_CACHE, STATISTICS
 
 PREDICTED = {"PlanEncoding": PLAN_CACHE, "FeatureStatistics": STATISTICS}
-"""Module -> the file that ``predict`` with it writes last; all other modules write the cache's record."""
+"""Module -> the file that ``predict`` writes last for it. For all other modules, this is the record of the cache."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from baton_lightning.shards.format import CACHES, PLAN_CACHE, PLANS, SplitIndex,
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
 """Settings that only affect the start of a session."""
 WHERE = ("accelerator", "devices", "num_nodes")
-"""Trainer settings that name the hardware. They may differ without making a run another one."""
+"""Trainer settings that describe the hardware. They are not compared."""
 REFUSED = ("stale", "other settings", "damaged")
 
 

@@ -1,6 +1,6 @@
 """Edits of a plan: a list of operations. Applying the same list again gives bit-identical tokens. Remove an operation to undo it.
 
-An operation is a mapping of ``op``, its fields and a region. The fields of a region, with their defaults in brackets, are
+An operation is a mapping of ``op``, its fields and a region. The fields of a region, with their defaults in parentheses, are
 
     modality   video, audio or both (both; video for move and swap)
     start      start of the time span, in s (0)
