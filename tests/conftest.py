@@ -19,14 +19,6 @@ settings.register_profile("house", deadline=None, derandomize=True, database=Non
 settings.load_profile("house")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs a file's tests, which share fixtures (`--dist loadgroup`); a long file names several groups of its own."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0].replace("/", ".")))  # a group has no slash
-
-
 @pytest.fixture(autouse=True)
 def same_draws_whatever_ran_before() -> None:
     """Seeds torch's global generator, so that a test draws the same numbers alone and in the suite."""

@@ -31,7 +31,6 @@ CELLS = [
 ]
 REFUSED = [(stage, strategy, "qwen") for stage in ("stage1", "stage2") for strategy in ("auto", "ddp")]
 """Weights in bfloat16 would be trained without float32 masters."""
-JOINT = pytest.mark.xdist_group("settings of stage3_joint")
 PARENT = {"stage2": "stage1", "stage3_joint": "stage2"}
 STEPS = 4
 
@@ -141,8 +140,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "strategy", "setting"),
-    # two processes share the cells: stage 3 of the joint model takes as long as the rest
-    [pytest.param(*cell, marks=[JOINT] if cell[0] == "stage3_joint" else []) for cell in CELLS if cell not in REFUSED],
+    [cell for cell in CELLS if cell not in REFUSED],
 )
 def test_a_stage_trains_validates_shows_a_clip_and_survives_a_kill(world: World, stage: str, strategy: str, setting: str) -> None:
     name = f"{strategy}-{setting}"
