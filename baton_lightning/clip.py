@@ -165,4 +165,5 @@ class ClipSpec:
     def differences(self, other: dict[str, object]) -> list[str]:
         """Names of the fields in which ``other`` (a :meth:`to_dict`) differs, each as ``field: ours != theirs``."""
         ours = self.to_dict()
-        return [f"{k}: {ours.get(k)} != {other.get(k)}" for k in sorted(ours.keys() | other.keys()) if ours.get(k) != other.get(k)]
+        names = sorted(ours.keys() | other.keys())
+        return [f"{k:.60}: {ours.get(k)} != {other.get(k)!s:.60}" for k in names if ours.get(k) != other.get(k)]

@@ -22,7 +22,10 @@ def chain(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     Raises:
         ValueError: If a file is missing or empty, or the chain is circular.
     """
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except RuntimeError as error:  # a link to itself
+        raise ValueError(f"configuration: {path} must be a file, and is a link that leads nowhere; check the path") from error
     if path in above:
         names = " -> ".join(p.name for p in (*above[above.index(path) :], path))
         raise ValueError(f"configuration: `base:` runs in a circle: {names}; let one of them stand alone")

@@ -91,7 +91,7 @@ def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
         read: dict[str, Any] = {key: settings.parsed(f"value: {value}", key)["value"] for key, value in clip.items()}
         read |= {key: tuple(value) for key, value in read.items() if isinstance(value, list)}
         ClipSpec(**read)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, LookupError, ArithmeticError):
         return False
     return True
 

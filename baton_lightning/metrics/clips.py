@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from baton_lightning.media import Media, MediaError
 from baton_lightning.metrics.prompts import Prompt
+from baton_lightning.plain_files import read_json
 from baton_lightning.recordings.clips import VIDEO_SUFFIXES, clip_files, read_clip
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def read_folder(folder: Path, prompts: dict[str, Prompt] | None = None, referenc
                 raise ValueError(
                     f"metrics: {file} has no prompt; put it in {side.name} beside it, or in --prompts FILE under {file.stem!r}"
                 )
-            prompt = Prompt.from_dict(json.loads(side.read_text(encoding="utf-8")), str(side))
+            prompt = Prompt.from_dict(read_json(side, finite=False), str(side))
         clips.append(Clip(file, prompt, reference_of(file.stem, references) if references else None))
     return clips
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from baton_lightning.metrics import verse_bench
 from baton_lightning.metrics.prompts import Prompt
+from baton_lightning.plain_files import read_json
 
 
 def read_prompts(file: Path) -> dict[str, Prompt]:
@@ -16,7 +16,7 @@ def read_prompts(file: Path) -> dict[str, Prompt]:
         ValueError: If the file has neither format.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError) as error:
         raise ValueError(f"prompts must be a JSON file, got {file}, which cannot be read ({error})") from error
     if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):

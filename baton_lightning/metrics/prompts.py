@@ -60,17 +60,21 @@ class Prompt:
         """
         for name in ("video_prompt", "audio_prompt"):
             if not isinstance(values.get(name), str):
-                raise ValueError(f"{where}: {name} must be a text, got {values.get(name)!r}")
+                raise ValueError(f"{where}: {name} must be a text, got {values.get(name)!r:.60}")
         speech = values.get("speech") or []
         if isinstance(speech, str):
             named = values.get("speakers") or [""]
             speech = [{"speaker": named[0] if len(named) == 1 else "", "text": speech}]
         try:
             lines = tuple(Line(str(line.get("speaker", "")), line["text"]) for line in speech)
+            if not all(isinstance(line.text, str) for line in lines):
+                raise TypeError("a line that is no text")
         except (AttributeError, KeyError, TypeError) as error:
             expected = 'a text or a list of {"speaker": ..., "text": ...}'
-            raise ValueError(f"{where}: speech must be {expected}, got {values['speech']!r}") from error
+            raise ValueError(f"{where}: speech must be {expected}, got {values['speech']!r:.200}") from error
         language = values.get("language", "en")
+        if wrong := [name for name in ("language", "tier") if not isinstance(values.get(name, ""), str)]:
+            raise ValueError(f"{where}: {wrong[0]} must be a text, got {values[wrong[0]]!r:.60}")
         if language == "en":
             language = language_of(" ".join(line.text for line in lines))
         return cls(values["video_prompt"], values["audio_prompt"], lines, language, values.get("tier", "all"))

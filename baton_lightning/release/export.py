@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from baton_lightning import atomic
 from baton_lightning.arguments import Parser
 from baton_lightning.names import quoted
-from baton_lightning.plain_files import read_json, require_no_link, require_own_files
+from baton_lightning.plain_files import MOST_BYTES, read_json, require_no_link, require_own_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,6 +149,8 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     if (language := options.run / LANGUAGE).is_dir():
         require_no_link(language)
         require_own_files(language)  # the target of a link would be published
+        if large := [file for file in language.rglob("*") if file.stat().st_size > MOST_BYTES]:
+            raise ValueError(f"export: {large[0]} must be a file of a tokenizer or a configuration, with at most {MOST_BYTES:,} bytes")
         shutil.copytree(language, part / LANGUAGE)
     if adapter := adapter_of(components.get("planner", {})):
         write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])

@@ -93,7 +93,7 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
             yield file
-    except SafetensorError as error:
+    except (SafetensorError, MemoryError) as error:
         raise ValueError(f"{path} must be a file of safetensors, and is damaged ({error}); restore it") from error
 
 

@@ -21,7 +21,7 @@ import json
 import os
 import warnings
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,9 +131,9 @@ class Shard:
         place = self.members.get(key, {}).get(suffix)
         if place is None:
             return f"{self.tar.name} has no member {key}.{suffix}"
-        if tuple(place) == TWICE:
+        if isinstance(place, tuple | list) and tuple(place) == TWICE:
             return f"{self.tar.name} has two members {key}.{suffix}"
-        if not (len(place) == 2 and all(map(records.is_count, place))):
+        if not (isinstance(place, tuple | list) and len(place) == 2 and all(map(records.is_count, place))):
             return f"the record of {self.tar.name} gives no place of {key}.{suffix}"
         if place[1] > (most := records.LARGEST.get(suffix, records.LARGEST_OF_ALL)):
             return f"{key}.{suffix} of {self.tar.name} has {place[1]:,} bytes, at most {most:,} are read"
@@ -241,9 +241,14 @@ def clip_of(values: dict[str, Any]) -> ClipSpec:
     Raises:
         ValueError: If fields are missing, unknown or invalid.
     """
+    optional = {field.name for field in fields(ClipSpec) if field.default is None}
+    for name, value in values.items():
+        parts = value if isinstance(value, list) else [value]
+        if not all((part is None and name in optional) or records.is_number(part) for part in parts):
+            raise ValueError(f"data: a geometry must hold numbers, got {value!r:.60} as {quoted(name)}; build it again")
     try:
-        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return ClipSpec(**fields)
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return ClipSpec(**given)
     except (TypeError, LookupError, ArithmeticError) as error:
         raise ValueError(f"data: a geometry must have the fields of the `clip:` section ({error}); build it again") from error
 

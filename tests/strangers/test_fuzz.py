@@ -172,7 +172,8 @@ def break_one(folder: Path, outside: Path, draw: random.Random) -> None:
     if draw.random() < 0.05:
         link = draw.choice([path for path in (folder / "samples", folder / "train", folder / "checkpoints")])
         shutil.rmtree(link, ignore_errors=True)
-        link.symlink_to(outside)
+        if not os.path.lexists(link):
+            link.symlink_to(outside)
     elif file.suffix in (".json", ".yaml") and draw.random() < 0.7:
         with contextlib.suppress(ValueError, yaml.YAMLError, RecursionError):
             values = yaml.safe_load(file.read_text()) if file.suffix == ".yaml" else json.loads(file.read_text())
@@ -182,7 +183,7 @@ def break_one(folder: Path, outside: Path, draw: random.Random) -> None:
         with contextlib.suppress(tarfile.TarError, ValueError, OSError, AttributeError):
             break_tar(file, draw)
     elif file.suffix == ".safetensors" and draw.random() < 0.7:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             break_header(file, draw)
     else:
         break_bytes(file, outside, draw)
