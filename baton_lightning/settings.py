@@ -70,7 +70,7 @@ def parsed(text: str | bytes, where: str) -> Any:
         return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
         told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
-        raise ValueError(f"configuration: {where} must be YAML: {told}") from error
+        raise ValueError(f"configuration: {where} must be YAML: {told:.400}") from error
 
 
 def require_shallow(text: str, where: str) -> None:

@@ -94,7 +94,7 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, MemoryError) as error:
-        raise ValueError(f"{path} must be a file of safetensors, and is damaged ({error}); restore it") from error
+        raise ValueError(f"{path} must be a file of safetensors, and is damaged ({error!s:.300}); restore it") from error
 
 
 def stored(run: Path, component: str) -> dict[str, Stored]:

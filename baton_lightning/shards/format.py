@@ -206,7 +206,7 @@ class SplitIndex:
         content = read_json(file)
         if not isinstance(content, dict) or content.pop("version", None) != VERSION:
             raise ValueError(f"data: {file} is not an index of version {VERSION}; build the set again")
-        if not content.get("num_clips"):
+        if not content.get("num_clips") or content.get("shards") == []:
             raise ValueError(f"data: {folder}/ holds no clips; build it again with at least one")
         records.index_of_split(content, file, CLIPS)
         return cls(folder, **content)
