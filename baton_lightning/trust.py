@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.names import quoted
+from baton_lightning.names import quoted, wrong_with
 from baton_lightning.plain_files import read_bytes
 
 BUILT = (
@@ -90,7 +90,7 @@ def require(values: Any, where: str, trusted: Sequence[str] = ()) -> None:
 def refusal(where: str, path: object) -> str:
     """Error message about a class that may not be built, with the option that permits it."""
     top = path.partition(".")[0] if isinstance(path, str) else ""
-    own = top.isidentifier() and top not in {name.partition(".")[0] for name in BUILT}
+    own = not wrong_with(top) and top.isidentifier() and top not in {name.partition(".")[0] for name in BUILT}
     fix = f"; if you trust who wrote that package, give --trust {top}" if own else ""
     return f"{where} names {quoted(path)}, which is no class that a run is built of, so it is not imported{fix}"
 
