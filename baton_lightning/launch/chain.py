@@ -270,12 +270,8 @@ def status(every: list[Element]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
-        prog="python -m baton_lightning chain",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    shape = argparse.RawDescriptionHelpFormatter
+    made = Parser(prog="python -m baton_lightning chain", description=__doc__, formatter_class=shape, allow_abbrev=False)
     verbs = made.add_subparsers(dest="what", required=True)
     for name, text in (
         ("run", "run what is due here, one process a stage; stops at the first that fails, with its exit code"),
