@@ -58,7 +58,7 @@ def test_a_run_and_one_that_goes_on_print_only_our_lines(survival: Path, tmp_pat
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "2000")  # no path is wrapped, however deep the folder of the test lies
     case, more = (
         Case(survival),
         [f"--trainer.strategy={'ddp' if ranks > 1 else 'auto'}", f"--trainer.devices={ranks}", "--trainer.log_every_n_steps=1"],
@@ -67,7 +67,7 @@ def test_a_run_and_one_that_goes_on_print_only_our_lines(survival: Path, tmp_pat
     command = ["fit", "-c", "experiments/stage1.yaml", *case.words(f"quiet{ranks}", 2), *more]
     for _ in range(2):
         said = call(command, tmp_path / "said.txt", ranks)
-        ours = [line for line in re.split(r"[\r\n]+", said) if PROGRESS.fullmatch(line) or OURS.match(line) or line in str(run)]
+        ours = [line for line in re.split(r"[\r\n]+", said) if PROGRESS.fullmatch(line) or OURS.match(line)]
         foreign = [line for line in re.split(r"[\r\n]+", said) if line not in ours]
         assert not foreign, foreign
         assert answered("fit", command[1:]) == 0
