@@ -125,7 +125,8 @@ class Ledger(Callback):
         self.damaged = {key: why for found in ranks.gathered(self.damaged) for key, why in found.items()}
         if not trainer.is_global_zero:
             return
-        table = Table(title=f"trained on: {self.path}", show_header=False)
+        print(f"trained on: {self.path}")  # a title would be broken to the width of the table
+        table = Table(show_header=False)
         for name, total in self.totals.items():
             table.add_row(name.replace("_", " "), f"{total:,}")
         Console().print(table)

@@ -58,7 +58,7 @@ def test_a_run_and_one_that_goes_on_print_only_our_lines(survival: Path, tmp_pat
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("COLUMNS", "2000")  # no path is wrapped, however deep the folder of the test lies
+    monkeypatch.setenv("COLUMNS", "300")
     case, more = (
         Case(survival),
         [f"--trainer.strategy={'ddp' if ranks > 1 else 'auto'}", f"--trainer.devices={ranks}", "--trainer.log_every_n_steps=1"],
