@@ -58,11 +58,6 @@ class Given:
         """Replaces the held latents of both modalities with their values."""
         return self.video.over(video) if self.video else video, self.audio.over(audio) if self.audio else audio
 
-    def to(self, device: torch.device | str) -> Given:
-        """The same latents and masks on another device."""
-        held = [None if h is None else Held(h.values.to(device), h.known.to(device), h.fixed.to(device), h.num_free) for h in self.both]
-        return Given(*held)
-
     @property
     def both(self) -> tuple[Held | None, Held | None]:
         """Held latents of video and of audio."""

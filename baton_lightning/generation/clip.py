@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning import atomic
 from baton_lightning.media import mp4_bytes, write_mp4
 from baton_lightning.plan.clip_plan import ClipPlan
 
@@ -75,13 +72,6 @@ class GeneratedClip:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(file, self.enlarged(scale), self.fps, self.audio, self.sample_rate, pix_fmt="yuv420p")
         return file
-
-    def describe(self, path: str | Path) -> None:
-        """Writes prompts, seed and plan of the clip as JSON."""
-        record: dict[str, Any] = {"video_prompt": self.video_prompt, "audio_prompt": self.audio_prompt, "seed": self.seed}
-        if self.plan is not None:
-            record |= {"plan_sha256": self.plan.digest, "edits": list(self.plan.edits)}
-        atomic.write_text(Path(path), json.dumps(record, indent=1))
 
     def _repr_html_(self) -> str:
         """HTML video player for notebooks."""
