@@ -17,7 +17,7 @@ class Block(nn.Module):
     """Self-attention, cross-attention (text, other branch, plan) and a feed-forward network. Both branches use this class.
 
     The three steps are methods instead of one ``forward``: the branches exchange their tokens after self-attention, so that each reads the
-    other as it is then (:func:`~baton_lightning.models.dit.fused_block`).
+    other as it is then (:func:`fused_block`).
 
     Args:
         width: Channels C.
@@ -123,3 +123,26 @@ class Branch(nn.Module):
         if rows > self.text_tokens or width != self.text_width:
             raise ValueError(f"context must have at most {self.text_tokens} rows of {self.text_width} channels, got {rows} of {width}")
         return self.text_embedding(F.pad(context, (0, 0, 0, self.text_tokens - rows)))
+
+
+def fused_block(
+    video_block: Block,
+    audio_block: Block,
+    video: Tensor | None,
+    audio: Tensor | None,
+    video_conditions: BlockConditions | None,
+    audio_conditions: BlockConditions | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """One fused block: self-attention of both branches, then cross-attention of each to the other's tokens after self-attention (Ovi)."""
+    video_source = audio_source = None
+    if video is not None and video_conditions is not None:
+        video = video_block.self_attention(video, video_conditions)
+        video_source = KeyValueSource(video, video_conditions.phase, video_conditions.mask)
+    if audio is not None and audio_conditions is not None:
+        audio = audio_block.self_attention(audio, audio_conditions)
+        audio_source = KeyValueSource(audio, audio_conditions.phase, audio_conditions.mask)
+    if video is not None and video_conditions is not None:
+        video = video_block.feed_forward(video_block.cross_attention(video, video_conditions, audio_source), video_conditions)
+    if audio is not None and audio_conditions is not None:
+        audio = audio_block.feed_forward(audio_block.cross_attention(audio, audio_conditions, video_source), audio_conditions)
+    return video, audio

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.attention import KeyValueSource
-from baton_lightning.models.branch import Block, Branch
+from baton_lightning.models.branch import Branch, fused_block
 from baton_lightning.models.conditions import (
     BlockConditions,
     Grid,
@@ -36,6 +36,7 @@ from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, token_positions
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
 from baton_lightning.models.precision import parameter_dtype, upcast_half
+from baton_lightning.models.preconditioning import Preconditioning
 from baton_lightning.models.rope import rotary_phases
 
 
@@ -209,6 +210,8 @@ class DualBranchDiT(FusedBranches):
         plan_attention: How the plan is read; ``None`` is plain Ovi.
         text: Whether the text is used; if not, every clip gets an empty one.
         recompute: Recompute each block in the backward pass instead of keeping its activations.
+        precondition: Let the network correct the best linear estimate of the velocity (:mod:`~baton_lightning.models.preconditioning`)
+            instead of predicting the velocity. Ovi does not.
     """
 
     def __init__(
@@ -222,6 +225,7 @@ class DualBranchDiT(FusedBranches):
         plan_attention: PlanOptions | None = PlanOptions(),  # noqa: B008
         text: bool = True,
         recompute: bool = False,
+        precondition: bool = False,
     ) -> None:
         rate = clip.video_latent_rate / clip.video_patch[0]
         unit = clip.audio_scale / clip.video_patch[0]
@@ -235,34 +239,36 @@ class DualBranchDiT(FusedBranches):
             text=text,
             recompute=recompute,
         )
+        self.preconditioning = nn.ModuleDict()
+        if precondition:
+            self.preconditioning["video"] = Preconditioning(clip.video_channels, axis=1)
+            self.preconditioning["audio"] = Preconditioning(clip.audio_channels, axis=-1)
+
+    def forward(
+        self,
+        video_latents: Latents | None,
+        audio_latents: Latents | None,
+        t: Float[Tensor, "B"],
+        *conditions: Any,
+        known_video: Latents | None = None,
+        known_audio: Latents | None = None,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """See :meth:`FusedBranches.forward`."""
+        known, noisy = {"video": known_video, "audio": known_audio}, {"video": video_latents, "audio": audio_latents}
+        scales: dict[str, Any] = {n: scale for n, scale in self.preconditioning.items() if noisy[n] is not None}
+        inputs = noisy | {n: scale.network_input(noisy[n], t, known[n]) for n, scale in scales.items()}
+        velocities: Any = super().forward(
+            inputs["video"], inputs["audio"], t, *conditions, known_video=known_video, known_audio=known_audio, **options
+        )
+        outputs = dict(zip(noisy, velocities, strict=True))
+        outputs |= {n: scale.velocity(noisy[n], t, known[n], outputs[n]) for n, scale in scales.items()}
+        return outputs["video"], outputs["audio"]
 
 
 def cast(latents: Latents, dtype: torch.dtype) -> Latents:
     """Latents converted to another type, as one tensor or as a list."""
     return latents.to(dtype) if isinstance(latents, Tensor) else [x.to(dtype) for x in latents]
-
-
-def fused_block(
-    video_block: Block,
-    audio_block: Block,
-    video: Tensor | None,
-    audio: Tensor | None,
-    video_conditions: BlockConditions | None,
-    audio_conditions: BlockConditions | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """One fused block: self-attention of both branches, then cross-attention of each to the other's tokens after self-attention (Ovi)."""
-    video_source = audio_source = None
-    if video is not None and video_conditions is not None:
-        video = video_block.self_attention(video, video_conditions)
-        video_source = KeyValueSource(video, video_conditions.phase, video_conditions.mask)
-    if audio is not None and audio_conditions is not None:
-        audio = audio_block.self_attention(audio, audio_conditions)
-        audio_source = KeyValueSource(audio, audio_conditions.phase, audio_conditions.mask)
-    if video is not None and video_conditions is not None:
-        video = video_block.feed_forward(video_block.cross_attention(video, video_conditions, audio_source), video_conditions)
-    if audio is not None and audio_conditions is not None:
-        audio = audio_block.feed_forward(audio_block.cross_attention(audio, audio_conditions, video_source), audio_conditions)
-    return video, audio
 
 
 def unpatchify(branch: Branch, tokens: Tensor, conditions: BlockConditions, grids: list[Grid], *, dense: bool) -> Latents:

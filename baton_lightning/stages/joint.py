@@ -32,6 +32,7 @@ from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
 from baton_lightning.stages import flow_matching, plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
+from baton_lightning.stages.latent_statistics import latent_statistics
 from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, apply_presence_mask
 from baton_lightning.stages.shuffled_plans import ShuffledPlans
@@ -156,6 +157,11 @@ class JointTraining(Resumable):
             statistics = self.trainer.datamodule.feature_statistics(self.plan.online)
             self.plan.video_norm.fit(*statistics["video"])
             self.plan.audio_norm.fit(*statistics["audio"])
+        unfitted = {name: scale for name, scale in self.dit.preconditioning.items() if not scale.fitted}
+        if unfitted:
+            latents = latent_statistics(self.trainer.datamodule.train_dataset)
+            for name in unfitted.keys() & latents.keys():
+                unfitted[name].fit(*latents[name])
         if resume_checkpoint(self) is None:
             self.require_plans()
 
