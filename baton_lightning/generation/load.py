@@ -17,10 +17,10 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from baton_lightning import hints, settings, trust
 from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.described import require_own_checkpoint, run_description
-from baton_lightning.generation.run_paths import absolute_paths, candidate_folders, parent_of, replace_folder
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs import weights as stored
+from baton_lightning.runs.paths import absolute_paths, candidate_folders, parent_of, replace_folder
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens
@@ -172,12 +172,15 @@ def with_current_paths(
     config: dict[str, Any], run: Path, described: dict[str, Any], data: Path | None, roles: tuple[str, ...]
 ) -> dict[str, Any]:
     """A run's configuration with current paths, and with only the parents whose weights are needed."""
-    starts = candidate_folders(run, config, described.get("directory"))
+    starts = [run.resolve()] * ("bundled" in described) + candidate_folders(run, config, described.get("directory"))
     digests = {role: parent["weights_sha256"] for role, parent in described.get("parents", {}).items()}
     own = config["model"]["init_args"].get("parents") or {}
     if not isinstance(own, dict) or not all(isinstance(parent, str) for parent in own.values()):
         raise ValueError(f"{run}/ must name its parents as `role: run folder`, got {own!r:.100}; restore its configuration")
-    parents = {role: str(parent_of(run, config, role, starts, digests.get(role))) for role in own if role in roles}
+    bundled = described.get("bundled", ())  # an export holds these parents itself
+    parents = {
+        role: str(run if role in bundled else parent_of(run, config, role, starts, digests.get(role))) for role in own if role in roles
+    }
     if data is not None:
         config = replace_folder(config, str(config["data"]["init_args"].get("root")), str(data.absolute()))
     config = config | {part: absolute_paths(config[part], starts) for part in ("model", "data")}

@@ -64,6 +64,7 @@ SHAPE: dict[str, Callable[[Any], bool]] = {
     "directory": is_text,
     "config": lambda value: isinstance(value, dict),
     "lacks": lambda value: isinstance(value, list) and all(map(is_text, value)),
+    "bundled": lambda value: isinstance(value, list) and all(map(is_text, value)),
     "beyond_shapes": lambda value: (
         isinstance(value, dict) and all(isinstance(part, dict) and all(map(is_number, part.values())) for part in value.values())
     ),

@@ -40,7 +40,10 @@ def run(tmp_path, llm):
     folder = tmp_path / "stage1"
     folder.mkdir()
     save_file({f"planner.{k}": v.contiguous() for k, v in planner.state_dict().items()}, folder / manifest.WEIGHTS)
-    node = {"class_path": "baton_lightning.models.planner.VAPlanner", "init_args": {"llm": {"init_args": settings}}}
+    node = {
+        "class_path": "baton_lightning.models.planner.VAPlanner",
+        "init_args": {"llm": {"class_path": "baton_lightning.frozen.llm.PretrainedLLM", "init_args": settings}},
+    }
     described = manifest.describe(
         stage="PlannerPretraining", clip=CLIP, parents={}, config={"model": {"init_args": {"planner": node}}}, data="d4t4", seed=3,
         metrics={"val/loss": 0.25}, seconds=1.0, weights=folder / manifest.WEIGHTS,
