@@ -34,11 +34,17 @@ class Pipeline:
         generator: Generates the clips.
         data: Data set of the run, for held-out clips and their ground-truth plans; ``None`` = none.
         planner: SHA-256 of the planner's weights; ``None`` = unknown.
-        name: Name of the run in messages.
+        run: Folder of the run; ``None`` = none.
     """
 
-    def __init__(self, generator: Generator, data: Any = None, planner: str | None = None, name: str = "the run") -> None:
-        self.generator, self.data, self.planner_digest, self.name = generator, data, planner, name
+    def __init__(self, generator: Generator, data: Any = None, planner: str | None = None, run: Path | None = None) -> None:
+        self.generator, self.data, self.planner_digest, self.run = generator, data, planner, run
+        self.datasets: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the run in messages."""
+        return "the run" if self.run is None else f"{self.run}/"
 
     @property
     def statistics(self) -> dict[str, torch.Tensor]:
@@ -56,11 +62,19 @@ class Pipeline:
         Raises:
             ValueError: If the run has no planner.
         """
-        if not isinstance(self.generator.model.plan, PlannedTokens):
-            raise ValueError(f"{self.name} was trained on the clips' own features and has no planner; load a joint run")
+        self.require_planner()
         batch = Batch(["prompt"], torch.zeros(1, dtype=torch.long), 0, [video_prompt], [audio_prompt])
         found = self.generator.plan(batch.to(self.generator.placement.device))
         return self._of(found, 0, video_prompt, audio_prompt, "planner")
+
+    def require_planner(self) -> None:
+        """Refuses a run without a planner.
+
+        Raises:
+            ValueError: If the run has none.
+        """
+        if not isinstance(self.generator.model.plan, PlannedTokens):
+            raise ValueError(f"{self.name} was trained on the clips' own features and has no planner; load a joint run")
 
     def held_out(self, key: str, split: str = "test") -> tuple[ClipPlan, ClipPlan | None]:
         """Plans of a clip of the data set: the ground-truth plan, and the planner's plan, if the run has a planner.
@@ -77,12 +91,26 @@ class Pipeline:
         truth = self._of(self.generator.true_plan(batch), 0, seen, heard, "truth")
         return truth, self.plan(seen, heard) if isinstance(self.generator.model.plan, PlannedTokens) else None
 
-    def _batch(self, key: str, split: str) -> Batch:
+    def dataset(self, split: str) -> Any:
+        """Clips of a split of the run's data set: ``metadata()`` of all clips, and ``batch(positions)``.
+
+        Args:
+            split: Split of the data set.
+
+        Raises:
+            ValueError: If the run has no data set, or the data set has no such split.
+        """
         if self.data is None:
-            raise ValueError(f"{self.name} has no data set here, so it has no held-out clips; name its folder with data=")
-        self.data.splits["test"] = split
-        self.data.setup("test")
-        dataset = self.data.test_dataset
+            raise ValueError(f"{self.name} has no data set here, so it has no clips; name its folder with data=")
+        if split not in self.datasets:
+            self.data.splits["test"] = split
+            vars(self.data).pop("test_dataset", None)  # a datamodule opens a split once
+            self.data.setup("test")
+            self.datasets[split] = self.data.test_dataset
+        return self.datasets[split]
+
+    def _batch(self, key: str, split: str) -> Batch:
+        dataset = self.dataset(split)
         keys = [meta["key"] for meta in dataset.metadata()]
         if key not in keys:
             raise ValueError(f"the split {split} must hold the clip, got {key!r}; its first clips are {', '.join(keys[:3])}")
@@ -98,6 +126,7 @@ class Pipeline:
             audio_prompt=audio_prompt,
             source=source,
             planner=self.planner_digest if source == "planner" else None,
+            run="" if self.run is None else str(self.run.absolute()),
         )
 
     # ---- clips
@@ -179,4 +208,4 @@ def load(
     generator.place_networks(parse_dtype(dtype, placement.device))
     record = manifest.read(run) if (run / manifest.NAME).exists() else {}
     planner = record.get("parents", {}).get("planner", {}).get("weights_sha256")
-    return Pipeline(generator, module, planner, f"{run}/")
+    return Pipeline(generator, module, planner, run)

@@ -35,6 +35,7 @@ class ClipPlan:
         audio_prompt: Description of the sound.
         source: Origin of the tokens: ``planner``, or ``truth`` for the clip's own features.
         planner: SHA-256 of the planner's weights; ``None`` = unknown, or the source is ``truth``.
+        run: Folder of the run that made the plan; empty = unknown.
         edits: Operations that were applied to the original tokens, see :mod:`baton_lightning.plan.edits`.
 
     Raises:
@@ -49,6 +50,7 @@ class ClipPlan:
     audio_prompt: str = ""
     source: str = "planner"
     planner: str | None = None
+    run: str = ""
     edits: tuple[dict[str, Any], ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -184,6 +186,7 @@ class ClipPlan:
             "audio_prompt": self.audio_prompt,
             "source": self.source,
             "planner": self.planner,
+            "run": self.run,
             "edits": list(self.edits),
         }
         told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
@@ -221,6 +224,7 @@ class ClipPlan:
                 audio_prompt=told["audio_prompt"],
                 source=told["source"],
                 planner=json.loads(told["planner"]) if told["planner"] == "null" else told["planner"],
+                run=told.get("run", ""),  # plans of earlier versions have none
                 edits=tuple(json.loads(told["edits"])),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from baton_lightning.arguments import Parser
 from baton_lightning.generation.described import require_run
+from baton_lightning.verbs import plan_words
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m baton_lightning plan make --run runs/demo/stage3_joint --out plan.safetensors \\
       --video-prompt "a red circle on the left. first the red circle jumps." --audio-prompt "first a thump."
+  python -m baton_lightning plan probes --run runs/demo/stage3_joint
   python -m baton_lightning plan show plan.safetensors --out plan.png
   echo '{"op": "shift", "seconds": 0.5, "start": 0.3, "stop": 0.9}' > later.jsonl
   python -m baton_lightning plan edit plan.safetensors later.jsonl --out later.safetensors
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="python -m baton_lightning plan", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,probes}")
 
     make = verbs.add_parser("make", help="plan a prompt, or a clip of the data set, and write the plan")
     make.add_argument("--run", type=Path, required=True, help="run folder of a stage 3 with a planner")
@@ -45,10 +47,16 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--trust", action="append", default=[], metavar="NAME", help="package whose code the run may name")
     make.add_argument("--force", action="store_true", help="replace --out")
 
-    show = verbs.add_parser("show", help="draw a plan: keyframes in the colours of their principal components, sound as a curve")
+    show = verbs.add_parser(
+        "show",
+        help="draw a plan, and tell in words what it says",
+        description="Draws a plan: keyframes in the colours of their principal components, sound as a curve. If the run has probes (see "
+        "`plan probes`), a table tells its objects, events, moments, speakers and words, and where they differ from its prompts.",
+    )
     show.add_argument("plan", type=Path)
     show.add_argument("--truth", type=Path, metavar="PLAN", help="a second plan, drawn beside with the error of every token")
     show.add_argument("--out", type=Path, metavar="PNG", help="the picture (default: beside the plan)")
+    show.add_argument("--probes", type=Path, metavar="FILE", help="probes that read the plan (default: those of the run that made it)")
 
     diff = verbs.add_parser("diff", help="where two plans differ, and by how much")
     diff.add_argument("first", type=Path)
@@ -64,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("edits", type=Path, help="JSON: a list of operations, or one a line")
     edit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the edited plan")
     edit.add_argument("--force", action="store_true", help="replace --out")
+
+    plan_words.add_probes(verbs)
     return made
 
 
@@ -130,6 +140,9 @@ def main(argv: list[str]) -> int:
         print(f"plan: {options.out}: {plan}")
         return 0
 
+    if options.verb == "probes":
+        return plan_words.make_probes(options)
+
     from baton_lightning.plan import edits
     from baton_lightning.plan.clip_plan import ClipPlan
 
@@ -138,6 +151,7 @@ def main(argv: list[str]) -> int:
         plan = ClipPlan.load(options.plan)
         plan.save_png(out, None if options.truth is None else ClipPlan.load(options.truth))
         print(f"plan: {plan}\nplan: picture {out}")
+        plan_words.tell(plan, options.probes)
     elif options.verb == "diff":
         from rich.console import Console
         from rich.table import Table

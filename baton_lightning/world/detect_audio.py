@@ -54,6 +54,17 @@ def detect_audio(waveform: NDArray, sample_rate: int = 16000) -> AudioDetections
     """Words and effects in a waveform [S] in [-1, 1]; the expected ones are not used."""
     waveform = np.nan_to_num(np.asarray(waveform, np.float32)).reshape(-1)
     loudness, times, in_bank = carrier_loudness(waveform, sample_rate)
+    words, effects = audio_events(loudness, times)
+    return AudioDetections(words, effects, in_bank)
+
+
+def audio_events(loudness: NDArray, times: NDArray) -> tuple[tuple[Word, ...], tuple[Effect, ...]]:
+    """Words and effects of the carriers' amplitudes, each in order of time.
+
+    Args:
+        loudness: Amplitude of each carrier [20, N].
+        times: Evenly spaced times [N], in s.
+    """
     tones = _tones(loudness, times)
     thumps = [t for t, carrier in tones if carrier == v.THUMP]
     dings = [t for t, carrier in tones if carrier == v.DING]
@@ -67,7 +78,7 @@ def detect_audio(waveform: NDArray, sample_rate: int = 16000) -> AudioDetections
             effects.append(Effect(thump, "thump"))
     effects += [Effect(ding, "ding") for ding in dings]
     words = [word for k, colour in enumerate(v.COLOURS) for word in _words(colour, [(t, c - 3 * k) for t, c in tones if c // 3 == k])]
-    return AudioDetections(tuple(sorted(words, key=lambda w: w.time)), tuple(sorted(effects, key=lambda e: e.time)), in_bank)
+    return tuple(sorted(words, key=lambda w: w.time)), tuple(sorted(effects, key=lambda e: e.time))
 
 
 def carrier_loudness(waveform: NDArray, sample_rate: int) -> tuple[NDArray, NDArray, float | None]:
@@ -99,6 +110,7 @@ def _tones(loudness: NDArray, times: NDArray) -> list[tuple[float, int]]:
     """(time, carrier) of every tone, in order of time."""
     threshold = THRESHOLD * min(max(float(loudness.max()), FAINTEST), NOMINAL)
     usual = np.median(loudness, 1)
+    step = float(times[1] - times[0])
     found = []
     for k, curve in enumerate(loudness):
         near = [j for j in (k - 1, k + 1) if 0 <= j < v.THUMP and k < v.THUMP]
@@ -106,8 +118,8 @@ def _tones(loudness: NDArray, times: NDArray) -> list[tuple[float, int]]:
             leaked = any(curve[peak] < 0.7 * loudness[j, peak] for j in near)
             if leaked or curve[peak] < 5 * usual[k]:  # unlike noise, a tone exceeds the median of its carrier
                 continue
-            place = centre(curve, peak, 0.15 * curve[peak], round(0.08 / HOP_SECONDS))
-            found.append((float(times[0] + place * (times[1] - times[0])), k))
+            place = centre(curve, peak, 0.15 * curve[peak], round(0.08 / step))
+            found.append((float(times[0] + place * step), k))
     return sorted(found)
 
 

@@ -50,11 +50,21 @@ def detect_video(frames: NDArray[np.uint8], fps: float) -> VideoDetections:
         fps: Frames per second.
     """
     tracks, transient = find_tracks(frames)
+    return VideoDetections(tracks, transient, video_events(tracks, fps))
+
+
+def video_events(tracks: dict[str, Track], fps: float) -> tuple[VideoEvent, ...]:
+    """Events of tracks, in order of time.
+
+    Args:
+        tracks: The objects, by colour; their curves are read, their pixels are not.
+        fps: Samples of the curves per second.
+    """
     events: list[VideoEvent] = []
     for colour, track in tracks.items():
         jumps, in_air = _jumps(colour, track, fps)
         events += jumps + _utterances(colour, track, fps, in_air) + _flashes(colour, track, fps) + _moves(colour, tracks, fps)
-    return VideoDetections(tracks, transient, tuple(sorted(events, key=lambda e: e.anchors[0])))
+    return tuple(sorted(events, key=lambda e: e.anchors[0]))
 
 
 def _jumps(colour: str, track: Track, fps: float) -> tuple[list[VideoEvent], NDArray]:

@@ -1,0 +1,103 @@
+"""`plan probes` trains probes of a run's feature space; `plan show` uses them to tell in words what a plan says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baton_lightning import hints
+from baton_lightning.generation.described import require_run
+
+if TYPE_CHECKING:
+    from baton_lightning.plan.clip_plan import ClipPlan
+
+PROBES = """Trains probes that read objects, columns, events, moments, speakers and words from planned tokens, on the training split of the
+run's data set, which must be of the benchmark world. It takes about a minute on one core. The result lies in the run's folder, where
+`plan show` looks for it. The accuracy on the validation split is printed: the share of the facts of its scenes that the probes find in the
+ground-truth plans, and with --planned also in the plans of the run's planner."""
+
+
+def add_probes(verbs: Any) -> None:
+    """Adds the parser of `plan probes`."""
+    probes = verbs.add_parser("probes", help="train probes, with which `plan show` tells a plan in words", description=PROBES)
+    probes.add_argument("--run", type=Path, required=True, help="run folder of a stage 3")
+    probes.add_argument("--out", type=Path, metavar="FILE", help="the probes (default: RUN/probes.safetensors)")
+    probes.add_argument("--planned", action="store_true", help="also read the planner's plans of the validation prompts")
+    probes.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
+    probes.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
+    probes.add_argument("--trust", action="append", default=[], metavar="NAME", help="package whose code the run may name")
+    probes.add_argument("--force", action="store_true", help="replace the probes")
+
+
+def make_probes(options: argparse.Namespace) -> int:
+    """Runs `plan probes`.
+
+    Raises:
+        ValueError: If the probes exist already, or the run or its data set do not fit.
+    """
+    require_run(options.run, None)
+
+    from baton_lightning.generation import probing
+    from baton_lightning.generation.pipeline import load
+    from baton_lightning.plan.probes import NAME
+
+    out: Path = options.out or options.run / NAME
+    if out.exists() and not options.force:
+        raise ValueError(f"plan probes: {out} is there; give another --out, or --force")
+    pipe = load(options.run, device=options.device, data=options.data, trust=options.trust)
+    if options.planned:
+        pipe.require_planner()
+    probes = probing.train(pipe)
+    found = probing.accuracy(pipe, probes)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    probes.save(out, accuracy=f"{found.share:.4f}", clips=found.clips)
+    print(f"plan: {out}")
+    print(f"plan: of {sum(found.facts.values())} facts of {found.clips} val clips, {found.share:.1%} are read from their own features")
+    missed = {name: found.facts[name] - right for name, right in found.right.items() if right < found.facts[name]}
+    if missed:
+        print(f"plan: missed: {', '.join(f'{name} {count} of {found.facts[name]}' for name, count in sorted(missed.items()))}")
+    if options.planned:
+        share = probing.accuracy(pipe, probes, planned=True).share
+        print(f"plan: of the same facts, {share:.1%} are read from the planner's plans")
+    return 0
+
+
+def tell(plan: ClipPlan, probes_file: Path | None) -> None:
+    """Prints what a plan says, compared with its prompts if they are in the world's language.
+
+    Args:
+        plan: The plan.
+        probes_file: File of the probes; ``None`` = that of the run that made the plan. Without it, a line says how to make it.
+
+    Raises:
+        ValueError: If the given file does not exist, is damaged, or its probes are of another feature space.
+    """
+    from baton_lightning.plan.probes import NAME, Probes
+    from baton_lightning.plan.reading import read
+    from baton_lightning.world.parse import parse_prompts
+
+    file = probes_file or (Path(plan.run) / NAME if plan.run else None)
+    if probes_file is None and (file is None or not file.exists()):
+        print(f"plan: to read it in words, make probes once: {hints.command('plan', 'probes', '--run', plan.run or 'RUN')}")
+        return
+    assert file is not None
+    reading = read(plan, Probes.load(file))
+    try:
+        scene = parse_prompts(plan.video_prompt, plan.audio_prompt, plan.clip.seconds)
+    except ValueError as error:
+        print(f"plan: its prompts cannot be compared ({error})")
+        print("\n".join(f"  {line}" for line in reading.words()))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = reading.compared(scene)
+    table = Table("prompt", "plan", "differs", title="what the plan says")
+    for row in rows:
+        table.add_row(*row, style="red" if row[2] else None)
+    console = Console()
+    console.print(table, markup=False)
+    differ = sum(bool(row[2]) for row in rows)
+    console.print(f"plan: {'it says what the prompt says' if not differ else f'{differ} of {len(rows)} lines differ from the prompt'}")
