@@ -1,17 +1,18 @@
 """A real SLURM: arrays and chains whose jobs are requeued, suspended, held, cancelled and timed out, and what is said of them.
 
-With ``BATON_SLURM=1`` a cluster of one node is brought up for these tests (slurm_cluster.sh; root on Debian). Without it they run where
-a controller answers, and are skipped elsewhere.
+A cluster of one node is brought up from Debian's packages, unpacked in a folder (slurm_cluster.sh). Where they cannot be had, the tests are
+skipped.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,200 +21,202 @@ from baton_lightning.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
-SMALL = [
-    f"--trainer.max_steps={STEPS}",
-    f"--trainer.val_check_interval={STEPS}",
-    "--trainer.accelerator=cpu",
-    "--model.init_args.scheduler.init_args.warmup_steps=1",
-    "--data.init_args.batch_size=4",
-]
+SMALL = ["--trainer.accelerator=cpu", "--model.init_args.scheduler.init_args.warmup_steps=1", "--data.init_args.batch_size=4"]
+ENDLESS = [*SMALL, "--trainer.max_steps=100000"]
 
-
-def unreachable() -> str:
-    """Why jobs cannot be submitted from here; empty if they can."""
-    if shutil.which("sbatch") is None:
-        return "there is no sbatch on the PATH"
-    told = subprocess.run(["scontrol", "ping"], capture_output=True, text=True)
-    return "" if "is UP" in told.stdout else f"no SLURM controller answers: {(told.stdout + told.stderr).strip()}"
-
-
-OWN = os.environ.get("BATON_SLURM") == "1"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not OWN and bool(unreachable()), reason=f"no BATON_SLURM=1, and {unreachable()}")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cluster that answers."""
-    if not unreachable():
-        yield
-        return
-    folder, script = tmp_path_factory.mktemp("cluster"), Path(__file__).with_name("slurm_cluster.sh")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+def cluster() -> Iterator[Path]:
+    """A cluster that answers, in a folder of its own. Only this process and those that it starts have it on the PATH."""
+    script = Path(__file__).with_name("slurm_cluster.sh")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path: sockets lie in it
+    folder.chmod(0o755)
+    try:
         told = subprocess.run([script, "up", folder], capture_output=True, text=True)
-        try:
-            if told.returncode:
-                pytest.skip(f"SLURM cannot be brought up here: {told.stderr.strip()[-300:]}")
-            yield
-        finally:
-            subprocess.run(["scancel", "--user=root"], capture_output=True)
-            subprocess.run([script, "down", folder], capture_output=True)
+        if told.returncode == 77:
+            pytest.skip(f"SLURM cannot be installed here: {told.stderr.strip()}")
+        assert told.returncode == 0, told.stderr[-3000:]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+            patch.setenv("PATH", f"{folder}/bin{os.pathsep}{os.environ['PATH']}")
+            yield folder
+    finally:
+        subprocess.run([script, "down", folder], capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with its cache, and three plain runs."""
+def base(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data set with its cache, and the files of a chain."""
     folder = tmp_path_factory.mktemp("slurm")
-    patch = pytest.MonkeyPatch()
-    patch.chdir(ROOT)
-    patch.setenv("PYTHONPATH", str(ROOT))
-    assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
-    assert main(["predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}"]) == 0
-    yield folder
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("COLUMNS", "300")  # a table that is not broken into lines
+        assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
+        assert main(["predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}"]) == 0
+        for stage, steps in {"stage1": STEPS, "stage2": 3}.items():
+            file = folder / f"{stage}.yaml"
+            file.write_text(f"base: {ROOT}/experiments/{stage}.yaml\ntrainer: {{max_steps: {steps}, val_check_interval: {steps}}}\n")
+        (folder / "chain.yaml").write_text("stage1: {config: stage1.yaml}\nstage2: {config: stage2.yaml, after: [stage1]}\n")
+        yield folder
 
 
-def words(base: Path) -> list[str]:
-    return ["-c", "experiments/stage1.yaml", f"--run.root={base}", f"--data.init_args.root={base}/data", *SMALL]
+@pytest.fixture(scope="module")
+def late(base: Path) -> tuple[str, list[str]]:
+    """A job with the shortest time limit that SLURM knows, and the chain that it is of. Nothing in it requeues."""
+    callbacks = "[{class_path: callbacks.ledger.Ledger}]"
+    (base / "late.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\ntrainer: {{callbacks: {callbacks}}}\n")
+    (base / "late_chain.yaml").write_text("stage1: {config: late.yaml}\n")
+    argv = [*words(base, "late"), *ENDLESS]
+    assert main(["slurm", "submit", "-c", f"{base}/late.yaml", *argv, "--time", "00:01:00", "--lead", "30"]) == 0
+    return slurm("squeue", "-h", "--name=late-stage1", "-o", "%i").strip(), [f"{base}/late_chain.yaml", *argv]
 
 
-def wait(job: str, seconds: float = 400) -> None:
-    """Until no task of a job is in the queue."""
-    deadline = time.monotonic() + seconds
-    while subprocess.run(["squeue", "-h", "-j", job, "-t", "PD,R,CG,CF"], capture_output=True, text=True).stdout.strip():
-        assert time.monotonic() < deadline, subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout
-        time.sleep(1)
+def words(base: Path, experiment: str) -> list[str]:
+    return [f"--run.root={base}", f"--run.experiment={experiment}", f"--data.init_args.root={base}/data"]
 
 
-def test_an_array_whose_middle_task_is_requeued_ends_as_three_plain_runs(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in range(3):
-        assert main(["fit", *words(base), f"--seed_everything={seed}", f"--run.experiment=plain{seed}"]) == 0
-    capsys.readouterr()
-    assert main(["slurm", "submit", *words(base), "--grid", "seed_everything=0,1,2", "--time", "00:30:00"]) == 0
-    told = capsys.readouterr().out
-    job = re.search(r"submitted (\d+): ", told)[1]
-    runs = [base / f"demo-seed_everything={seed}/stage1" for seed in range(3)]
-    deadline = time.monotonic() + 200
-    while not (runs[1] / "ledger.jsonl").exists() or (runs[1] / "ledger.jsonl").read_bytes().count(b"\n") < STEPS // 4:
-        assert time.monotonic() < deadline, told
-        time.sleep(0.1)
-    subprocess.run(["scancel", "--signal=USR1", f"{job}_1"], check=True)
-    wait(job)
-    logs = [(base / f"logs/demo-stage1-{job}_{task}.out").read_text() for task in range(3)]
-    assert re.search(rf"step (\d+) is saved in .*; requeued {job}_1", logs[1]) and f"resuming {runs[1]}/ from" in logs[1], logs[1]
-    assert "requeued" not in logs[0] + logs[2] and all("finished " in log for log in logs)
-    for seed, run in enumerate(runs):
-        for name in ("ledger.jsonl", "weights.safetensors"):
-            assert (run / name).read_bytes() == (base / f"plain{seed}/stage1" / name).read_bytes(), f"{name} of seed {seed}"
-    assert len({(run / "ledger.jsonl").read_bytes() for run in runs}) == 3
+def slurm(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_chain_of_jobs_runs_through(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = [word.replace(str(STEPS), "3") for word in SMALL]
-    roots = [f"--run.root={base}", "--run.experiment=chained", f"--data.init_args.root={base}/data"]
-    chain = base / "chain.yaml"
-    folder = ROOT / "experiments"
-    chain.write_text(f"stage1: {{config: {folder}/stage1.yaml}}\nstage2: {{config: {folder}/stage2.yaml, after: [stage1]}}\n")
-    assert main(["chain", "submit", str(chain), *roots, *small, "--time", "00:30:00"]) == 0
-
-    first, second = re.findall(r"chain: stage\d is job (.*)", capsys.readouterr().out)
-    assert second.endswith(f", afterok:{first}")
-    deadline = time.monotonic() + 300
-    while not (base / "chained/stage2/manifest.json").exists():
-        assert time.monotonic() < deadline, list((base / "logs").glob("*"))
-        time.sleep(1)
-    assert main(["chain", "status", str(chain), *roots, *small]) == 0
-    assert capsys.readouterr().out.count("finished") == 2
-
-
-def until(true: Callable[[], object], seconds: float = 180) -> None:
+def until(true: Callable[[], object], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, subprocess.run(["scontrol", "show", "jobs"], capture_output=True, text=True).stdout[-3000:]
-        time.sleep(0.3)
+        assert time.monotonic() < deadline, slurm("scontrol", "show", "jobs")[-3000:]
+        time.sleep(0.2)
 
 
-def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    endless = [word.replace(str(STEPS), "100000") for word in SMALL]
-    argv = [f"--run.root={base}", "--run.experiment=told", f"--data.init_args.root={base}/data", *endless]
-    chain, folder, run = base / "told.yaml", ROOT / "experiments", base / "told/stage1"
-    chain.write_text(f"stage1: {{config: {folder}/stage1.yaml}}\nstage2: {{config: {folder}/stage2.yaml, after: [stage1]}}\n")
+def in_queue(*jobs: str) -> str:
+    return slurm("squeue", "-h", "-t", "PD,R,S,CG,CF", "-o", "%i %T %r", "-j", ",".join(jobs)).strip()
 
-    def status() -> str:
+
+def steps(run: Path) -> int:
+    return (run / "ledger.jsonl").read_bytes().count(b"\n") if (run / "ledger.jsonl").exists() else 0
+
+
+def loading(base: Path, experiment: str) -> bool:
+    """Whether a process of the experiment's jobs, not of srun, has come past the start of Python: it loads torch."""
+    command = ["pgrep", "-af", f"baton_lightning fit.*run.root={base} .*experiment={experiment} "]
+    for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
+        pid, program, *_ = line.split()
+        with suppress(OSError):  # it has ended
+            if "python" in program and "torch" in Path(f"/proc/{pid}/maps").read_text():
+                return True
+    return False
+
+
+@pytest.fixture
+def status(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `chain status` says, in one line. It is shown, too."""
+
+    def told(*argv: str) -> str:
         capsys.readouterr()
-        assert main(["chain", "status", str(chain), *argv]) == 0
+        assert main(["chain", "status", *argv]) == 0
         said = capsys.readouterr().out
         with capsys.disabled():
             print("\n" + "\n".join(line for line in said.splitlines() if "stage" in line))
         return " ".join(said.split())
 
-    def submit(jobs: int) -> str:
+    return told
+
+
+def test_a_chain_of_arrays_one_of_whose_tasks_is_requeued_ends_as_plain_runs(
+    base: Path, status: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = [f"{base}/chain.yaml", *words(base, "array"), *SMALL, "--grid", "seed_everything=0,1"]
+    capsys.readouterr()
+    assert main(["chain", "submit", *chain, "--time", "00:30:00"]) == 0
+    first, second = re.findall(r"chain: stage\d is job (\d+)", said := capsys.readouterr().out)
+    assert f"stage2 is job {second}, aftercorr:{first}\n" in said
+    runs = [base / f"array-seed_everything={seed}/stage1" for seed in range(2)]
+    until(lambda: steps(runs[1]) >= STEPS // 4)
+    slurm("scancel", "--signal=USR1", f"{first}_1")
+    for seed in range(2):
+        assert main(["fit", "-c", f"{base}/stage1.yaml", *words(base, f"plain{seed}"), *SMALL, f"--seed_everything={seed}"]) == 0
+    until(lambda: not in_queue(first, second))
+    assert status(*chain).count("finished") == 4
+    logs = [(base / f"logs/array-stage1-{first}_{task}.out").read_text() for task in range(2)]
+    assert re.search(rf"step (\d+) is saved in .*; requeued {first}_1", logs[1]) and f"resuming {runs[1]}/ from" in logs[1], logs[1]
+    assert "requeued" not in logs[0] and all("finished " in log for log in logs)
+    for seed, run in enumerate(runs):
+        for name in ("ledger.jsonl", "weights.safetensors"):
+            assert (run / name).read_bytes() == (base / f"plain{seed}/stage1" / name).read_bytes(), f"{name} of seed {seed}"
+    assert (runs[0] / "ledger.jsonl").read_bytes() != (runs[1] / "ledger.jsonl").read_bytes()
+
+
+@pytest.mark.usefixtures("late")  # its minute passes meanwhile
+def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(
+    base: Path, status: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain, run = [f"{base}/chain.yaml", *words(base, "told"), *ENDLESS], base / "told/stage1"
+
+    def submit(jobs: int) -> list[str]:
         """Submits the chain once more; that many jobs are new."""
         capsys.readouterr()
-        assert main(["chain", "submit", str(chain), *argv, "--time", "01:00:00"]) == 0
-        said = capsys.readouterr().out
-        assert len(re.findall(r"chain: stage\d is job", said)) == jobs, said
-        return said
+        assert main(["chain", "submit", *chain, "--time", "01:00:00"]) == 0
+        new = re.findall(r"chain: stage\d is job (\d+)", said := capsys.readouterr().out)
+        assert len(new) == jobs and said.count("already: job") == 2 - jobs, said
+        return new
 
-    def slurm(*words: str) -> str:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-    def steps() -> int:
-        return (run / "ledger.jsonl").read_bytes().count(b"\n") if (run / "ledger.jsonl").exists() else 0
-
-    def working() -> list[int]:
-        """Processes of the chain's jobs that have come past the start of Python, without those of srun."""
-        lines = subprocess.run(["pgrep", "-af", "baton_lightning fit.*experiment=told"], capture_output=True, text=True).stdout.splitlines()
-        found = [int(line.split()[0]) for line in lines if "python" in line.split()[1]]
-        return [pid for pid in found if "torch" in Path(f"/proc/{pid}/maps").read_text()]
-
-    first, second = re.findall(r"is job (\d+)", submit(2))
+    first, second = submit(2)
     log = base / f"logs/told-stage1-{first}.out"
-    assert f"{second} PENDING (Dependency)" in status()
+    assert f"{second} PENDING (Dependency)" in status(*chain)
     submit(0)
-    until(lambda: steps() >= 3)
-    assert f"{first} RUNNING" in status()
+    slurm("scontrol", "hold", second)
+    assert f"{second} PENDING (JobHeldAdmin)" in status(*chain)
+    submit(0)
+    slurm("scontrol", "release", second)
+    until(lambda: steps(run) >= 3)
+    assert f"{first} RUNNING" in status(*chain)
 
     slurm("scontrol", "suspend", first)
-    assert f"{first} SUSPENDED" in status() and "already" in submit(0)
+    assert f"{first} SUSPENDED" in status(*chain)
+    submit(0)
     slurm("scontrol", "resume", first)
-    made = steps()
-    until(lambda: steps() > made + 2)  # SLURM kills at once what it has just let go on
+    made = steps(run)
+    until(lambda: steps(run) > made + 2)  # SLURM kills at once what it has just let go on
 
     slurm("scontrol", "requeuehold", first)
     until(lambda: "no step is lost" in log.read_text())
-    assert f"step-{steps()}.ckpt" in status()
+    assert f"step-{steps(run)}.ckpt" in status(*chain)
     submit(0)
-    until(lambda: "PENDING" in slurm("squeue", "-h", "-j", first, "-o", "%T"))
-    assert f"│ queued │ {steps()} │" in (said := status()) and f"{first} PENDING (job requeued in held state)" in said
+    until(lambda: "PENDING" in in_queue(first))
+    assert f"│ queued │ {steps(run)} │" in (said := status(*chain)) and f"{first} PENDING (job requeued in held state)" in said
     submit(0)
 
     slurm("scontrol", "release", first)
-    until(working)
-    made = steps()
+    until(lambda: loading(base, "told"))
+    made = steps(run)
     slurm("scancel", "--signal=USR1", first)  # before anything is ready
     until(lambda: f"requeued {first}" in log.read_text())
-    assert steps() == made + 1, log.read_text()[-3000:]
+    assert steps(run) == made + 1, log.read_text()[-3000:]
+    until(lambda: "COMPLETING" not in in_queue(first))
+    assert re.search(rf"│ (queued|running) │ {made + 1} │ .* │ {first} (PENDING \(BeginTime\)|RUNNING)", status(*chain))
+    submit(0)
 
-    until(lambda: steps() > made + 3)
+    until(lambda: steps(run) > made + 3)
     slurm("scancel", first)
     until(lambda: log.read_text().count("no step is lost") == 2)
-    until(lambda: not slurm("squeue", "-h").strip())
-    said = status()
-    assert f"interrupted at step {steps()}" in said and f"stage1: job {first} CANCELLED ({log})" in said and f"{second} CANCELLED" in said
+    until(lambda: not in_queue(first, second))
+    said = status(*chain)
+    assert (
+        f"interrupted at step {steps(run)}" in said and f"stage1: job {first} CANCELLED ({log})" in said and f"{second} CANCELLED" in said
+    )
+    again = submit(2)
+    assert f"{again[0]} " in status(*chain) and not {first, second} & set(again)
+    slurm("scancel", *again)
+    until(lambda: not in_queue(*again))
 
 
-def test_a_job_whose_time_is_over_is_told_with_the_last_line_of_its_log(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, chain = base / "late.yaml", base / "late_chain.yaml"
-    config.write_text(f"base: {ROOT}/experiments/stage1.yaml\ntrainer: {{callbacks: [{{class_path: callbacks.ledger.Ledger}}]}}\n")
-    chain.write_text("stage1: {config: late.yaml}\n")  # nothing in it requeues
-    endless = [word.replace(str(STEPS), "100000") for word in SMALL]
-    argv = [f"--run.root={base}", "--run.experiment=late", f"--data.init_args.root={base}/data", *endless]
-    assert main(["chain", "submit", str(chain), *argv, "--time", "00:01:00", "--lead", "30"]) == 0
-    job = re.search(r"is job (\d+)", capsys.readouterr().out)[1]
-    wait(job)
-    assert main(["chain", "status", str(chain), *argv]) == 0
-    said = capsys.readouterr().out
-    with capsys.disabled():
-        print("\n" + said)
-    assert f"{job} TIMEOUT" in said and f"stage1: job {job} TIMEOUT ({base}/logs/late-stage1-{job}.out)" in " ".join(said.split())
+def test_a_job_whose_time_is_over_is_told_with_the_last_line_of_its_log(
+    base: Path, late: tuple[str, list[str]], status: Callable[..., str]
+) -> None:
+    job, chain = late
+    until(lambda: not in_queue(job))
+    log = base / f"logs/late-stage1-{job}.out"
+    lines = [line.rpartition("\r")[2].split() for line in log.read_text().splitlines()]
+    last = [" ".join(line) for line in lines if line and line[0] != "srun:"][-1]
+    assert f"{job} TIMEOUT" in (said := status(*chain)) and f"stage1: job {job} TIMEOUT ({log}): TimeLimit, 0:15, {last}" in said
