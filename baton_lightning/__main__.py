@@ -16,7 +16,7 @@ from baton_lightning.atomic import FULL
 from baton_lightning.signals import note_requeue
 
 LIGHTNING = {
-    "fit": "train a stage; goes on from its last checkpoint if it was interrupted",
+    "fit": "train a stage; an interrupted run resumes from its last checkpoint",
     "validate": "score a stage on the validation set",
     "test": "score a stage on the test set",
     "predict": "run a stage over the data, e.g. to cache latents and features (experiments/encode.yaml)",
@@ -24,20 +24,26 @@ LIGHTNING = {
 OTHERS = {
     "shards": ("baton_lightning.verbs.shards", "make, list and check data sets of webdataset tar shards"),
     "generate": ("baton_lightning.verbs.generate", "write mp4s with sound from a finished stage-3 run"),
-    "plan": ("baton_lightning.verbs.plan", "make, draw, compare and change the plan of a clip"),
-    "evaluate": ("baton_lightning.verbs.evaluate", "score a run or a folder of clips of the benchmark world; a page shows what fails"),
+    "plan": ("baton_lightning.verbs.plan", "make, draw, compare and edit the plan of a clip"),
+    "evaluate": (
+        "baton_lightning.verbs.evaluate",
+        "score a run or a folder of clips of the benchmark world; writes a page that marks errors",
+    ),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (
         "baton_lightning.bench.cli",
-        "measure: parity with recorded Ovi forwards, speed of the data, the world's scores of its controls, killed runs, a GPU",
+        "benchmarks: parity with recorded Ovi forwards, data loading, the benchmark world's controls, resume after kills, a GPU",
     ),
-    "convert": ("baton_lightning.release.convert", "a released checkpoint (Ovi's) as a parent to start from"),
-    "export": ("baton_lightning.release.export", "a run's weights as sharded safetensors with configuration and model card"),
-    "estimate": ("baton_lightning.estimate.cli", "tokens, parameters and memory of an experiment, before anything is downloaded"),
-    "chain": ("baton_lightning.launch.chain", "the stages of a file one after the other, here or as SLURM jobs, and where each stands"),
-    "slurm": ("baton_lightning.launch.slurm", "an sbatch script for an experiment, or an array of its variants; requeues itself"),
-    "ablate": ("baton_lightning.ablation.ablate", "rows of an ablation over seeds, from one command, with a report"),
-    "demo": ("baton_lightning.launch.demo", "the whole chain on a bare CPU machine, with a report"),
+    "convert": ("baton_lightning.release.convert", "convert a released checkpoint (Ovi's) into a parent run"),
+    "export": ("baton_lightning.release.export", "write a run's weights as sharded safetensors with configuration and model card"),
+    "estimate": ("baton_lightning.estimate.cli", "estimate tokens, parameters and memory of an experiment; downloads nothing"),
+    "chain": ("baton_lightning.launch.chain", "run the stages of a chain file, here or as SLURM jobs, and show their status"),
+    "slurm": (
+        "baton_lightning.launch.slurm",
+        "write an sbatch script for an experiment or an array of its variants; its job requeues itself",
+    ),
+    "ablate": ("baton_lightning.ablation.ablate", "run the rows of an ablation over seeds and write a report"),
+    "demo": ("baton_lightning.launch.demo", "run the whole chain on a CPU and write a report"),
 }
 
 
@@ -54,7 +60,7 @@ def usage() -> str:
             *lines,
             "",
             "  python -m baton_lightning --version                         versions of the library, torch and lightning",
-            "  python -m baton_lightning VERB --help                       what a verb takes",
+            "  python -m baton_lightning VERB --help                       options of a verb",
             "  python -m baton_lightning fit -c experiments/stage1.yaml    train the first stage",
             "  python -m baton_lightning fit -c FILE --print_config        show the resolved configuration",
         ]
@@ -133,7 +139,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, RuntimeError) and "baton_lightning" not in last and "callbacks" not in last and "datamodules" not in last:
         traceback.print_exception(error)  # not ours: a bug or a library's complaint, whose origin matters
     full = isinstance(error, OSError) and error.errno in FULL
-    hint = "; make room, then give the same command again: it goes on from what is saved" if full else ""
+    hint = "; free disk space, then repeat the command: it resumes from what is saved" if full else ""
     print(f"baton_lightning: error: {error}{hint}", file=sys.stderr)
     return 1
 

@@ -37,7 +37,7 @@ from baton_lightning.runs.run_spec import RunSpec
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.sessions import finish, requirements, segments
 from baton_lightning.sessions.misfits import misfits_named
-from baton_lightning.sessions.termination import GOES_ON, Terminated, Termination
+from baton_lightning.sessions.termination import REPEAT, Terminated, Termination
 from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
 from baton_lightning.written import keep_names
@@ -89,13 +89,16 @@ class BatonCLI(LightningCLI):
             raise WrongArguments(explain(str(error), [action.dest for action in actions])) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--base", type=str | None, default=None, help="Configuration file this one builds on, relative to it.")
+        parser.add_argument(
+            "--base", type=str | None, default=None, help="Configuration file that this one extends. The path is relative to this file."
+        )
         parser.add_argument(
             "--resume",
             type=Literal["auto", "changed", "never"],
             default="auto",
-            help="auto: go on from the run folder's last checkpoint, if it has one, with the settings that made it. changed: also with "
-            "others, which the manifest then names with the step. never: start afresh, or from --ckpt_path.",
+            help="auto: resume from the run folder's last checkpoint, if it has one; settings must equal those of the checkpoint. "
+            "changed: settings may differ; the manifest records each change with its step. never: start from scratch, or from "
+            "--ckpt_path.",
         )
         parser.add_class_arguments(ClipSpec, "clip")
         parser.add_class_arguments(RunSpec, "run")
@@ -273,7 +276,7 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
         return int(end.code or 0)
     except RuntimeError as error:
         if rank := peers.dead(error):
-            raise ValueError(f"{rank}; all ranks end, and {GOES_ON[verb]}") from error
+            raise ValueError(f"{rank}; all ranks end; {REPEAT[verb]}") from error
         raise
     return 0
 

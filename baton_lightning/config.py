@@ -25,10 +25,10 @@ def chain(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     try:
         path = path.resolve()
     except RuntimeError as error:  # a link to itself
-        raise ValueError(f"configuration: {path} must be a file, and is a link that leads nowhere; check the path") from error
+        raise ValueError(f"configuration: {path} must be a file, got a broken link; check the path") from error
     if path in above:
         names = " -> ".join(p.name for p in (*above[above.index(path) :], path))
-        raise ValueError(f"configuration: `base:` runs in a circle: {names}; let one of them stand alone")
+        raise ValueError(f"configuration: `base:` entries form a cycle: {names}; remove `base:` from one of them")
     if not path.is_file():
         source = f", which {above[-1].name} names as its base" if above else ""
         raise ValueError(f"configuration: there is no file {path}{source}; check the path")

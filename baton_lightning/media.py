@@ -240,7 +240,7 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
         video = container.streams.video[0] if has_video else None
         audio = container.streams.audio[0] if has_audio else None
         if video is not None and len(pictures) < video.frames:
-            raise MediaError("truncated", f"{name} promises {video.frames} frames and holds {len(pictures)}")
+            raise MediaError("truncated", f"{name} declares {video.frames} frames but holds {len(pictures)}")
         frames = np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), np.uint8)
         fps = 0.0 if video is None else float(video.average_rate or video.guessed_rate or 0)
         if audio is None:
@@ -249,7 +249,7 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
         if audio.duration is not None and audio.time_base is not None:
             stated = round(audio.duration * audio.time_base * audio.rate)
             if length < stated - AAC_FRAME:
-                raise MediaError("truncated", f"{name} promises {stated} samples of sound and holds {length}")
+                raise MediaError("truncated", f"{name} declares {stated} samples of sound but holds {length}")
             length = stated
         return Media(frames, fps, _place(chunks, length), int(audio.rate))
 

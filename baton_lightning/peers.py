@@ -61,7 +61,7 @@ def watch(looks: Callable[[], str]) -> None:
     """Repeats a check for dead ranks. If one is dead, ends this process after a grace period."""
     while not LET_GO.wait(TICK):
         if looks() and not LET_GO.wait(GRACE):
-            end(f"{looks()}; the other ranks end as well", code())
+            end(f"{looks()}; the other ranks end too", code())
 
 
 def failed() -> str:

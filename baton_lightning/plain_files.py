@@ -26,13 +26,13 @@ def parse_json(content: bytes | str, where: str, *, finite: bool = True) -> Any:
     try:
         return json.loads(content if isinstance(content, str) else content.decode(), parse_constant=_no_number if finite else None)
     except RecursionError:
-        raise ValueError(f"{where} must be JSON, and is nested too deeply to be read") from None
+        raise ValueError(f"{where} must be JSON, but is nested too deeply to be read") from None
     except ValueError as error:  # also a wrong encoding
         raise ValueError(f"{where} must be JSON in UTF-8 ({error})") from error
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def read_json(file: Path, *, most_bytes: int = MOST_BYTES, finite: bool = True) -> Any:
@@ -68,7 +68,7 @@ def require_no_link(*paths: Path) -> None:
     """
     for path in paths:
         if path.is_symlink():
-            raise ValueError(f"{path} is written, and is a link to {os.readlink(path)}; delete the link")
+            raise ValueError(f"{path} will be written and must not be a link, got a link to {os.readlink(path)}; delete the link")
 
 
 def require_own_files(folder: Path) -> None:
@@ -93,10 +93,13 @@ def require_own_files(folder: Path) -> None:
                     if os.path.basename(here) == "checkpoints" and target not in (".", "..") and "/" not in target:
                         continue
                     raise ValueError(
-                        f"{folder}/ must hold its own files, since it is written into, and {entry.path} is a link to {target}; delete the "
+                        f"{folder}/ must hold only its own files, because it is written to, but {entry.path} is a link to {target}; "
+                        f"delete the "
                         "link, or make the whole folder a link if it lies on another disk"
                     )
                 if entry.is_dir():
                     folders.append(Path(entry.path))
                 elif not entry.is_file():
-                    raise ValueError(f"{folder}/ must hold files and folders, since it is written into, {entry.path} is neither; delete it")
+                    raise ValueError(
+                        f"{folder}/ must hold only files and folders, because it is written to, but {entry.path} is neither; delete it"
+                    )

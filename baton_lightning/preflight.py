@@ -115,8 +115,8 @@ def require_weights(verb: str, chosen: dict[str, Any], folder: Path) -> None:
 def no_weights(verb: str, folder: Path) -> str:
     """Message that a verb needs weights to score."""
     weights = folder / manifest.WEIGHTS
-    there = f"the run that is there: {weights}" if weights.exists() else f"{manifest.WEIGHTS} of a finished run, or a checkpoint"
-    return f"{verb} must be told which weights it scores, got no --ckpt_path; give {there}"
+    there = f"the finished run's {weights}" if weights.exists() else f"{manifest.WEIGHTS} of a finished run, or a checkpoint"
+    return f"{verb} needs the weights that it scores, got no --ckpt_path; give {there}"
 
 
 def require_parents(verb: str, layers: list[Layer], chosen: dict[str, Any], folder: Path) -> None:

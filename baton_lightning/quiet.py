@@ -17,18 +17,18 @@ LOGGERS = (
 )
 LINES = {
     "💡 Tip: ": "advertises litlogger and litmodels",
-    r"\w+ available: ": "the machine's devices; the configuration says which are used",
+    r"\w+ available: ": "the machine's devices; the configuration names those that are used",
     "Seed set to ": "repeats the configuration",
-    r"`Trainer\.\w+` stopped: `max_": "the run says itself that it is finished",
-    "Restor(ing|ed) .*checkpoint": "the run says itself what it goes on from",
-    "Loaded model weights from the checkpoint": "the verb says itself which weights it scores",
+    r"`Trainer\.\w+` stopped: `max_": "the run prints itself that it is finished",
+    "Restor(ing|ed) .*checkpoint": "the run prints itself the checkpoint that it resumes from",
+    "Loaded model weights from the checkpoint": "the verb prints itself which weights it scores",
     "Initializing distributed: ": "one line for each rank of every start",
     r"-{20,}\s*distributed_backend=": "a box around the number of ranks",
 }
 """Patterns of the beginnings of hidden log lines of Lightning."""
 WARNINGS = {
     r"The `srun` command is available": "a machine with SLURM is used without it on purpose; `slurm` writes scripts",
-    r"Checkpoint directory .* exists and is not empty": "so it is wherever a run goes on",
+    r"Checkpoint directory .* exists and is not empty": "true of every resumed run",
     r"`isinstance\(treespec": "torch's own pytree, called by Lightning",
     r"torch\.distributed\.\S+ is deprecated": "torch's own collectives, called by Lightning",
     r"LightningCLI's args parameter": "`python -m baton_lightning` gives arguments and a command line on purpose",

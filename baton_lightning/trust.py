@@ -82,8 +82,8 @@ def require(values: Any, where: str, trusted: Sequence[str] = ()) -> None:
     for name in sorted(workbench - set(trusted)):
         if (found := place_of(name)) is not None and found != Path(__file__).resolve().parents[1]:
             raise ValueError(
-                f"{where} needs the package {name}, which is found in {found}/ and not beside the library, so it is not imported; if it is "
-                f"yours, give --trust {name}"
+                f"{where} needs the package {name}, which is in {found}/ and not installed beside the library, so it is not imported; "
+                f"if you trust it, give --trust {name}"
             )
 
 
@@ -92,7 +92,7 @@ def refusal(where: str, path: object) -> str:
     top = path.partition(".")[0] if isinstance(path, str) else ""
     own = not wrong_with(top) and top.isidentifier() and top not in {name.partition(".")[0] for name in BUILT}
     fix = f"; if you trust who wrote that package, give --trust {top}" if own else ""
-    return f"{where} names {quoted(path)}, which is no class that a run is built of, so it is not imported{fix}"
+    return f"{where} names {quoted(path)}, which is not a known class of runs, so it is not imported{fix}"
 
 
 def place_of(package: str) -> Path | None:

@@ -103,7 +103,7 @@ def write_record(root: Path, module: Any, train_split: str) -> None:
         done = f"cached {', '.join(module.kinds)} of {total} clips in {root}/, {len(damaged)} are damaged"
         exists = file.exists() and (not has_features or (root / STATISTICS).exists())
         if exists and file.read_text() == json.dumps(record, indent=1):
-            print(f"{done}; they were before", flush=True)
+            print(f"{done}; nothing was to do", flush=True)
             return
         if has_features:
             split = splits[train_split if train_split in splits else next(iter(splits))]

@@ -216,8 +216,8 @@ def cut(path: Path, step: int) -> None:
                     break
             except (ValueError, LookupError, TypeError, RecursionError) as error:
                 raise ValueError(
-                    f"{path} must have a step in each line, but line {number} is damaged ({error}); restore it, or rename the file: the "
-                    f"run goes on from its checkpoint all the same, and a ledger begins after step {step}"
+                    f"{path} must have a step in each line, but line {number} is damaged ({error}); restore it, or rename the file: "
+                    f"the run then resumes from its checkpoint, and a new ledger starts after step {step}"
                 ) from error
             kept += len(line)
     with path.open("ab") as file:

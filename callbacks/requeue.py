@@ -58,13 +58,14 @@ class Requeue(Callback):
         checkpoint = trainer.checkpoint_callback
         if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.save_last:
             raise ValueError(
-                "Requeue: a job can go on only from a last.ckpt, and no ModelCheckpoint has save_last: true; add one to trainer.callbacks"
+                "Requeue: a requeued job resumes only from a last.ckpt, but no ModelCheckpoint has save_last: true; add one to "
+                "trainer.callbacks"
             )
         own = Path(str(checkpoint.dirpath or trainer.default_root_dir)) / f"{checkpoint.CHECKPOINT_NAME_LAST}.ckpt"
         if not own.exists() and (foreign := sorted(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"))):
             raise ValueError(
-                f"Requeue: Lightning would go on from {foreign[-1]}, which another job left; a run goes on from its own {own}. "
-                "Delete or move the file"
+                f"Requeue: Lightning would resume from {foreign[-1]}, which another job left, but this run resumes from its own "
+                f"{own}. Delete or move the file"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -76,7 +76,7 @@ class Watchdog(Callback):
         self.record_progress("in its optimiser step")
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.record_progress("waiting for the batch after the one named")
+        self.record_progress("waiting for the next batch")
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *_: Any) -> None:
         self.batch = batch
@@ -136,7 +136,7 @@ class Watchdog(Callback):
             f"rank {r} ({b['process']}) at step {b['step']}, {b['doing']}, {b['clips']}, at {b['at']}"
             for r, b in slowest_ranks(beats).items()
         )
-        text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); behind is {descriptions}"
+        text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); slowest: {descriptions}"
         sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # one write, so that the lines of two ranks do not mix
         sys.stderr.flush()
         peers.LET_GO.set()

@@ -23,30 +23,30 @@ def require_same_order(state: Mapping[str, Any], order: Mapping[str, Any], epoch
     if state["consumed"] and size != order["batch_size"]:
         raise ValueError(
             f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {size}, and cannot "
-            f"go on amid the epoch in batches of {order['batch_size']}; set data.init_args.batch_size to {size}"
+            f"resume within the epoch with batches of {order['batch_size']}; set data.init_args.batch_size to {size}"
         )
     if (given := state.get("epoch_clips")) != order["epoch_clips"]:
         raise ValueError(
-            f"data: this run's epochs have data.init_args.epoch_clips={given}, and it cannot go on with "
-            f"{order['epoch_clips']}: clips would come twice or never; set it back"
+            f"data: this run's epochs have data.init_args.epoch_clips={given}, and it cannot resume with "
+            f"{order['epoch_clips']}: clips would be repeated or skipped; restore it"
         )
     if (given := state.get("accumulate", 1)) != order["accumulate"]:
         raise ValueError(
-            f"data: this run's steps accumulate {given} batches, and it cannot go on with {order['accumulate']}: epochs would have "
-            f"another length; set trainer.accumulate_grad_batches to {given}"
+            f"data: this run's steps accumulate {given} batches, and it cannot resume with {order['accumulate']}: epochs would have a "
+            f"different length; set trainer.accumulate_grad_batches to {given}"
         )
     if (given := state.get("seed", order["seed"])) != order["seed"]:
         raise ValueError(
-            f"data: this run's order is of seed {given}, and it cannot go on with {order['seed']}: clips would come twice or never; "
+            f"data: this run's order is of seed {given}, and it cannot resume with {order['seed']}: clips would be repeated or skipped; "
             f"set seed_everything to {given}, or start a new run from this one's weights"
         )
     if (had := state.get("clips", order["clips"])) != order["clips"]:
         raise ValueError(
-            f"data: this run's order is of {had} clips, and it cannot go on with {order['clips']}: clips would come twice or "
-            "never; set data.init_args.buckets and the data back, or start a new run from this one's weights"
+            f"data: this run's order is of {had} clips, and it cannot resume with {order['clips']}: clips would be repeated or "
+            f"skipped; restore data.init_args.buckets and the data, or start a new run from this one's weights"
         )
     if (state["epoch"], state["consumed"]) != (epoch, consumed):
         raise ValueError(
-            f"data: the checkpoint's loader stands at epoch {state['epoch']} after {state['consumed']} clips, its trainer at epoch "
+            f"data: the checkpoint's loader is at epoch {state['epoch']} after {state['consumed']} clips, its trainer at epoch "
             f"{epoch} after {consumed}; it is not a checkpoint of this run"
         )

@@ -247,7 +247,7 @@ class WebShards(LightningDataModule):
         if online is not None:
             online.require_statistics(provenance := read_provenance(path))
             if provenance.get("clips") != SplitIndex.read(self.root / self.splits["train"]).digest:
-                raise ValueError(f"data: {path} is of other clips than {self.root / self.splits['train']}/ holds now; repeat {make}")
+                raise ValueError(f"data: {path} is not of the clips in {self.root / self.splits['train']}/; repeat {make}")
         return read_statistics(path, {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}, make)
 
     def require_fresh_cache(self, kinds: Sequence[str] = CACHES) -> None:
@@ -266,14 +266,16 @@ class WebShards(LightningDataModule):
             if differs := tensor_differences(self.clip, cache.get("clip", {})):
                 raise ValueError(f"data: {what} is of another geometry (clip section != cache): {'; '.join(differs)}; {fix}")
             if stale := [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]:
-                raise ValueError(f"data: {what} was made of other clips than the splits {', '.join(stale)} hold now; {fix}")
+                raise ValueError(f"data: {what} was made from clips other than those in the splits {', '.join(stale)}; {fix}")
 
     def _require_made_by_one(self, dataset: ShardDataset) -> None:
         for kind in dataset.caches:
             path = self.root / cache_record(kind)
             recipe = read_cache(path)["recipe"]
             if other := [shard.tar for shard in dataset.shards[kind] if shard.made_by not in ("", recipe)]:
-                raise ValueError(f"data: {other[0]} was made by other networks than {path} names; repeat {cache_command(kind, self.root)}")
+                raise ValueError(
+                    f"data: {other[0]} was not made by the networks that {path} names; repeat {cache_command(kind, self.root)}"
+                )
 
     def planned_by(self) -> dict[str, Any]:
         """Record of the planner that computed the cached plans: ``weights_sha256`` of its run, types, settings.

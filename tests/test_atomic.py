@@ -58,6 +58,6 @@ def test_a_full_disk_names_the_file_and_what_to_do(tmp_path, monkeypatch, capsys
     with pytest.raises(OSError) as told:
         atomic.write_tensors(file, {"a": torch.zeros(1)})
     assert told.value.errno == errno.ENOSPC and report(told.value) == 1
-    assert str(file) in (said := capsys.readouterr().err) and "make room, then give the same command again" in said
+    assert str(file) in (said := capsys.readouterr().err) and "free disk space, then repeat the command" in said
     with pytest.raises(OSError, match="ledger"), atomic.naming(tmp_path / "ledger.jsonl"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write to an open file does

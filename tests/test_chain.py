@@ -203,12 +203,12 @@ def test_a_mix_of_tasks_is_trained_and_sampled_alike(base, capsys):
     assert len((base / "runs/e/tasks/ledger.jsonl").read_text().splitlines()) == 2
     capsys.readouterr()
     assert main(["bench", "parity", "--run", str(base / "runs/e/tasks")]) == 0
-    assert "every tensor is the same to the bit" in capsys.readouterr().out
+    assert "every tensor is bit-identical" in capsys.readouterr().out
 
 
 def test_a_joint_run_is_sampled_as_it_was_trained(base, capsys):
     assert main(["bench", "parity", "--run", str(base / "runs/e/stage3_joint"), "--num", "2"]) == 0
-    assert "every tensor is the same to the bit" in capsys.readouterr().out
+    assert "every tensor is bit-identical" in capsys.readouterr().out
 
 
 def test_generate_takes_what_is_given_from_held_out_clips(base):
@@ -235,14 +235,14 @@ def test_validate_scores_what_a_run_finished_with(base, stage, capsys):
     run = base / "runs/e" / stage
     metrics = json.loads((run / "manifest.json").read_text())["metrics"]
     assert scored(base, stage, run / "weights.safetensors") == pytest.approx(metrics["val/loss"], rel=1e-5)
-    assert "the weights that the run finished with" in capsys.readouterr().out
+    assert "the final weights of the run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("verb", "stage"), [("validate", "stage2"), ("test", "stage3_adapt")])
 def test_weights_that_nobody_named_are_not_scored(base, capsys, verb, stage):
     words = [f"--data.init_args.root={base}/data", f"--run.root={base}/runs", "--run.experiment=e"]
     assert main([verb, "-c", f"experiments/{stage}.yaml", *words]) == 1
-    assert f"got no --ckpt_path; give the run that is there: {base}/runs/e/{stage}/weights.safetensors" in capsys.readouterr().err
+    assert f"got no --ckpt_path; give the finished run's {base}/runs/e/{stage}/weights.safetensors" in capsys.readouterr().err
 
 
 def test_validate_scores_the_averages_of_a_checkpoint(base, capsys):

@@ -117,10 +117,10 @@ def test_a_run_killed_interrupted_and_terminated_ends_as_one_that_was_not(folder
     assert code == -signal.SIGKILL and len(lines(folder, "stopped")) >= 6
     code, said = stop_at(folder, "stopped", 15, signal.SIGINT)
     step = lines(folder, "stopped")[-1]["step"]
-    assert code == 130 and "interrupted; the same command goes on from the last checkpoint" in said
+    assert code == 130 and "interrupted; the same command resume from the last checkpoint" in said
     assert f"step-{step}.ckpt of step {step}; no step is lost" in said, said[-2000:]
     code, said = stop_at(folder, "stopped", 26, signal.SIGTERM)
-    assert code == 143 and "terminated; the same command goes on from the last checkpoint" in said
+    assert code == 143 and "terminated; the same command resume from the last checkpoint" in said
     assert len(lines(folder, "stopped")) < STEPS and not (folder / "runs/e/stopped/manifest.json").exists()
     assert "resuming" in finish(folder, "stopped")
     stopped = folder / "runs/e/stopped"
@@ -201,7 +201,7 @@ def test_a_rank_that_dies_amid_the_steps_is_named_and_a_second_signal_ends_at_on
     other = child_of(process)
     os.kill(other, signal.SIGKILL)
     assert process.wait(30) == 1
-    assert f"rank 1 (pid {other}) was killed by SIGKILL" in (text := said.read_text()) and "goes on from the last checkpoint" in text
+    assert f"rank 1 (pid {other}) was killed by SIGKILL" in (text := said.read_text()) and "resume from the last checkpoint" in text
 
     process, said = two_ranks(folder, "dies", "--trainer.num_nodes=1")
     until(said, process, lambda: len(lines(folder, "dies")) >= 9)

@@ -32,9 +32,9 @@ SBATCH = """\
 #SBATCH --open-mode=append
 #SBATCH --output={out}/logs/%x-%A_%a.out
 
-# One task a seed. A task that was requeued goes on where it stopped. Make the data first, so that no two tasks do:
+# One task per seed. A requeued task resumes where it stopped. Build the data first, so that no two tasks build it:
 #   {data}
-# and the report when all have ended:
+# and write the report when all tasks have ended:
 #   {report}
 set -euo pipefail
 cd {folder}
@@ -50,12 +50,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--report", type=Path, metavar="DIR", help="folder of evidence.json, .md and .png (default: <out>/report)")
     made.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these of the suite's seeds")
     made.add_argument("--rows", nargs="+", metavar="ROW", help="only these of the suite's rows")
-    made.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: %(default)s)")
+    made.add_argument("--jobs", type=int, default=2, help="parallel processes, one thread each (default: %(default)s)")
     what = made.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="say what would be run and what is there, run nothing")
-    what.add_argument("--only-report", action="store_true", help="write the report of what is there, run nothing")
+    what.add_argument("--dry-run", action="store_true", help="list all steps and which of them are done; run nothing")
+    what.add_argument("--only-report", action="store_true", help="write the report from existing results; run nothing")
     what.add_argument("--only-data", action="store_true", help="make and cache the data, train nothing")
-    what.add_argument("--sbatch", action="store_true", help="print a Slurm script with a task a seed")
+    what.add_argument("--sbatch", action="store_true", help="print a Slurm script with one task per seed")
     return made
 
 
@@ -64,13 +64,13 @@ def main(argv: list[str]) -> int:
     suite = read_suite(options.suite)
     evidence.require_claims(suite)
     if unknown := sorted(set(options.rows or ()) - {row.name for row in suite.rows}):
-        raise ValueError(f"ablate: {options.suite} has the rows {', '.join(row.name for row in suite.rows)}, got {unknown[0]!r}")
+        raise ValueError(f"ablate: --rows must be of {', '.join(row.name for row in suite.rows)} ({options.suite}), got {unknown[0]!r}")
     if options.rows:
         suite = replace(suite, rows=tuple(row for row in suite.rows if row.name in options.rows))
     out = options.out or Path("runs") / options.suite.stem
     seeds = tuple(options.seeds or suite.seeds)
     if absent := sorted(set(seeds) - set(suite.seeds)):
-        raise ValueError(f"ablate: {options.suite} has the seeds {', '.join(map(str, suite.seeds))}, got {absent[0]}")
+        raise ValueError(f"ablate: --seeds must be of {', '.join(map(str, suite.seeds))} ({options.suite}), got {absent[0]}")
     require_at_least_one("ablate", options, "jobs")
     if options.sbatch:
         print(sbatch(suite, out, options.jobs), end="")
@@ -84,9 +84,9 @@ def main(argv: list[str]) -> int:
         steps = [step for step in steps if step.name in ("data", "encode")]
     if options.dry_run:
         for step in steps:
-            state = "there" if step.done.exists() else "to do"
+            state = "done " if step.done.exists() else "to do"
             console.print(f"{state}  {step.name:<28} {' '.join(step.argv)}", soft_wrap=True, highlight=False)
-        console.print(f"{len(steps)} steps, {sum(step.done.exists() for step in steps)} of them are there")
+        console.print(f"{len(steps)} steps, {sum(step.done.exists() for step in steps)} of them done")
         return 0
     launcher = Launcher(steps, out / "logs", slots=options.jobs)
     if not options.only_report and not launcher.run_or_say():

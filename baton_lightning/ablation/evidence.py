@@ -212,9 +212,9 @@ def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
         evidence["command"],
         "```",
         "",
-        f"Made from `{suite.path.name}` at commit {commit} by processes of one thread that took",
-        f"{evidence['seconds'] / 60:.0f} minutes, added up. Seeds {', '.join(map(str, seeds))}; {clips} test prompts a tier,",
-        "the same for all. Cells are the mean over seeds and its [95 % interval] by Student's t; a seed is a training of everything.",
+        f"Generated from `{suite.path.name}` at commit {commit} by single-threaded processes. They took",
+        f"{evidence['seconds'] / 60:.0f} minutes in total. Seeds {', '.join(map(str, seeds))}; {clips} test prompts per tier,",
+        "the same for all. Cells are the mean over seeds and its [95 % interval] by Student's t; each seed trains all stages.",
         "",
         "![P-Acc of every row](evidence.png)",
     ]

@@ -165,7 +165,7 @@ def read_suite(path: Path) -> Suite:
     stages = {name: file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file for name, file in stages.items()}
     rows = tuple(read_row(path.parent / ROWS / f"{name}.yaml", stages) for name in values["rows"])
     if unknown := sorted((values.get("set") or {}).keys() - stages.keys()):
-        raise ValueError(f"ablate: {path} changes the stage {unknown[0]!r}, which it does not have")
+        raise ValueError(f"ablate: {path} changes the stage {unknown[0]!r}, which the row does not have")
     return Suite(
         path,
         Path(values["data"]),

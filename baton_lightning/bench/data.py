@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world, made in a temporary folder")
     add("--json", type=Path, metavar="FILE", help="write all figures; `headline` holds ratio_to_webdataset and data_wait")
     add("--quick", action="store_true", help="a smaller set and fewer repetitions: about a minute instead of several, and noisier")
-    add("--batch-size", type=int, default=16, help="clips a batch (default: %(default)s)")
+    add("--batch-size", type=int, default=16, help="clips per batch (default: %(default)s)")
     add("--strict", action="store_true", help=f"exit 1 if the ratio is below {LEAST_RATIO} or the wait above {MOST_WAIT}")
     text = "class path of the datamodule that is measured (default: %(default)s)"
     add("--datamodule", default="datamodules.webshards.WebShards", metavar="CLASS", help=text)
@@ -158,7 +158,9 @@ def geometry(root: Path) -> tuple[ClipSpec, list[Path], int]:
     if not (root / CACHE).exists():
         raise ValueError(f"bench data: {root} must be cached; run {hints.predict(hints.ENCODE, root)} first")
     if alone := {entry.get("bucket", BUCKETS[0]) for entry in index.shards} - {BUCKETS[0]}:
-        raise ValueError(f"bench data: {root} must hold clips with picture and sound only, got {', '.join(sorted(alone))} alone as well")
+        raise ValueError(
+            f"bench data: {root} must hold only clips with both picture and sound, got clips with only {' or '.join(sorted(alone))}"
+        )
     clip = clip_of(json.loads((root / CACHE).read_text())["clip"])
     return clip, [index.tar(number) for number in range(len(index.shards))], index.num_clips
 
@@ -236,8 +238,8 @@ def show(found: dict[str, Any]) -> bool:
     console.print(table)
     fast, fed = headline["ratio_to_webdataset"] >= LEAST_RATIO, headline["data_wait"] <= MOST_WAIT
     for good, text in (
-        (fast, f"worst ratio to webdataset {headline['ratio_to_webdataset']:.3f}, at least {LEAST_RATIO} is asked for"),
-        (fed, f"share of a stage-3 step spent waiting for data {headline['data_wait']:.4f}, at most {MOST_WAIT} is asked for"),
+        (fast, f"worst ratio to webdataset {headline['ratio_to_webdataset']:.3f}, required: at least {LEAST_RATIO}"),
+        (fed, f"share of a stage-3 step spent waiting for data {headline['data_wait']:.4f}, required: at most {MOST_WAIT}"),
     ):
         console.print(f"{'met   ' if good else 'MISSED'} {text}", highlight=False)
     return fast and fed

@@ -49,10 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  python -m baton_lightning bench gpu --device cpu --parts rounding sampling"
     )
     add = parser.add_argument
-    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="cuda: the first GPU (default: it, if there is one)")
+    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="cuda: the first GPU (default: cuda if there is a GPU, else cpu)")
     add("--parts", nargs="+", metavar="PART", help=f"what to run (default: all): {'; '.join(PARTS)}")
-    add("--minutes", type=float, default=25.0, help="parts that would begin later are left out (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write what was found")
+    add(
+        "--minutes", type=float, default=25.0, help="time limit in minutes; parts that would start later are skipped (default: %(default)s)"
+    )
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
     add("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
 
 
@@ -72,7 +74,7 @@ def main(options: argparse.Namespace) -> int:
     if not 0 < options.minutes < float("inf"):
         raise ValueError(f"bench gpu: --minutes must be positive and finite, got {options.minutes:g}")
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("bench gpu: --device cuda needs a GPU that torch can use, and this machine has none; give --device cpu")
+        raise ValueError("bench gpu: --device cuda needs a GPU that torch can use, but this machine has none; give --device cpu")
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     result: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]]),
@@ -87,7 +89,7 @@ def main(options: argparse.Namespace) -> int:
     for number, name in enumerate(chosen, 1):
         print(f"{number}/{len(chosen)}: {name} ...", flush=True)
         left = until - time.monotonic()
-        found = run(name, device, min(LONGEST, left)) if left > 30 else {"failed": "left out: no time was left"}
+        found = run(name, device, min(LONGEST, left)) if left > 30 else {"failed": "skipped: no time left"}
         result["parts"][name] = found
         print(f"    {found.get('failed') or 'done'} ({found.get('wall', 0):.0f} s)", flush=True)
         if options.json:

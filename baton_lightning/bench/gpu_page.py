@@ -23,13 +23,13 @@ def markdown(result: dict[str, Any]) -> str:
     if "failed" not in (rounding := parts.get("rounding", {"failed": ""})):
         lines += ["| bfloat16 against float32 | relative error |", "|---|---|"]
         lines += [f"| {name} | {error:.2%} |" for name, error in rounding.items() if name not in ("depth", "wall")]
-        lines += ["", "Of the l2 norm, two blocks, fresh weights with audible plan layers.", ""]
+        lines += ["", "Errors are relative to the l2 norm; two blocks, random weights, non-zero plan layers.", ""]
     if "failed" not in (runs := parts.get("runs", {"failed": ""})):
         lines += ["| verb | s |", "|---|---|"]
         lines += [f"| {name} | {seconds:.0f} |" for name, seconds in runs.items() if name != "wall"]
         lines += [""]
     if failed := {name: found["failed"] for name, found in parts.items() if "failed" in found}:
-        lines += ["| failed | why |", "|---|---|"]
+        lines += ["| failed | reason |", "|---|---|"]
         lines += [f"| {name} | {why.replace('|', '/')} |" for name, why in failed.items()]
         lines += [""]
     return "\n".join(lines)
@@ -45,5 +45,5 @@ def times(timed: dict[str, dict[str, Any]], peak: float | None) -> list[str]:
         cells += [f"{found['tflops'] / peak:.1%}"] if peak else []
         cells += [f"{found['gib']:.1f}", f"{found['foreseen_gib']:.1f}"] if gpu else []
         lines.append(f"| {' | '.join(cells)} |")
-    told = "TFLOP/s are the model's own: three forward passes for a training step, two for a sampling step, nothing that is recomputed."
+    told = "TFLOP/s count three forward passes for a training step and two for a sampling step; recomputation is not counted."
     return [*lines, "", told, ""]

@@ -45,9 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench parity``."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--fixture", type=Path, metavar="DIR", help="folder with config.json, weights and cases: parity with Ovi")
-    what.add_argument("--run", type=Path, metavar="RUN", help="run folder of a stage 3: is it sampled as it was trained?")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="with --run: where its data set is now (default: where it was)")
-    parser.add_argument("--trust", action="append", default=[], metavar="NAME", help="with --run: package whose code the run may name")
+    what.add_argument("--run", type=Path, metavar="RUN", help="run folder of a stage 3: test that sampling computes what training computes")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="with --run: current folder of its data set (default: the recorded one)"
+    )
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="NAME", help="with --run: package whose classes the run's configuration may name"
+    )
     parser.add_argument("--num", type=int, default=4, help="with --run: validation clips that are compared (default: %(default)s)")
     parser.add_argument("--dtype", choices=[*BARS, "both"], default="both", help="precision to run in (default: both)")
 
@@ -62,7 +66,7 @@ def main(options: argparse.Namespace) -> int:
     dtypes = list(BARS) if options.dtype == "both" else [options.dtype]
     try:
         if options.dtype == "both" and read_config(options.fixture).get("dtype") == "float32":
-            print("recorded in float32, which tells nothing about float64: compared in float32 alone")
+            print("recorded in float32, so float64 is not compared")
             dtypes = ["float32"]
         return max([run(options.fixture, dtype) for dtype in dtypes])
     except ValueError as error:
@@ -84,12 +88,12 @@ def run(fixture: Path, dtype: str = "float64") -> int:
         ValueError: If the folder is not a fixture.
     """
     errors = compare(fixture, dtype)
-    print(f"parity with {fixture}, {dtype}, bar {BARS[dtype]:g}" + (f", gradients {GRADIENT_BAR:g}" if dtype == "float64" else ""))
+    print(f"parity with {fixture}, {dtype}, tolerance {BARS[dtype]:g}" + (f", gradients {GRADIENT_BAR:g}" if dtype == "float64" else ""))
     print(f"{'case':<24} {'compared':<28} {'relative error':>14}")
     for case in dict.fromkeys(error.case for error in errors):
         of_case = [error for error in errors if error.case == case]
         for error in (*of_case, Error(case, "maximum", *max((e.relative, e.bar) for e in of_case))):
-            print(f"{error.case:<24} {error.what:<28} {error.relative:>14.2e}{'' if error.passed else '  ABOVE THE BAR'}")
+            print(f"{error.case:<24} {error.what:<28} {error.relative:>14.2e}{'' if error.passed else '  ABOVE TOLERANCE'}")
     failed = sorted({error.case for error in errors if not error.passed})
     worst = max(errors, key=lambda e: (not e.passed, e.relative))
     print(f"worst {worst.relative:.2e} ({worst.case}, {worst.what}): " + (f"FAILED in {', '.join(failed)}" if failed else "passed"))

@@ -53,7 +53,7 @@ def prove(case: Case) -> dict[str, Any]:
         reached.append([kill_at(again, case.said, case.ranks, case.run(killed) / LEDGER, step) for step in steps])
         call(again, case.said, case.ranks)
         found = first_difference(case.run(whole), case.run(killed))
-        say(f"killed when the ledger had {reached[-1]} steps, went on to the end: {found or 'identical'}")
+        say(f"killed when the ledger had {reached[-1]} steps, resumed to the end: {found or 'identical'}")
         difference = difference or found
     return {
         "stage": case.stage,
@@ -98,13 +98,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kills", type=int, default=3, help="how often a run is killed (default: %(default)s)")
     add("--repeats", type=int, default=1, help="runs that are killed, each at steps of its own (default: %(default)s)")
     add("--steps", type=int, default=20, help="optimiser steps of a run (default: %(default)s)")
-    add("--seed", type=int, default=0, help="draws the steps at which they are killed (default: %(default)s)")
-    add("--workers", type=int, default=0, help="further processes of each rank that read data (default: %(default)s)")
-    add("--data", type=Path, metavar="ROOT", help="a cached data set; default: one of the benchmark world is made")
-    add("--work", type=Path, metavar="DIR", help="keep set, parents and runs there, and use those that are; default: a temporary folder")
+    add("--seed", type=int, default=0, help="seed of the steps at which runs are killed (default: %(default)s)")
+    add("--workers", type=int, default=0, help="data loader workers per rank (default: %(default)s)")
+    add("--data", type=Path, metavar="ROOT", help="a cached data set (default: a new one of the benchmark world)")
+    add(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="folder to keep data set, parents and runs in; existing ones are reused (default: a temporary folder)",
+    )
     add("--experiments", type=Path, default=Path("experiments"), help="folder of the experiment files (default: %(default)s)")
-    add("--settings", action="store_true", help="instead, change one setting after another between the kill and the resume of stage1")
-    add("--json", type=Path, metavar="FILE", help="write what was found; `headline` holds identical and first_difference")
+    add("--settings", action="store_true", help="test instead the settings: change one at a time between the kill and the resume of stage1")
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON; `headline` holds identical and first_difference")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -131,7 +136,7 @@ def main(options: argparse.Namespace) -> int:
         command = shlex.join(["python", "-m", "baton_lightning", *sys.argv[1:]])
         text = json.dumps({"headline": headline, "command": command, "versions": versions, "cases": found}, indent=1)
         atomic.write_text(options.json, text + "\n")
-    table = Table(title="runs that were killed against one that was not")
+    table = Table(title="killed runs compared with an uninterrupted run")
     for column in ("stage", "strategy", "ranks", "steps", "killed at steps", "seconds", "ledger and weights"):
         table.add_column(column)
     for row in found:

@@ -123,7 +123,7 @@ class Case:
         """Builds the data set and trains the parents, unless they exist."""
         self.work.mkdir(parents=True, exist_ok=True)
         if self.data is None and not (self.root / CACHE).exists():
-            say("making a small set of the benchmark world")
+            say("building a small data set of the benchmark world")
             shutil.rmtree(self.root, ignore_errors=True)
             call(["shards", "world", str(self.root), "--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"], self.said)
             paths = [f"--data.init_args.root={self.root}", f"--run.root={self.work}/runs", "--trainer.accelerator=cpu"]
@@ -134,7 +134,7 @@ class Case:
         for parent in self.parents(stage).values():
             self.prepare_parents(parent)
             if not (self.work / "runs/parents" / parent / manifest.NAME).exists():
-                say(f"training {parent} for {PARENT_STEPS} steps, to start from")
+                say(f"training {parent} for {PARENT_STEPS} steps, as a parent")
                 call(["fit", "-c", str(self.experiments / f"{parent}.yaml"), *self.words("parents", PARENT_STEPS)], self.said)
 
 

@@ -47,12 +47,12 @@ class Change:
     key: str
     words: tuple[str, ...] = ()
     wanted: str = "refused"
-    changed: str = "goes on"
+    changed: str = "resumes"
     callbacks: Callable[[Callbacks], Callbacks] | None = None
     ranks: int = 1
 
 
-def given(key: str, value: str, wanted: str = "refused", changed: str = "goes on", name: str = "", ranks: int = 1) -> Change:
+def given(key: str, value: str, wanted: str = "refused", changed: str = "resumes", name: str = "", ranks: int = 1) -> Change:
     """A change of a setting on the command line."""
     return Change(name or key, (f"--{key}={value}",), wanted, changed, ranks=ranks)
 
@@ -171,10 +171,10 @@ def tried(case: Case, change: Change, whole: Path, cut: Path) -> dict[str, Any]:
     if code == 0:
         line = next((line for line in recorded_in(run) if line.startswith(f"{change.key}: ")), "")
         difference = first_difference(whole, run)
-        row["auto"] = ("told" if f"{change.key}: " in said else "goes on") if line else "SILENT"
+        row["auto"] = ("reported" if f"{change.key}: " in said else "resumes") if line else "SILENT"
         row["auto"] += ", same weights" if difference is None else ", other weights"
         allowed = {"free": difference is None, "other": True, "refused": False}[change.wanted]
-        row["fault"] = "" if line and allowed else difference or "nothing was told or recorded"
+        row["fault"] = "" if line and allowed else difference or "the change was neither reported nor recorded"
     else:
         row["auto"] = "refused" if line and "Traceback" not in said else "FAILED"
         row["fault"] = "" if row["auto"] == change.wanted else last(said)
@@ -182,10 +182,10 @@ def tried(case: Case, change: Change, whole: Path, cut: Path) -> dict[str, Any]:
         row["was"], _, row["now"] = values.partition(" -> ")
     if change.wanted == "refused":
         code, said, run = gone_on(case, change, cut, "--resume=changed")
-        row["changed"] = "goes on" if code == 0 else "refused" if "Traceback" not in said else "FAILED"
+        row["changed"] = "resumes" if code == 0 else "refused" if "Traceback" not in said else "FAILED"
         told = code != 0 or all(f"{change.key}: " in text for text in (said, "; ".join(recorded_in(run))))
         if row["changed"] != change.changed or not told:
-            row["fault"] += f" --resume changed: {row['changed']}, {'told' if told else 'not told'}: {last(said)}"
+            row["fault"] += f" --resume changed: {row['changed']}, {'reported' if told else 'not reported'}: {last(said)}"
     return row
 
 
@@ -220,7 +220,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         headline = {"as_wanted": not faults, "first_fault": next(iter(faults), None)}
         atomic.write_text(options.json, json.dumps({"headline": headline, "changes": rows}, indent=1) + "\n")
-    table = Table(title=f"stage1, killed after step {KILLED}, gone on with one setting changed")
+    table = Table(title=f"stage1, killed after step {KILLED}, resumed with one setting changed")
     for column in ("setting", "was", "now", "--resume auto", "--resume changed"):
         table.add_column(column, overflow="fold")
     for row in rows:

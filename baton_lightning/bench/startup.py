@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=int, default=9, help="fused blocks (default: %(default)s)")
     parser.add_argument("--ranks", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which (default: all)")
-    parser.add_argument("--work", type=Path, help="folder for the parent's weights, 4 bytes a parameter (default: a temporary one)")
-    parser.add_argument("--json", type=Path, help="file that takes the numbers")
+    parser.add_argument("--work", type=Path, help="folder for the parent's weights, 4 bytes per parameter (default: a temporary one)")
+    parser.add_argument("--json", type=Path, help="output file of the results (JSON)")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -137,7 +137,7 @@ def run(run: Path, *, data: Path | None = None, num: int = 4, trusted: Sequence[
     batch = dataset.batch(list(range(min(num, len(dataset)))))
     prompts = model.component_factories["text_encoder"] is not None
     found = {t: {row.name: row.difference for row in compare(model, batch, t, prompts=prompts)} for t in TIMES}
-    texts = "embedded anew from the prompts" if prompts else "read from the cache in both, as the run names no text encoder"
+    texts = "embedded again from the prompts" if prompts else "read from the cache in both, as the run names no text encoder"
     print(f"{run}/: {len(batch)} validation clips, training against sampling; texts are {texts}")
     print(f"{'input':<20}" + "".join(f"{f't = {t:g}':>14}" for t in TIMES))
     names = list(dict.fromkeys(name for rows in found.values() for name in rows))
@@ -145,7 +145,7 @@ def run(run: Path, *, data: Path | None = None, num: int = 4, trusted: Sequence[
         differences = [found[t].get(name, float("inf")) for t in TIMES]
         print(f"{name:<20}" + "".join(f"{d:>14.2e}" for d in differences) + ("" if not any(differences) else "  DIFFERS"))
     differing = [name for name in names if any(found[t].get(name, float("inf")) for t in TIMES)]
-    print("sampled as it was trained: every tensor is the same to the bit" if not differing else f"DIFFERS in {', '.join(differing)}")
+    print("sampling equals training: every tensor is bit-identical" if not differing else f"DIFFERS in {', '.join(differing)}")
     return 1 if differing else 0
 
 

@@ -49,11 +49,11 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the benchmark."""
-    parser.add_argument("--json", type=Path, default=Path("world.json"), help="where every figure goes (default: %(default)s)")
-    parser.add_argument("--markdown", type=Path, help="where the tables go, too")
+    parser.add_argument("--json", type=Path, default=Path("world.json"), help="output file of all figures, JSON (default: %(default)s)")
+    parser.add_argument("--markdown", type=Path, help="output file of the tables, Markdown")
     parser.add_argument("--clips", type=int, default=50, help="test clips of each tier and geometry (default: %(default)s)")
     parser.add_argument("--geometry", nargs="+", choices=list(GEOMETRIES), default=list(GEOMETRIES), help="default: all")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 works in this one (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes; 0: none (default: %(default)s)")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def main(options: argparse.Namespace) -> int:
     from baton_lightning.bench.world_page import markdown
 
     if options.clips < 2:
-        raise ValueError(f"bench world: --clips must be at least 2, so that there is another prompt's clip, got {options.clips}")
+        raise ValueError(f"bench world: --clips must be at least 2, because one control is another prompt's clip, got {options.clips}")
     result = measure(options.geometry, options.clips, options.workers)
     geometries = "" if options.geometry == list(GEOMETRIES) else f" --geometry {' '.join(options.geometry)}"
     result["command"] = (

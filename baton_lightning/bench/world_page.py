@@ -23,15 +23,15 @@ FIRST = ("truth", "codec ceiling")
 SETTINGS = {"nano": "2 s, 32 px, 12 fps", "toy": "5 s, 48 px, 12 fps"}
 SENSES = {"seen": "Picture", "heard": "Sound"}
 
-OPENING = """# The world, measured on itself
+OPENING = """# The benchmark world's scores of its own controls
 
-Generated; do not edit. Again:
+Generated; do not edit. The command:
 
 ```bash
 {command}
 ```
 
-Every clip went through an mp4 (H.264, AAC) before it was scored. {clips} test prompts a tier; means over clips, rates as sums over
+Every clip went through an mp4 (H.264, AAC) before it was scored. {clips} test prompts per tier; means over clips, rates as sums over
 sums; intervals and counts are in `world.json`. `baton_lightning/world/` defines scores (`scores.py`), controls (`controls.py`) and
 damages (`confusion.py`). A dash: nothing to measure. A single event has no order to reverse; `wrong speaker` is of clips with speech.
 """
@@ -76,7 +76,7 @@ def _number(value: float | None) -> str:
 def _recall(sense: str, damages: dict[str, Any]) -> str:
     """Share of each class that is detected correctly, and number of detections where nothing was. Each damage has a row."""
     kinds = [kind for kind in damages["none"] if kind != "nothing"]
-    lines = [_row([f"{sense}: found as what it is", *(f"{k} (n = {sum(damages['none'][k].values())})" for k in kinds), "out of nothing"])]
+    lines = [_row([f"{sense}: detected correctly", *(f"{k} (n = {sum(damages['none'][k].values())})" for k in kinds), "false detections"])]
     lines.append("|---|" + "---:|" * (len(kinds) + 1))
     for damage, table in damages.items():
         shares = [table[k].get(k, 0) / sum(table[k].values()) for k in kinds]

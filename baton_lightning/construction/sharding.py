@@ -144,6 +144,6 @@ def require_resumable(checkpoint: Path, strategy: Strategy, world_size: int) -> 
         )
     foreign = checkpoint.is_file() and not checkpoints.manifest_of(checkpoint).exists()  # loaded as weights only
     if not foreign and (fault := checkpoints.fault(checkpoint)):
-        raise ValueError(f"{checkpoint} must be a whole checkpoint, but {fault}; give another one")
+        raise ValueError(f"{checkpoint} must be a complete checkpoint, but {fault}; give another one")
     if sharded and (ranks := checkpoints.read(checkpoint)["ranks"]) != world_size:
         raise ValueError(f"{checkpoint} was written by {ranks} ranks, this run has {world_size}; DeepSpeed resumes on the same number")

@@ -18,20 +18,24 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="python -m baton_lightning estimate",
         description=__doc__,
-        epilog="Everything after the options below goes to the experiment, e.g. --clip.plan_grid '[9, 9]'. Nothing is read or downloaded: "
+        epilog="Further arguments are overrides of the experiment, e.g. --clip.plan_grid '[9, 9]'. Nothing is read or downloaded: "
         "networks are built on the meta device, language models and codecs from their published sizes or a local config.json.",
         allow_abbrev=False,
     )
     made.add_argument("-c", "--config", action="append", required=True, help="experiment file, as for `fit`; several overlay each other")
-    made.add_argument("--gpus", type=int, help="GPUs the states are divided over (default: trainer.devices x trainer.num_nodes)")
-    made.add_argument("--prompt-tokens", type=int, default=256, help="tokens of both prompts, for the planner (default: %(default)s)")
+    made.add_argument("--gpus", type=int, help="number of GPUs that shard the states (default: trainer.devices x trainer.num_nodes)")
+    made.add_argument(
+        "--prompt-tokens", type=int, default=256, help="tokens of both prompts in the planner's sequence (default: %(default)s)"
+    )
     made.add_argument("--clips", type=int, default=1_500_000, help="clips of the data set (default: %(default)s, the paper's)")
-    made.add_argument("--tflops", type=float, default=989.0, help="peak of a GPU in bf16, in TFLOP/s (default: %(default)s, an H100)")
+    made.add_argument(
+        "--tflops", type=float, default=989.0, help="peak throughput of a GPU in bf16, in TFLOP/s (default: %(default)s, an H100)"
+    )
     made.add_argument(
         "--mfu",
         type=float,
         default=0.4,
-        help="share of it that is the model's own arithmetic (default: %(default)s, a guess)",
+        help="model FLOPs utilisation, the share of the peak that is reached (default: %(default)s, a guess)",
     )
     return made
 
@@ -59,7 +63,7 @@ def main(argv: list[str]) -> int:
     console.print(tables.parameters(type(model).__name__, parts))
     if hasattr(model, "dit"):
         console.print("Without plan attention and Latent-MLPs: {:,} parameters, of which fusion {:,}.".format(*backbone(model.dit)))
-    console.print("[dim]Walking through a step on the meta device; at the paper's size this takes a minute.[/dim]")
+    console.print("[dim]Tracing a step on the meta device; at the paper's size this takes a minute.[/dim]")
     walked = {on: walk(model, on, clips, options.prompt_tokens) for on in (True, False)}
     recomputes = checkpoints(model)
     sampled = sampling(model, settings, clips, options.prompt_tokens)

@@ -53,7 +53,7 @@ def parameters(stage: str, parts: list[Part]) -> Table:
 
 def memory(found: dict[str, Peak], hosts: dict[str, Host], gpus: int, clips: int, samples: bool) -> Table:
     """Memory of a GPU and of a node by strategy, and the cards that are large enough."""
-    table = Table(title=f"GiB on each of {gpus} GPUs, {clips} clip{'s' if clips > 1 else ''} a GPU")
+    table = Table(title=f"GiB on each of {gpus} GPUs, {clips} clip{'s' if clips > 1 else ''} per GPU")
     for column in ("strategy", "states", "backward", "step", "sample", "host", "fits on"):
         table.add_column(column, justify="left" if column in ("strategy", "fits on") else "right")
     for name, peak in found.items():

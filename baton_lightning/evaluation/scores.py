@@ -79,7 +79,7 @@ def metadata_of(file: Path) -> dict[str, Any]:
     try:
         meta = read_json(side, finite=False)
     except ValueError as error:
-        raise ValueError(f"{fix}; it is no JSON ({error})") from error
+        raise ValueError(f"{fix}; it is not JSON ({error})") from error
     if not isinstance(meta, dict) or not ("scene" in meta or {"video_prompt", "audio_prompt"} <= set(meta)):
         raise ValueError(f"{fix}; got {', '.join(meta) if isinstance(meta, dict) else type(meta).__name__}")
     if wrong := [name for name in ("video_prompt", "audio_prompt", "tier") if not isinstance(meta.get(name, ""), str)]:

@@ -131,10 +131,10 @@ def read(generator: Generator, options: argparse.Namespace, form: str) -> Condit
         raise ValueError(f"generate: --seconds must lie between 0 and the run's {clip.seconds:g} s, got {options.seconds:g}")
     kept = clip.seconds - options.seconds
     if shown < kept - 0.5 / clip.fps:
-        raise ValueError(f"generate: --extend {file} must last {kept:g} s or more, to go on from; got {shown:.3f} s")
+        raise ValueError(f"generate: --extend {file} must last {kept:g} s or more, which the extension starts from; got {shown:.3f} s")
     frames, sound = known.span(clip, 0.0, kept)
     if frames.stop == frames.start:
-        raise ValueError(f"generate: --seconds {options.seconds:g} leaves no latent frame of the run's to go on from; give less")
+        raise ValueError(f"generate: --seconds {options.seconds:g} leaves no latent frame to start from; give fewer seconds")
     known.video[frames], known.audio[sound] = True, True
     begins = max(shown - kept, 0.0)
     picture, waveform = picture_of(file, clip, media, begins, enough=False), sound_of(file, clip, media, begins, enough=False)
@@ -170,7 +170,7 @@ def read_image(file: Path, clip: ClipSpec) -> NDArray[np.uint8]:
             upright = ImageOps.exif_transpose(image).convert("RGB")
             return np.asarray(ImageOps.fit(upright, (clip.width, clip.height), Image.Resampling.LANCZOS))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"generate: --image must be a picture such as PNG or JPEG, {file} is none that can be read: {error}") from error
+        raise ValueError(f"generate: --image must be a readable picture such as PNG or JPEG, got {file}: {error}") from error
 
 
 def picture_of(file: Path, clip: ClipSpec, media: Media, start: float = 0.0, *, enough: bool = True) -> NDArray[np.uint8]:
@@ -243,8 +243,8 @@ def box_of(numbers: Sequence[float], clip: ClipSpec) -> Box:
     if not inside:
         got = " ".join(f"{number:g}" for number in numbers)
         raise ValueError(
-            f"generate: --box must be LEFT TOP RIGHT BOTTOM in [0, 1], then START STOP in [0, {clip.seconds:g}] s if only a part of the "
-            f"time is meant; got {got}"
+            f"generate: --box must be LEFT TOP RIGHT BOTTOM in [0, 1], then START STOP in [0, {clip.seconds:g}] s to limit the box in "
+            f"time; got {got}"
         )
     (_, height, width), (_, q, r) = clip.token_grid, clip.video_patch
     rows = slice(int(top * height) * q, -int(-bottom * height // 1) * q)

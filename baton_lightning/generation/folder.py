@@ -29,7 +29,9 @@ def require_free(out: Path, *, force: bool) -> list[Path]:
     if there and not force:
         raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
     if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
-        raise ValueError(f"generate: {out}/ holds {foreign[0]}, which generate did not write, so --force leaves it; give another --out")
+        raise ValueError(
+            f"generate: {out}/ holds {foreign[0]}, which generate did not write, so --force does not delete it; give another --out"
+        )
     return there
 
 

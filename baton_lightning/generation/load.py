@@ -126,7 +126,7 @@ def sections(config: Any, run: Path) -> dict[str, Any]:
     try:
         settings.require_shallow(json.dumps(found), f"{run}/")
     except (RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{run}/ must hold the configuration of a run, and is none in YAML ({type(error).__name__})") from error
+        raise ValueError(f"{run}/ must hold the configuration of a run in YAML, which cannot be read ({type(error).__name__})") from error
     return found
 
 
@@ -140,7 +140,7 @@ def require_makes_clips(path: str, run: Path) -> None:
     try:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{run}/ is a run of {path}, which there is not ({error}); it was made with another version") from error
+        raise ValueError(f"{run}/ is a run of {path}, which does not exist ({error}); the run was made with another version") from error
     if not (isinstance(kind, type) and issubclass(kind, JointTraining)):
         raise ValueError(
             f"{run}/ is a run of {name}, which makes no clips; give the run of a stage 3{hints.runs_near(run, JointTraining.__name__)}"

@@ -70,7 +70,7 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
         command = ["-m", "baton_lightning", stage.verb, "-c", str(stage.config), *words]
         print(f"chain: {name} ({status}): python {shlex.join(command)}", flush=True)
         if code := wait_for(record, stage, [sys.executable, *command]):
-            print(f"chain: {name} ended with exit code {code}; the same command goes on from there", file=sys.stderr)
+            print(f"chain: {name} ended with exit code {code}; repeat the command to continue from there", file=sys.stderr)
             return code
         if not stage.record.exists():
             print(f"chain: {name} ended without {stage.record}", file=sys.stderr)
@@ -206,7 +206,7 @@ def is_due(element: Element, name: str, submitted: dict[str, str]) -> bool:
     if job is None or not job.busy:
         return True
     if job.number.startswith("pid"):
-        raise ValueError(f"chain: {which} is {status.state} as a process, which no job can wait for ({job}); wait for it")
+        raise ValueError(f"chain: {which} is {status.state} as a process, and a SLURM job cannot depend on a process ({job}); wait for it")
     submitted[name] = job.number
     print(f"chain: {which} is {status.state} already: job {job}{element.record.other_settings(stage)}")
     return False
@@ -258,11 +258,11 @@ def status(every: list[Element]) -> int:
                 "" if current.loss is None else f"{current.loss:.4f}",
                 current.digest[:12],
                 current.checkpoint,
-                f"{job.number} {job.state or 'is over'}" if over else current.job,
+                f"{job.number} {job.state or 'has ended'}" if over else current.job,
             )
             if over:
                 log = element.record.of(element.stages[name]).get("log", "no log is known")
-                ended.append(f"{name}: job {job.number} {job.state or 'is over'} ({log}){f': {job.reason}' if job.reason else ''}")
+                ended.append(f"{name}: job {job.number} {job.state or 'has ended'} ({log}){f': {job.reason}' if job.reason else ''}")
         console.print(table)
     for line in ended:
         print(line)
@@ -274,9 +274,9 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(prog="python -m baton_lightning chain", description=__doc__, formatter_class=shape, allow_abbrev=False)
     verbs = made.add_subparsers(dest="what", required=True)
     for name, text in (
-        ("run", "run what is due here, one process a stage; stops at the first that fails, with its exit code"),
-        ("status", "a table of where every stage stands"),
-        ("submit", "SLURM jobs that wait for each other (afterok; aftercorr between arrays); ids are kept in chain.json"),
+        ("run", "run the unfinished stages here, one process per stage; stops at the first failure and returns its exit code"),
+        ("status", "print a table with the status of every stage"),
+        ("submit", "submit SLURM jobs that depend on each other (afterok; aftercorr between arrays); job ids are stored in chain.json"),
     ):
         sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.add_argument("file", type=Path, help="the chain, e.g. experiments/chain.yaml: `name: {config: stage1.yaml, after: [names]}`")

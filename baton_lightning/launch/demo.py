@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="data folder (default: %(default)s)")
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of the stage files (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=32, help="held-out prompts a tier and condition (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=32, help="held-out prompts per tier and condition (default: %(default)s)")
     options = parser.parse_args(argv)
 
     if not (options.experiments / "stage1.yaml").exists():

@@ -24,7 +24,7 @@ def tasks(grid: list[str], listed: Path | None) -> list[list[str]]:
         ValueError: If a grid is not ``key=a,b``, the list is missing or empty, or both are given.
     """
     if listed is not None and grid:
-        raise ValueError("slurm: --array FILE and --grid both say what the tasks are; give one of them")
+        raise ValueError("slurm: --array FILE and --grid both define the tasks; give one of them")
     if listed is not None:
         return lines_of(listed)
     axes = []
@@ -47,7 +47,7 @@ def lines_of(listed: Path) -> list[list[str]]:
     try:
         lines = [shlex.split(line, comments=True) for line in listed.read_text().splitlines()]
     except ValueError as error:  # an unclosed quote, or a file that is not text
-        raise ValueError(f"slurm: {listed} must hold overrides as a shell would take them: {error}") from error
+        raise ValueError(f"slurm: {listed} must hold overrides in shell syntax: {error}") from error
     if not any(lines):
         raise ValueError(f"slurm: {listed} must hold one line of overrides a task, it holds none")
     return [line for line in lines if line]

@@ -61,7 +61,7 @@ def queue(numbers: Iterable[str]) -> dict[str, Job]:
     command = ["squeue", "--noheader", "--array", f"--jobs={','.join(asked)}", "--format=%i %T %r"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "Invalid job id" not in done.stderr:  # squeue does not know the ids of jobs that ended long ago
-        raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
+        raise ValueError(f"chain: squeue does not list the jobs ({done.stderr.strip()}); try again when it does")
     return parsed(done.stdout)
 
 
@@ -79,7 +79,7 @@ def named(names: dict[str, Path]) -> dict[Path, Job]:
     command = ["squeue", "--noheader", f"--name={','.join(sorted(names))}", "--format=%i %T %r|%k"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"chain: squeue does not say which jobs there are ({done.stderr.strip()}); try again once it does")
+        raise ValueError(f"chain: squeue does not list the jobs ({done.stderr.strip()}); try again when it does")
     found: dict[Path, Job] = {}
     for line in done.stdout.splitlines():
         job, bar, comment = line.partition("|")

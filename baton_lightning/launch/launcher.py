@@ -176,6 +176,6 @@ class Launcher:
         try:
             self.run()
         except KeyboardInterrupt:
-            self.console.print("\ninterrupted; run the same command again to go on", highlight=False)
+            self.console.print("\ninterrupted; repeat the command to continue", highlight=False)
             return False
         return True

@@ -26,14 +26,14 @@ def require_order(path: Path, name: str, after: list[str], entries: dict[str, An
         if other not in names:
             near = get_close_matches(other, names, 1)
             hint = f"did you mean {near[0]}?" if near else f"the stages are {', '.join(names)}"
-            raise ValueError(f"chain: {path}: {name} comes after {other}, and there is no stage of that name; {hint}")
+            raise ValueError(f"chain: {path}: {name} comes after {other}, but there is no stage of that name; {hint}")
         if circle := way(entries, other, name):
             raise ValueError(
-                f"chain: {path}: {name} comes after {other}, and {other} after {name} ({' -> '.join([name, *circle])}), so that none could "
-                f"begin; take one of the names out of its `after`"
+                f"chain: {path}: {name} comes after {other}, and {other} after {name} ({' -> '.join([name, *circle])}), so none could "
+                f"start; remove one of the names from its `after`"
             )
         if names.index(other) > names.index(name):
-            raise ValueError(f"chain: {path}: {name} comes after {other}, which stands below it; move {other} above {name} in the file")
+            raise ValueError(f"chain: {path}: {name} comes after {other}, which is below it in the file; move {other} above {name}")
 
 
 def way(entries: dict[str, Any], start: str, end: str, seen: tuple[str, ...] = ()) -> list[str]:
@@ -63,6 +63,6 @@ def require_parents(path: Path, stages: dict[str, Stage]) -> None:
             if parent is not None and parent != name and parent not in before[name]:
                 where = "" if list(stages).index(parent) < list(stages).index(name) else f", and move {parent} above {name}"
                 raise ValueError(
-                    f"chain: {path}: {name} begins from the run of {parent} (parents.{role}: {run}), but does not come after it; add "
+                    f"chain: {path}: {name} starts from the run of {parent} (parents.{role}: {run}), but does not come after it; add "
                     f"`after: [{parent}]` to {name}{where}"
                 )

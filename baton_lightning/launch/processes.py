@@ -149,8 +149,8 @@ def kill_at(argv: list[str], said: Path, ranks: int, ledger: Path, step: int) ->
                 break
             time.sleep(0.01)
         if processes.code is not None or steps_in(ledger) < step:
-            state = "is still going" if processes.code is None else f"ended with code {processes.code}"
-            raise RuntimeError(f"a run that was to be killed at step {step} of {ledger} {state}:\n{processes.tail()}")
+            state = "is still running" if processes.code is None else f"ended with code {processes.code}"
+            raise RuntimeError(f"the run to be killed at step {step} of {ledger} {state}:\n{processes.tail()}")
     finally:
         processes.kill()
     return steps_in(ledger)

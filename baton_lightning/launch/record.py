@@ -46,7 +46,8 @@ class Record:
                 raise ValueError("an entry has neither job nor pid and host")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"chain: {self.path} is damaged ({error}); it only says who works on which stage: delete it once nobody does"
+                f"chain: {self.path} is damaged ({error}); it records which process or job runs which stage: delete it when none of "
+                f"them is running"
             ) from error
 
     def of(self, stage: Stage) -> dict[str, Any]:
@@ -85,9 +86,11 @@ class Record:
         if not was:
             return ""
         found = [line for line in settings.differences(now, was) if not line.startswith(tuple(f"trainer.{name}:" for name in WHERE))]
-        found += [f"{key}: not given -> {now[key]}" for key in now.keys() - was.keys()]
+        found += [f"{key}: unset -> {now[key]}" for key in now.keys() - was.keys()]
         return (
-            f"; it was submitted with other settings ({'; '.join(found[:4])}): `scancel` it and submit again to have these" if found else ""
+            f"; it was submitted with other settings ({'; '.join(found[:4])}): `scancel` it and submit again to use the new ones"
+            if found
+            else ""
         )
 
 

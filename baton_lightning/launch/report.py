@@ -66,7 +66,7 @@ def show(out: Path, console: Console) -> None:
         table.add_row(stage, f"{report['seconds'].get(stage, 0):.0f} s", "  ".join(f"{k} {v:.3f}" for k, v in sorted(chosen.items())))
     console.print(table)
     for tier, rows in report["scores"].items():
-        table = Table(title=f"{tier}: {rows['planned']['num_clips']} held-out prompts a condition, mean [95 % interval]")
+        table = Table(title=f"{tier}: {rows['planned']['num_clips']} held-out prompts per condition, mean [95 % interval]")
         for column in ("condition", *HEADLINE):
             table.add_column(column, justify="left" if column == "condition" else "right")
         for condition, scores in rows.items():

@@ -47,7 +47,7 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     """Adds the options of every verb that writes a script."""
     add_tasks(parser)
     parser.add_argument(
-        "--gpus-per-node", type=int, metavar="N", help="GPUs and processes a node (default: trainer.devices; 0: no GPU is asked for)"
+        "--gpus-per-node", type=int, metavar="N", help="GPUs and processes per node (default: trainer.devices; 0: no GPU is requested)"
     )
     parser.add_argument("--nodes", type=int, metavar="N", help="nodes (default: trainer.num_nodes)")
     parser.add_argument("--time", default="24:00:00", help="time limit of one start (default: %(default)s)")
@@ -56,14 +56,14 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=LEAD,
         metavar="SECONDS",
-        help="how long before the time limit the run is told to save and requeue: the longest step or validation, and a save, have to fit; "
-        "the limit must be at least twice as long (default: %(default)s)",
+        help="time before the limit at which the run is signalled to save and requeue; it must cover the longest step or validation "
+        "and a save, and the limit must be at least twice as long (default: %(default)s)",
     )
     parser.add_argument("--cpus-per-task", type=int, metavar="N", help="CPUs of each process, e.g. data.init_args.num_workers and one")
     parser.add_argument("--mem", metavar="SIZE", help="memory of a node, e.g. 64G")
     parser.add_argument("--qos", metavar="Q", help="quality of service")
     parser.add_argument("--partition", metavar="P", help="partition of the cluster")
-    parser.add_argument("--account", metavar="A", help="account that pays")
+    parser.add_argument("--account", metavar="A", help="account that is charged")
     parser.add_argument(
         "--output", metavar="FILE", help="log of a task (default: <root>/logs/<job name>-%%A_%%a.out; %%j without an array)"
     )
@@ -95,12 +95,13 @@ def resources(options: argparse.Namespace, chosen: dict[str, Any], *, array: boo
     trainer = chosen.get("trainer") or {}
     devices = options.gpus_per_node or trainer.get("devices", 1)
     if not str(devices).isdigit() or not int(devices):
-        raise ValueError(f"slurm: trainer.devices must be a number of processes a node, got {devices!r}; give --gpus-per-node")
+        raise ValueError(f"slurm: trainer.devices must be a number of processes per node, got {devices!r}; give --gpus-per-node")
     limit = seconds_of(options.time)
     if options.lead < 1 or (limit is not None and limit < 2 * options.lead):
         raise ValueError(
-            f"slurm: --time {options.time} must be at least twice the --lead of {options.lead} s: a run is told to save and requeue that "
-            "long before the limit, and one that is told while it starts makes a step at a time; give a longer --time, or a shorter --lead"
+            f"slurm: --time {options.time} must be at least twice the --lead of {options.lead} s. A run is signalled to save and "
+            f"requeue that long before the limit; a run that is signalled while it starts makes only one step per job. Give a longer "
+            f"--time, or a shorter --lead"
         )
     cpu = trainer.get("accelerator") == "cpu" or options.gpus_per_node == 0
     logs = str(settings.folder(chosen).parents[1] / "logs").replace("%", "%%")

@@ -39,7 +39,7 @@ cd {folder}
 {array}
 # One task is one process on one GPU; SLURM counts them, Lightning finds them.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# The port is made of job and task: two on one node do not meet.
+# The port is computed from job and task, so that two on one node differ.
 MASTER_PORT=$((12000 + (${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}} * 31 + ${{SLURM_ARRAY_TASK_ID:-0}}) % 20000))
 export MASTER_ADDR MASTER_PORT
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
@@ -154,9 +154,11 @@ def require_settings(words: list[str]) -> None:
         if (key, value) == ("resume", "changed"):  # the first start records the change, so a requeued job finds none
             continue
         if key in ("resume", "ckpt_path"):
-            raise ValueError(f"slurm: a job that is requeued goes on from its own last checkpoint, with --{key} it would begin there again")
+            raise ValueError(
+                f"slurm: a requeued job resumes from its own last checkpoint; --{key} would apply again at every requeue; remove it"
+            )
         if key.split(".")[0].rstrip("+") not in SECTIONS:
-            raise ValueError(f"slurm: there is no option and no section of an experiment called --{key}; see `slurm write --help`")
+            raise ValueError(f"slurm: --{key} is neither an option nor a section of an experiment; see `slurm write --help`")
 
 
 def case(variants: list[list[str]]) -> str:
@@ -203,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     verbs = made.add_subparsers(dest="what", required=True)
-    for name, text in (("write", "print the script, or save it"), ("submit", "hand the script to sbatch")):
+    for name, text in (("write", "print the script, or save it"), ("submit", "submit the script with sbatch")):
         sub = verbs.add_parser(
             name,
             help=text,

@@ -36,12 +36,12 @@ def read_chain(path: Path, words: list[str]) -> dict[str, Stage]:
     stages: dict[str, Stage] = {}
     for name, entry in entries.items():
         if unknown := sorted(entry.keys() - {"config", "verb", "after"}):
-            raise ValueError(f"chain: {path}: {name} has config, verb and after, got `{unknown[0]}`")
+            raise ValueError(f"chain: {path}: {name} may have the keys config, verb and after, got `{unknown[0]}`")
         if (verb := entry.get("verb", "fit")) not in ("fit", "predict"):
             raise ValueError(f"chain: {path}: the verb of {name} must be fit or predict, got {verb!r}")
         after = entry.get("after") or ()
         if not isinstance(after, list | tuple):
-            raise ValueError(f"chain: {path}: what {name} comes after must be a list of stages, got {after!r}; e.g. after: [{after}]")
+            raise ValueError(f"chain: {path}: `after` of {name} must be a list of stages, got {after!r}; e.g. after: [{after}]")
         require_order(path, name, [str(other) for other in after], entries)
         config = Path(os.path.relpath(path.parent / entry["config"]))
         stages[name] = Stage(name, config, verb, tuple(after), settings.read([config], words))

@@ -28,7 +28,7 @@ def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) ->
         before: Status of the stages above it.
     """
     if not (stage.folder / manifest.WEIGHTS).exists():
-        return "damaged", f"{stage.folder / manifest.WEIGHTS} is gone"
+        return "damaged", f"{stage.folder / manifest.WEIGHTS} is missing"
     if lacking := {"config", "parents"} - made.keys():
         return "other settings", f"its manifest has no {min(lacking)}"
     asked = {key: value for key, value in stage.settings.items() if key not in BEGINNING}
@@ -50,16 +50,16 @@ def cache_lacks(stage: Stage) -> str:
     made = json.loads(stage.record.read_text()) if stage.record.suffix == ".json" else {}
     asked = stage.settings.get("clip")
     if asked and made.get("clip") and (differs := tensor_differences(clip_of(asked), made["clip"])):
-        return f"{stage.record} is of another geometry (asked != cached): {'; '.join(differs)}"
+        return f"{stage.record} is of another geometry (clip section != cache): {'; '.join(differs)}"
     try:
         for split, digest in made.get("splits", {}).items():
             index = SplitIndex.read(stage.record.parent / split)
             if index.digest != digest:
-                return f"the clips of {index.folder}/ are others than those of {stage.record}"
+                return f"the clips of {index.folder}/ differ from those of {stage.record}"
             for kind in (PLANS,) if stage.record.name == PLAN_CACHE else CACHES:
                 gone = [tar for number in range(len(index.shards)) if not (tar := index.tar(number, kind)).exists()]
                 if gone:
-                    return f"{gone[0]} is gone" + (f", and {len(gone) - 1} more" if gone[1:] else "")
+                    return f"{gone[0]} is missing" + (f", and {len(gone) - 1} more" if gone[1:] else "")
     except ValueError as error:
         return str(error)
     return ""

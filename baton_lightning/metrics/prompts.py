@@ -68,7 +68,7 @@ class Prompt:
         try:
             lines = tuple(Line(str(line.get("speaker", "")), line["text"]) for line in speech)
             if not all(isinstance(line.text, str) for line in lines):
-                raise TypeError("a line that is no text")
+                raise TypeError("a line that is not a text")
         except (AttributeError, KeyError, TypeError) as error:
             expected = 'a text or a list of {"speaker": ..., "text": ...}'
             raise ValueError(f"{where}: speech must be {expected}, got {values['speech']!r:.200}") from error

@@ -110,7 +110,7 @@ class ClipPlan:
             ValueError: If the geometry or the plan space differs.
         """
         if different := clip.differences(self.clip.to_dict()):
-            raise ValueError(f"plan: it must be of the run's geometry; run and plan differ in {'; '.join(different)}")
+            raise ValueError(f"plan: its geometry must be the run's; run and plan differ in {'; '.join(different)}")
         for name, here in (statistics or {}).items():
             there = self.statistics[name].to(here)
             distance = ((here[0] - there[0]).abs() / here[1]).mean().item()

@@ -137,9 +137,7 @@ def steps(operation: dict[str, Any], modality: str, clip: ClipSpec, start: float
         raise ValueError(f"{operation['op']}: 0 <= start < stop <= {clip.seconds:g} s must hold, got start {start:g} and stop {stop:g}")
     inside = [step for step in range(count) if start - SLACK <= step / rate < stop - SLACK]
     if not inside:
-        raise ValueError(
-            f"{operation['op']}: no {modality} token lies in [{start:g}, {stop:g}) s; one follows the other by {1 / rate:.3f} s"
-        )
+        raise ValueError(f"{operation['op']}: no {modality} token lies in [{start:g}, {stop:g}) s; their spacing is {1 / rate:.3f} s")
     return slice(inside[0], inside[-1] + 1)
 
 
@@ -151,7 +149,7 @@ def cells(operation: dict[str, Any], modality: str, clip: ClipSpec) -> tuple[sli
     """
     if modality == "audio":
         if operation.get("modality") == "audio" and ("rows" in operation or "columns" in operation):
-            raise ValueError(f"{operation['op']}: sound has no rows or columns; leave them out, or set modality to video")
+            raise ValueError(f"{operation['op']}: audio tokens have no rows or columns; remove rows and columns, or set modality to video")
         return ()
     _, rows, columns = clip.video_plan_grid
     return span(operation, "rows", rows), span(operation, "columns", columns)
@@ -185,7 +183,7 @@ def shift(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSp
 def move(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
     """Moves the region's video tokens by rows and columns. They are exchanged with the tokens at the target, so none is lost."""
     if modality == "audio":
-        raise ValueError("move: sound has no place; set modality to video")
+        raise ValueError("move: audio tokens have no position in the picture; set modality to video")
     when, (rows, columns) = steps(operation, modality, clip), cells(operation, modality, clip)
     down, right = (int(number(operation, name, 0.0)) for name in ("rows_by", "columns_by"))
     height, width = clip.plan_grid

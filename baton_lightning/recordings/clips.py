@@ -68,7 +68,7 @@ def clip_files(folder: Path, verb: str) -> list[Path]:
     others = [file.name for file in files if file.suffix != ".mp4" and file.suffix.lower() in VIDEO_SUFFIXES]
     if others:
         few = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if others[4:] else "")
-        raise ValueError(f"{verb}: the clips of {folder}/ must be k.mp4 files, got {few}; convert them to .mp4, or take them away")
+        raise ValueError(f"{verb}: the clips of {folder}/ must be k.mp4 files, got {few}; convert them to .mp4, or remove them")
     if not (found := [file for file in files if file.suffix == ".mp4"]):
         raise ValueError(f"{verb}: {folder}/ must hold k.mp4 files, got none; write some with `python -m baton_lightning generate`")
     return found

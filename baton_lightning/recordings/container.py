@@ -41,7 +41,7 @@ def open_container(file: Path) -> av.container.InputContainer:
     import av
 
     if not file.is_file():
-        raise MediaError("unreadable", f"{file} is no file")
+        raise MediaError("unreadable", f"{file} is not a file")
     if not file.stat().st_size:
         raise MediaError("empty", f"{file} has no bytes")
     try:
@@ -81,7 +81,7 @@ def choose_tracks(
         sounds = named
     video, audio = (_preferred([stream for stream in streams if stream.codec_context is not None]) for streams in (videos, sounds))
     if (videos and video is None) or (sounds and audio is None):
-        raise MediaError("unreadable", f"{file} has a track that no decoder is known for")
+        raise MediaError("unreadable", f"{file} has a track without a known decoder")
     if video is None and audio is None:
         if kinds == BOTH:
             raise MediaError("unreadable", f"{file} holds neither picture nor sound")

@@ -166,7 +166,7 @@ def upright(picture: NDArray[np.uint8], matrix: tuple[int, int, int, int], name:
     a, b, c, d = matrix
     large, small = ((b, c), (a, d)) if is_turned(matrix) else ((a, d), (b, c))
     if not min(map(abs, large)) > 50 * max(map(abs, small)):
-        raise MediaError("turned", f"{name} is to be shown turned by other than quarter turns (matrix {matrix})")
+        raise MediaError("turned", f"{name} has a display rotation that is not a multiple of 90 degrees (matrix {matrix})")
     if is_turned(matrix):
         picture, across, down = picture.transpose(1, 0, 2), c, b
     else:

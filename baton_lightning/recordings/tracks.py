@@ -82,7 +82,7 @@ class Track:
             if packet.is_corrupt and wanted:
                 self.errors.append(f"{kind} packet {self.num_packets} is marked as damaged")
             if self.escapes and wanted and HOLE in bytes(packet):
-                self.errors.append(f"{kind} packet {self.num_packets} has a hole")
+                self.errors.append(f"{kind} packet {self.num_packets} has a gap")
             if packet.pts is not None and not packet.is_discard:
                 end = float((packet.pts + (packet.duration or 0)) * base)
                 self.end = end if math.isnan(self.end) else max(self.end, end)
@@ -196,7 +196,7 @@ class Picture(Track):
         if self.stream.container.format.name == "avi" and np.isfinite(times).all() and count:  # AVI counts empty frames as well
             promised -= max(round((times[-1] - times[0]) * float(self.stream.average_rate or 0)) + 1 - count, 0)
         if self.whole and not self.stopped and found < max(self.num_packets, promised):
-            self.errors.append(f"{max(self.num_packets, promised)} frames are promised and {found} could be decoded")
+            self.errors.append(f"{max(self.num_packets, promised)} frames are declared, but {found} could be decoded")
         if len(times) > 1 and not (self.whole and self.stopped):  # the duration of the last frame is often missing
             self.end = min(float(times[-1] + np.median(np.diff(times))), self.high)
         self.frames.resize((count, *self.frames.shape[1:]), refcheck=False)

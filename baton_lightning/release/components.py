@@ -47,7 +47,8 @@ def require_names(keys: list[str], run: Path) -> None:
     for key in keys:
         if len(key) > LONGEST_KEY or not PARAMETER.fullmatch(key):
             raise ValueError(
-                f"export: the tensors of {run}/ must be named as parameters are, part.of.a.module, got {quoted(key)}; it is no run's"
+                f"export: the tensors of {run}/ must be named as parameters are, part.of.a.module, got {quoted(key)}; give the folder "
+                f"of a run"
             )
         if key.partition(".")[0] in RESERVED:
-            raise ValueError(f"export: {run}/ has a component {quoted(key.partition('.')[0])}, a name that the folder needs itself")
+            raise ValueError(f"export: {run}/ has a component {quoted(key.partition('.')[0])}, a reserved name")

@@ -138,7 +138,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return joined(shards)
     loaded = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()):
-        raise ValueError(f"convert: {path} must hold a dictionary of tensors by name, it holds something else")
+        raise ValueError(f"convert: {path} must hold a dictionary of tensors by name, but does not")
     return loaded
 
 

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"export: {options.out}/ could not be written ({error}); nothing is left behind") from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"export: {options.run}/ has settings that are not as runs write them ({error!r:.100}); restore them") from error
+        raise ValueError(f"export: {options.run}/ has invalid settings ({error!r:.100}); restore them") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     table = Table(title=f"{options.out}/")
@@ -98,7 +98,7 @@ def require_free(out: Path, *, force: bool) -> None:
         raise ValueError(f"export: {out}/ exists; give another --out, or --force to replace what `export` wrote")
     card = out / "README.md"
     if out.is_symlink() or not card.is_file() or "library_name: baton_lightning" not in card.read_text(errors="replace")[:200]:
-        raise ValueError(f"export: {out}/ is nothing that export wrote, so --force leaves it; give another --out")
+        raise ValueError(f"export: {out}/ was not written by export, so --force does not replace it; give another --out")
 
 
 def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:

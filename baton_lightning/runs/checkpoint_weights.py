@@ -52,15 +52,15 @@ def weights_of(checkpoint: Path, model: LightningModule) -> tuple[dict[str, Tens
     path = checkpoint.resolve()
     if path.name == manifest.WEIGHTS:
         manifest.require(path.parent, getattr(model, "clip", None))
-        return load_file(path), "the weights that the run finished with"
+        return load_file(path), "the final weights of the run"
     if checkpoints.manifest_of(path).exists() or path.is_dir() or not path.exists():
         if fault := checkpoints.fault(path):
-            raise ValueError(f"{checkpoint} must be a whole checkpoint, but {fault}; give another one")
+            raise ValueError(f"{checkpoint} must be a complete checkpoint, but {fault}; give another one")
         if changed := checkpoints.changed(path):
-            raise ValueError(f"{checkpoint} does not have the content its manifest names ({changed[0]} changed); give another one")
+            raise ValueError(f"{checkpoint} differs from its manifest ({changed[0]} changed); give another one")
     if path.is_dir():
         step = checkpoints.read(path).get("step", "?")
-        return consolidate(path), f"the weights of step {step}, put together from shards, not averages of them"
+        return consolidate(path), f"the weights of step {step}, consolidated from shards; they are not averages"
     loaded = saving.PlainFile().load_checkpoint(path)
     if "state_dict" not in loaded:
         raise ValueError(f"{checkpoint} must be a checkpoint or a finished run's {manifest.WEIGHTS}, it has no state_dict")

@@ -151,7 +151,7 @@ def lacks_frozen(checkpoint: Path) -> bool:
 def fault(checkpoint: Path) -> str:
     """The reason why a checkpoint is incomplete; empty if it is complete. Only names and sizes are compared; no file is opened."""
     if not checkpoint.exists():
-        return "it is not there"
+        return "it does not exist"
     if not manifest_of(checkpoint).exists():
         return f"it has no manifest {manifest_of(checkpoint).name}"
     try:
@@ -180,8 +180,8 @@ def ranked(folder: Path) -> tuple[list[Path], dict[str, str]]:
     whole = [path for path in found if path.name not in faults]
     if found and not whole:
         raise ValueError(
-            f"{folder}/ has no whole checkpoint to go on from: {'; '.join(f'{name}: {why}' for name, why in faults.items())}; restore one, "
-            "or start afresh with --resume never"
+            f"{folder}/ has no complete checkpoint to resume from: {'; '.join(f'{name}: {why}' for name, why in faults.items())}; "
+            f"restore one, or start from scratch with --resume never"
         )
     described = {path: read(path) for path in whole}
     return sorted(whole, key=lambda path: (described[path].get("step", 0), described[path]["saved"]), reverse=True), faults

@@ -27,7 +27,9 @@ def last_line(path: Path) -> dict[str, Any] | None:
         line = json.loads(whole.rpartition(b"\n")[2])
         return line | {"step": int(line["step"]), "loss": str(line["loss"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: its last line is no step of a run ({error}); delete the run's folder, or mend it") from error
+        raise ValueError(
+            f"{path} is damaged: its last line is not a step of a run ({error}); repair it, or delete the run's folder"
+        ) from error
 
 
 def last_step(folder: Path) -> int:

@@ -27,8 +27,7 @@ def hold_lock(folder: Path) -> IO[str]:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.close()
             raise ValueError(
-                f"{folder}/ is being trained by another process, whose checkpoints and ledger this one would cut; wait for it, stop it, or "
-                "give another run.experiment"
+                f"{folder}/ is locked by another process, which trains this run; wait for it, stop it, or give another run.experiment"
             ) from error
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # without support for locks, the folder is not protected
             raise

@@ -35,7 +35,7 @@ def read(run: Path) -> dict[str, Any]:
         if not isinstance(manifest, dict) or "weights_sha256" not in manifest:
             raise ValueError("it names no weights_sha256")
         if wrong := [key for key, fits in SHAPE.items() if key in manifest and not fits(manifest[key])]:
-            raise ValueError(f"its {wrong[0]} is not as runs write it")
+            raise ValueError(f"its {wrong[0]} has an invalid value")
         return manifest
     except ValueError as error:  # not JSON, not text, or not a manifest
         raise ValueError(f"{path} is damaged ({error}); train the run again or restore the file") from error
@@ -98,8 +98,8 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
     if got != manifest["weights_sha256"]:
         where = run / WEIGHTS if (run / WEIGHTS).exists() else f"{run}/"
         raise ValueError(
-            f"the weights {where} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; "
-            "it was changed after the run"
+            f"the weights {where} must have the digest {manifest['weights_sha256'][:12]} its manifest names, got {got[:12]}; they "
+            f"were changed after the run"
         )
     return manifest
 

@@ -78,11 +78,11 @@ def parent_of(run: Path, config: dict[str, Any], role: str, starts: list[Path], 
         folder = Path(os.path.normpath(candidate.absolute()))
         file = folder / manifest.NAME
         if not file.exists():
-            looked[folder] = "not there"
+            looked[folder] = "does not exist"
         elif digest is not None and (got := manifest.read(folder)["weights_sha256"]) != digest:
             looked[folder] = f"holds weights {str(got)[:12]}"
         else:
             return folder
     text = "; ".join(f"{folder}: {why}" for folder, why in looked.items())
     required = f", with weights {digest[:12]}" if digest else ""
-    raise ValueError(f"{run}/ needs its {role}, which was {recorded}/{required}, beside it or where it was; looked at {text}")
+    raise ValueError(f"{run}/ needs its {role}, recorded as {recorded}/{required}, at the recorded path or beside the run; searched {text}")

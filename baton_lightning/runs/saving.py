@@ -47,7 +47,8 @@ class PlainFile(TorchCheckpointIO):
                 (line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "not a checkpoint"
             )
             raise ValueError(
-                f"{path} must hold tensors and plain values only, nothing in it was run or loaded ({reason}); take a checkpoint of your own"
+                f"{path} must hold only tensors and plain values, so nothing in it was run or loaded ({reason}); give a checkpoint "
+                f"that this library wrote"
             ) from error
 
 
@@ -97,8 +98,8 @@ class AtomicCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if type(writer := trainer.strategy.checkpoint_io) not in (TorchCheckpointIO, PlainFile):
             raise ValueError(
-                "AtomicCheckpoint digests what was written and removes older checkpoints only then, but "
-                f"{type(writer).__name__} saves in its own time; take it out of trainer.plugins"
+                "AtomicCheckpoint needs a writer that has finished when it returns, "
+                f"but {type(writer).__name__} saves asynchronously; remove it from trainer.plugins"
             )
         if trainer.is_global_zero and stage == "fit":
             for part in Path(self.dirpath).glob(f"*{checkpoints.ASIDE}"):
@@ -142,8 +143,8 @@ class AtomicCheckpoint(ModelCheckpoint):
             if trainer.is_global_zero:
                 checkpoints.clear(part)
             before, _ = checkpoints.newest(checkpoint.parent)
-            left = f"{before} is whole, and the same command goes on from it" if before else "none was saved before"
-            raise ValueError(f"step {trainer.global_step} could not be saved as {checkpoint} ({reason}); {left}. Make room first")
+            left = f"{before} is complete; repeat the command to resume from it" if before else "none was saved before"
+            raise ValueError(f"step {trainer.global_step} could not be saved as {checkpoint} ({reason}); {left}. Free disk space first")
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
 

@@ -89,12 +89,12 @@ def opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} must be a file of safetensors, and is no regular file; restore it")
+        raise ValueError(f"{path} must be a safetensors file, but is not a regular file; restore it")
     try:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, MemoryError) as error:
-        raise ValueError(f"{path} must be a file of safetensors, and is damaged ({error!s:.300}); restore it") from error
+        raise ValueError(f"{path} must be a safetensors file, but is damaged ({error!s:.300}); restore it") from error
 
 
 def stored(run: Path, component: str) -> dict[str, Stored]:

@@ -20,8 +20,8 @@ def misfits_named() -> Iterator[None]:
         if not (what := misfit(str(error))):
             raise
         raise ValueError(
-            f"the checkpoint holds {what}; what is built, frozen, or trained at a rate of its own cannot change under a checkpoint: give "
-            "what it was, or another run.experiment"
+            f"the checkpoint holds {what}; networks, frozen parts and parts with their own learning rate must be those of the "
+            f"checkpoint: restore the setting, or give another run.experiment"
         ) from error
 
 

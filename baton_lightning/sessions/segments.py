@@ -149,27 +149,27 @@ class Segments(Callback):
         assert self.checkpoint is not None  # without a checkpoint there are no changes
         if fixed := {key: values for key, values in found.items() if compared.is_fixed(key, *values)}:
             raise ValueError(
-                f"{self.folder}/ cannot go on from {self.checkpoint.name} with changes to what it holds: "
-                f"{compared.told(fixed)}; give what it was, or another run.experiment"
+                f"{self.folder}/ cannot resume from {self.checkpoint.name}, because settings of its content changed: "
+                f"{compared.told(fixed)}; restore the settings, or give another run.experiment"
             )
         if self.resume != "changed":
             raise ValueError(
-                f"{self.folder}/ must go on with the settings that made {self.checkpoint.name}, but changed: "
-                f"{compared.told(found)}; give what it was, `--resume changed` to go on with the new values and record it, or another "
-                "run.experiment"
+                f"{self.folder}/ must resume with the settings that made {self.checkpoint.name}, but these changed: "
+                f"{compared.told(found)}; restore them, give `--resume changed` to resume with the new values and record the change, "
+                f"or give another run.experiment"
             )
 
     def say(self) -> None:
         """Prints which checkpoint the session resumes from, and with which changes."""
         for name, why in self.passed_over.items():
-            print(f"passing over {self.folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
+            print(f"skipping {self.folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
         steps = ledgers.last_step(self.folder) if self.own and self.resume != "never" else 0
         if self.checkpoint is None:
             if steps:
-                print(f"{self.folder}/ has no checkpoint yet: its {steps} steps are made again", flush=True)
+                print(f"{self.folder}/ has no checkpoint yet: its {steps} steps are repeated", flush=True)
             return
         if not self.known:
-            print(f"{self.checkpoint}: the settings that made it are not recorded, nothing was compared", flush=True)
+            print(f"{self.checkpoint}: the settings that made it are not recorded, so they were not compared", flush=True)
         if found := self.result_changes():
             print(f"changed since {self.checkpoint} was made: {compared.told(found)}", flush=True)
         if self.own:
@@ -203,7 +203,7 @@ class Segments(Callback):
         self.segments = [*self.known, segment]
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume == "never" and (kept := ledgers.set_aside(self.folder)):
-            print(f"{self.folder}/ begins again; the ledger of the run before is kept as {kept.name}", flush=True)
+            print(f"{self.folder}/ starts again; the ledger of the previous run is kept as {kept.name}", flush=True)
         self.write()
 
     @property

@@ -42,8 +42,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
             raise ValueError("a session lacks its step, its time or its settings")
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"{path} must be the record of the sessions of this run, and is damaged ({error}); restore it, or delete it to go on from the "
-            "checkpoints with nothing compared"
+            f"{path} must be the record of this run's sessions, but is damaged ({error}); restore it, or delete it to resume from the "
+            f"checkpoints without a comparison of settings"
         ) from error
     return known
 
@@ -63,7 +63,7 @@ def start(folder: Path, given: str | None, resume: str) -> Start:
     if resume == "never" or (given and not began_from(known, Path(given))):
         return Start(Path(given) if given else None)
     whole, passed_over = checkpoints.ranked(folder / "checkpoints")
-    passed_over |= {path.name: "it was saved before this run began" for path in whole if not belongs(path, known)}
+    passed_over |= {path.name: "it was saved before this run started" for path in whole if not belongs(path, known)}
     own = [path for path in whole if path.name not in passed_over]
     if not own:
         require_nothing_lost(folder, known)
@@ -83,10 +83,10 @@ def require_nothing_lost(folder: Path, known: list[dict[str, Any]]) -> None:
     own = known[known.index(beginning(known)) :] if known else []
     saved, steps = max((segment.get("saved", 0) for segment in own), default=0), ledgers.last_step(folder)
     if steps and (saved or not known):
-        newest = f"the newest, of step {saved}, is gone" if saved else "nothing says that none was saved"
+        newest = f"the newest, of step {saved}, is missing" if saved else "no record says that none was saved"
         raise ValueError(
-            f"{folder}/{ledgers.NAME} has {steps} steps, but {folder}/checkpoints/ holds no checkpoint to go on from: {newest}; restore "
-            "it, begin again with --resume never, which keeps the ledger as ledger.1.jsonl, or give another run.experiment"
+            f"{folder}/{ledgers.NAME} has {steps} steps, but {folder}/checkpoints/ holds no checkpoint to resume from: {newest}; "
+            f"restore it, start again with --resume never, which keeps the ledger as ledger.1.jsonl, or give another run.experiment"
         )
 
 

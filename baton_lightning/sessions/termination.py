@@ -26,11 +26,11 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 PATIENCE, GRACE, TWICE = 30.0, 5.0, 0.5
 """Times in s: how long to wait for the other ranks of this machine to end; how long a process that is still starting may take to end by
 itself; and within which two signals count as one, because `timeout` signals both a process and its group."""
-GOES_ON = {
-    "fit": "the same command goes on from the last checkpoint",
-    "validate": "the same command scores from the start",
-    "test": "the same command scores from the start",
-    "predict": "the same command goes on with what is not written yet",
+REPEAT = {
+    "fit": "repeat the command to resume from the last checkpoint",
+    "validate": "repeat the command to score from the start",
+    "test": "repeat the command to score from the start",
+    "predict": "repeat the command to compute what is not written yet",
 }
 
 
@@ -55,7 +55,7 @@ class Termination(Callback):
     """
 
     def __init__(self, verb: str = "fit") -> None:
-        self.told = GOES_ON[verb]
+        self.told = REPEAT[verb]
         self.asked, self.step, self.pid = 0, 0, os.getpid()
         self.heard_at: float | None = None
         self.looping = self.agreed = self.ending = False
@@ -100,8 +100,8 @@ class Termination(Callback):
         if self.heard_at is None:
             self.heard_at, self.asked = now, self.asked or number
             if self.looping:
-                where = "the run is saved and ends when this step is done" if self.told == GOES_ON["fit"] else "ends after this batch"
-                os.write(2, f"\nbaton_lightning: {signal.Signals(number).name}: {where}; another one ends it at once\n".encode())
+                where = "the run saves and ends after this step" if self.told == REPEAT["fit"] else "ends after this batch"
+                os.write(2, f"\nbaton_lightning: {signal.Signals(number).name}: {where}; a second signal ends it immediately\n".encode())
             else:
                 self.timer = threading.Timer(GRACE, self.end_at_once, [number])
                 self.timer.daemon = True
@@ -110,7 +110,7 @@ class Termination(Callback):
             self.end_at_once(number)
 
     def end_at_once(self, number: int) -> None:
-        peers.end(f"{WORDS[signal.Signals(number)]} at once; {self.told}", 128 + number)
+        peers.end(f"{WORDS[signal.Signals(number)]} immediately; {self.told}", 128 + number)
 
     def end_children(self) -> None:
         """Terminates the launched ranks, unless all ranks agreed to end, and waits for them."""
@@ -185,8 +185,8 @@ def saved(trainer: Trainer) -> str:
         except ValueError:  # no checkpoint in this folder is complete
             continue
     if newest is None:
-        return f"no checkpoint was saved: {trainer.global_step} steps are lost, and the same command starts afresh"
+        return f"no checkpoint was saved: {trainer.global_step} steps are lost; repeat the command to start from scratch"
     step = int(checkpoints.read(newest).get("step", 0))
     lost = max(0, trainer.global_step - step)
     told = f"{lost} steps are" if lost > 1 else f"{lost or 'no'} step is"
-    return f"{GOES_ON['fit']}, {newest} of step {step}; {told} lost"
+    return f"{REPEAT['fit']}, {newest} of step {step}; {told} lost"

@@ -65,10 +65,10 @@ class Verified(Callback):
         session, damaged = self.session, self.session.checkpoint
         assert damaged is not None
         files = ", ".join("it" if name == "." else name for name in names[:3])
-        why = f"{damaged} does not have the content that its manifest names ({files} changed after it was written)"
+        why = f"{damaged} differs from its manifest ({files} changed after it was written)"
         if not session.before:
-            way = "restore it, or begin again with --resume never" if session.own else "restore it, or give another checkpoint"
-            raise ValueError(f"{why} and was not opened, and there is none before it; {way}")
+            way = "restore it, or start again with --resume never" if session.own else "restore it, or give another checkpoint"
+            raise ValueError(f"{why} and was not loaded, and there is no earlier checkpoint; {way}")
         step = session.step
         session.go_on_from(session.before.pop(0))
         session.require_same()
@@ -76,8 +76,8 @@ class Verified(Callback):
         if trainer.is_global_zero:
             kept = checkpoints.set_aside(damaged)
             checkpoints.point(damaged.with_name("last.ckpt"), session.checkpoint)
-            print(f"{why}; it is kept as {kept.name} and was not opened", file=sys.stderr, flush=True)
-            print(f"resuming {session.folder}/ from {session.checkpoint}, which costs {step - session.step} steps", flush=True)
+            print(f"{why}; it is kept as {kept.name} and was not loaded", file=sys.stderr, flush=True)
+            print(f"resuming {session.folder}/ from {session.checkpoint}, which repeats {step - session.step} steps", flush=True)
 
 
 def load_instead(trainer: Trainer, checkpoint: Path) -> None:

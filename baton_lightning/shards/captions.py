@@ -49,7 +49,7 @@ def untimed(source: Source, num_clips: int, repeat: str) -> str:
         return ""
     fix = "give a row with start and end for each passage" + (", or `words` with times" if source.speech else "")
     allowed = "all" if source.speech else "caption"
-    return f"its {' and '.join(texts)} would stand on each of {num_clips} clips; {fix}, or --cut first, or --repeat {allowed}"
+    return f"its {' and '.join(texts)} would be repeated on each of {num_clips} clips; {fix}, or --cut first, or --repeat {allowed}"
 
 
 def said_in(source: Source, start: float, seconds: float) -> tuple[str, list[str]]:

@@ -102,7 +102,7 @@ def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Proble
     if (size := tar.stat().st_size) != entry["num_bytes"]:
         problems = [Problem(tar, "", f"must have {entry['num_bytes']:,} bytes, got {size:,}")]
     else:
-        problems = [] if file_digest(tar) == entry["sha256"] else [Problem(tar, "", "its content is not what the index says (SHA-256)")]
+        problems = [] if file_digest(tar) == entry["sha256"] else [Problem(tar, "", "its content differs from the index (SHA-256)")]
     shard, bucket = Shard.open(tar), entry.get("bucket", BUCKETS[0])
     has_video, has_audio = bucket != "audio", bucket != "video"
     if bucket not in BUCKETS:
@@ -143,13 +143,13 @@ def check_cache(
     from baton_lightning.shards.moments import Moments
 
     if not tar.is_file():
-        return [Problem(tar, "", "is missing, although the cache is said to be finished")]
+        return [Problem(tar, "", "is missing, although the cache is recorded as finished")]
     shard, clip = Shard.open(tar), clip_of(cache["clip"])
     problems = []
     if shard.sha256 and (tar.stat().st_size != shard.num_bytes or file_digest(tar) != shard.sha256):
-        problems.append(Problem(tar, "", "its content is not what was written (SHA-256)"))
+        problems.append(Problem(tar, "", "its content was changed after it was written (SHA-256)"))
     if shard.made_by not in ("", cache["recipe"]):
-        problems.append(Problem(tar, "", f"was made by other networks than {cache_record(kind)} names"))
+        problems.append(Problem(tar, "", f"was not made by the networks that {cache_record(kind)} names"))
     planned: dict[str, tuple[int | None, ...]] = {
         "video": (clip.num_video_planned, clip.video_plan_width),
         "audio": (clip.num_audio_planned, clip.audio_plan_width),

@@ -156,11 +156,11 @@ def _common_clock(recording: Recording, spans: dict[str, tuple[float, float]], l
         surplus = lengths["picture"] - lengths["sound"]
         if not abs(surplus) <= limits.max_duration_mismatch:
             yield "duration_mismatch", f"picture lasts {lengths['picture']:.3f} s, sound {lengths['sound']:.3f} s"
-    promises = {"picture": recording.declared_video_seconds, "sound": recording.declared_audio_seconds}
+    declared_lengths = {"picture": recording.declared_video_seconds, "sound": recording.declared_audio_seconds}
     for kind, seconds in lengths.items():
-        promised = promises[kind]
-        if promised is not None and not abs(promised - seconds) <= limits.max_duration_mismatch:
-            yield "duration_mismatch", f"{kind} is promised to last {promised:.3f} s and lasts {seconds:.3f} s"
+        declared = declared_lengths[kind]
+        if declared is not None and not abs(declared - seconds) <= limits.max_duration_mismatch:
+            yield "duration_mismatch", f"{kind} is declared to last {declared:.3f} s but lasts {seconds:.3f} s"
         if not seconds >= min_seconds - 1e-3:
             yield "too_short", f"{kind} lasts {seconds:.3f} s, needs {min_seconds:.3f} s"
 
@@ -244,7 +244,7 @@ def _channels(recording: Recording, waveform: NDArray[np.float32], limits: Limit
     if count > limits.max_channels:
         yield "channel_layout", f"{count} channels, at most {limits.max_channels} are allowed"
     if count != recording.declared_channels:
-        yield "channel_layout", f"{recording.declared_channels} channels are promised and {count} are there"
+        yield "channel_layout", f"{recording.declared_channels} channels are declared, but {count} exist"
     if count <= 2 and recording.declared_layout not in LAYOUTS:
         yield "channel_layout", f"the layout is {recording.declared_layout}, not mono or stereo"
     power = np.square(waveform.astype(np.float64)).mean(0)

@@ -134,7 +134,7 @@ class Shard:
         if isinstance(place, tuple | list) and tuple(place) == TWICE:
             return f"{self.tar.name} has two members {key}.{suffix}"
         if not (isinstance(place, tuple | list) and len(place) == 2 and all(map(records.is_count, place))):
-            return f"the record of {self.tar.name} gives no place of {key}.{suffix}"
+            return f"the record of {self.tar.name} has no position of {key}.{suffix}"
         if place[1] > (most := records.LARGEST.get(suffix, records.LARGEST_OF_ALL)):
             return f"{key}.{suffix} of {self.tar.name} has {place[1]:,} bytes, at most {most:,} are read"
         missing = place[0] + place[1] - self.bytes_left

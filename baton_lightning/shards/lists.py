@@ -87,7 +87,7 @@ def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             names = list(reader.fieldnames or [])
             require_known(names, f"{file}, line 1")
             if twice := {name for name in names if names.count(name) > 1}:
-                raise ValueError(f"{file}, line 1: the column {min(twice)} is there twice; keep one")
+                raise ValueError(f"{file}, line 1: the column {min(twice)} occurs twice; keep one")
             for row in reader:
                 place = f"{file}, line {reader.line_num}"
                 if None in row or None in row.values():
@@ -101,7 +101,7 @@ def csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     filled["speakers"] = [name.strip() for name in row["speakers"].split(";") if name.strip()]
                 yield place, filled
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}, line {reader.line_num + 1}: is no CSV in UTF-8 ({error})") from error
+            raise ValueError(f"{file}, line {reader.line_num + 1}: is not CSV in UTF-8 ({error})") from error
 
 
 def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -120,7 +120,7 @@ def text_in(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is no text in UTF-8 ({error}); save it as UTF-8") from error
+        raise ValueError(f"{file}: is not text in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def json_list(text: str, place: str) -> Any:
@@ -134,7 +134,7 @@ def json_object(text: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{place}: is no JSON ({error})") from error
+        raise ValueError(f"{place}: is not JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"{place}: must be an object of named fields, got {type(row).__name__}")
     return row

@@ -166,7 +166,7 @@ def statistics_deviations(file: Path, moments: dict[str, Moments]) -> list[str]:
     from safetensors.torch import load_file
 
     if not file.is_file():
-        return ["is missing, although the cache is said to be finished"]
+        return ["is missing, although the cache is recorded as finished"]
     known, found = load_file(file), []
     for name, computed in moments.items():
         if f"{name}_mean" not in known or f"{name}_std" not in known:

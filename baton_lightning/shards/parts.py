@@ -115,7 +115,7 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
         recording = read_recording(source.file, settings.max_seconds, start=source.start, end=source.end, language=settings.audio_language)
         bucket = bucket_of(recording, settings.buckets)
         if source.start and not (len(recording.frame_times) if bucket != "audio" else recording.waveform.size):  # type: ignore[union-attr]
-            raise Rejection("too_short", f"has nothing at {source.start:g} s, where the part begins")
+            raise Rejection("too_short", f"has nothing at {source.start:g} s, where the part starts")
         violations = inspect(recording, settings.limits, needs_video=bucket != "audio", needs_audio=bucket != "video")
         if broken := [violation for violation in violations if violation[0] not in OF_A_CLIP]:
             raise Rejection(broken[0][0], "; ".join(detail for _, detail in broken))
@@ -174,7 +174,7 @@ def bucket_of(recording: Recording, wanted: tuple[str, ...]) -> str:
         if has[bucket] and bucket in wanted:
             return bucket
     missing = "video" if not has["video"] else "audio"
-    raise Rejection(f"no_{missing}", f"there is no {missing} stream, and clips without are not taken ({', '.join(wanted)})")
+    raise Rejection(f"no_{missing}", f"there is no {missing} stream, and clips without one are not accepted ({', '.join(wanted)})")
 
 
 def window_of(recording: Recording, start: float, end: float) -> Recording:

@@ -127,7 +127,7 @@ def source_of(row: Mapping[str, Any], base: Path, place: str) -> Source:
         raise ValueError(f"{place}: speakers must be a list of names, got {speakers!r}")
     words = words_of(row.get("words"), place)
     if words and texts["speech"]:
-        raise ValueError(f"{place}: has both `speech` and `words`; leave out `speech`, which the words say")
+        raise ValueError(f"{place}: has both `speech` and `words`; remove `speech`, which `words` contains")
     stem = texts["file"].removesuffix(file.suffix) + (f"-{start:g}" if start else "")
     key = texts["key"] or re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
     if not texts["key"] and (not key or not stem.isascii()):

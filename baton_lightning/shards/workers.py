@@ -35,8 +35,8 @@ def run_jobs(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], worke
             yield future.result()
     except BrokenProcessPool as error:
         raise ValueError(
-            "shards: a worker was killed from outside, probably for want of memory; give fewer --workers, or let less lie in memory at a "
-            "time (`shards build` has --max-seconds for it); what was finished is kept, the same command goes on"
+            "shards: a worker was killed from outside, probably because memory ran out; give fewer --workers, or a smaller "
+            "--max-seconds to `shards build`; finished work is kept, and the same command continues"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

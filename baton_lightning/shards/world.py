@@ -130,7 +130,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
         made_by = Shard.open(tar).made_by
         if made_by and made_by != recipe.digest:
             raise ValueError(
-                f"shards world: {tar} was made with another clip geometry, seed ({recipe.seed} was asked for), tiers "
+                f"shards world: {tar} was made with another clip geometry, seed (this command: {recipe.seed}), tiers "
                 f"({', '.join(recipe.tiers)}), references or shard size; build into another folder, or delete {folder.parent}/"
             )
 

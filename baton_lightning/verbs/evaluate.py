@@ -18,17 +18,19 @@ from baton_lightning.arguments import Parser, require_at_least_one
 
 def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m baton_lightning evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="folder with k.mp4 and k.json (with --run: where they go)")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder with k.mp4 and k.json (with --run: the output folder)")
     parser.add_argument(
         "--run", type=Path, help="finished stage-3 run whose clips are generated first; FOLDER is then RUN/evaluation by default"
     )
-    parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts a tier (default: %(default)s)")
-    parser.add_argument("--trust", action="append", default=[], metavar="NAME", help="with --run: package whose code the run may name")
+    parser.add_argument("--num", type=int, default=8, help="with --run: held-out prompts per tier (default: %(default)s)")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="NAME", help="with --run: package whose classes the run's configuration may name"
+    )
     parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
     options = parser.parse_args(argv)
     require_at_least_one("evaluate", options, "num", "page_clips")
     if options.folder is None and options.run is None:
-        raise ValueError("evaluate: give a FOLDER of clips, or --run and the run whose clips shall be generated and scored")
+        raise ValueError("evaluate: give a FOLDER of clips, or --run with the run whose clips are generated and scored")
 
     from rich.console import Console
 

@@ -37,11 +37,11 @@ def parser() -> argparse.ArgumentParser:
         "--run",
         type=Path,
         required=True,
-        help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its planner's, if the clips need it, is looked for beside it",
+        help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its planner's run, if it is needed, is searched beside it",
     )
-    run.add_argument("--ckpt", type=Path, metavar="FILE", help="take this checkpoint in the run's folder; the run need not be finished")
-    run.add_argument("--dit", type=Path, metavar="RUN", help="take the transformer of this stage-3 run instead, e.g. of the adaptation")
-    run.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
+    run.add_argument("--ckpt", type=Path, metavar="FILE", help="use this checkpoint in the run's folder; the run need not be finished")
+    run.add_argument("--dit", type=Path, metavar="RUN", help="use the transformer of this stage-3 run instead, e.g. of the adaptation")
+    run.add_argument("--data", type=Path, metavar="FOLDER", help="current folder of the run's data set (default: the recorded one)")
 
     run.add_argument(
         "--trust",
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=trust.package,
         metavar="NAME",
-        help="package whose code the run may name",
+        help="package whose classes the run's configuration may name",
     )
 
     asked = made.add_argument_group("which clips")
@@ -61,10 +61,10 @@ def parser() -> argparse.ArgumentParser:
         "`ceiling` only passes the true clip through the codecs; FILE is a plan of `plan make` or `plan edit`, with its prompts "
         "(default: %(default)s)",
     )
-    asked.add_argument("--num", type=int, default=8, help="held-out prompts a tier (default: %(default)s)")
-    asked.add_argument("--split", default="test", help="part of the data set that they are from, e.g. ood (default: %(default)s)")
-    asked.add_argument("--video-prompt", help="a prompt of your own: what is seen")
-    asked.add_argument("--audio-prompt", help="what is heard; goes with --video-prompt")
+    asked.add_argument("--num", type=int, default=8, help="held-out prompts per tier (default: %(default)s)")
+    asked.add_argument("--split", default="test", help="split of the data set that they are in, e.g. ood (default: %(default)s)")
+    asked.add_argument("--video-prompt", help="a prompt of your own: the picture")
+    asked.add_argument("--audio-prompt", help="the sound; needs --video-prompt")
     asked.add_argument(
         "--prompts",
         type=Path,
@@ -73,44 +73,50 @@ def parser() -> argparse.ArgumentParser:
         "are named after the keys",
     )
 
-    condition = made.add_argument_group("what is given (docs/tasks.md); goes with prompts of your own")
+    condition = made.add_argument_group("files to start from (docs/tasks.md); they need prompts of your own")
     condition.add_argument("--image", type=Path, metavar="FILE", help="a picture that the clip starts from")
-    condition.add_argument("--video", type=Path, metavar="FILE", help="a film that wants sound")
-    condition.add_argument("--audio", type=Path, metavar="FILE", help="a sound that wants a picture")
-    condition.add_argument("--extend", type=Path, metavar="FILE", help="a clip to go on with, for --seconds more")
-    condition.add_argument("--seconds", type=float, metavar="S", help="how long --extend goes on, in s")
-    condition.add_argument("--inpaint", type=Path, metavar="FILE", help="a clip of which --box is made anew")
+    condition.add_argument("--video", type=Path, metavar="FILE", help="a film; sound is generated for it")
+    condition.add_argument("--audio", type=Path, metavar="FILE", help="a sound; a picture is generated for it")
+    condition.add_argument("--extend", type=Path, metavar="FILE", help="a clip to extend by --seconds")
+    condition.add_argument("--seconds", type=float, metavar="S", help="duration of the extension, in s")
+    condition.add_argument("--inpaint", type=Path, metavar="FILE", help="a clip of which --box is generated again")
     condition.add_argument(
         "--box",
         type=float,
         nargs="+",
         metavar="X",
-        help="LEFT TOP RIGHT BOTTOM in shares of the picture, 0 to 1, then START STOP in s if only a part of the time is meant",
+        help="LEFT TOP RIGHT BOTTOM as shares of the picture, 0 to 1, then optionally START STOP in s",
     )
     condition.add_argument(
-        "--task", metavar="WORDS", help="with held-out clips: what is given of their own, e.g. video=given or first_frame=1,prefix=0.5"
+        "--task",
+        metavar="WORDS",
+        help="with held-out clips: parts of the true clip that are given, e.g. video=given or first_frame=1,prefix=0.5",
     )
 
-    sampling = made.add_argument_group("how they are sampled (default: as the run says)")
-    sampling.add_argument("--seed", type=int, help="of the noise; the same one gives the same clips")
+    sampling = made.add_argument_group("sampling (default: the run's settings)")
+    sampling.add_argument("--seed", type=int, help="seed of the noise; the same seed gives the same clips")
     sampling.add_argument("--steps", type=int, help="steps of the sampler")
-    for name, what in zip(SCALES, ("the text's guidance on video", "the text's guidance on audio", "the plan's guidance"), strict=True):
-        sampling.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"{what}; 1 guides nothing and costs nothing")
+    for name, what in zip(
+        SCALES, ("guidance scale of the text on video", "guidance scale of the text on audio", "guidance scale of the plan"), strict=True
+    ):
+        sampling.add_argument(
+            f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"{what}; 1: no guidance and no additional forward pass"
+        )
 
-    where = made.add_argument_group("where they are made")
+    where = made.add_argument_group("device")
     where.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
     where.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
-        help="type of planner's and transformer's weights; auto is bfloat16 on a GPU, float32 on the CPU (default: %(default)s)",
+        help="type of the planner's and the transformer's weights; auto: bfloat16 on a GPU, float32 on the CPU (default: %(default)s)",
     )
     where.add_argument(
         "--offload", action="store_true", help="only one of text encoder, planner, transformer and codecs on the device at a time"
     )
     where.add_argument("--batch-size", type=int, default=16, help="clips generated together (default: %(default)s)")
 
-    out = made.add_argument_group("where they go")
+    out = made.add_argument_group("output")
     out.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json; must hold no clips")
     out.add_argument("--force", action="store_true", help="replace clips that an earlier `generate` left in --out")
     return made
@@ -155,17 +161,17 @@ def require_one_form(options: argparse.Namespace) -> None:
         )
     own = options.video_prompt or options.prompts or options.plan not in PLANS
     if given and not own:
-        raise ValueError(f"generate: --{given[0]} needs prompts that say what the clip is to be: --video-prompt and --audio-prompt")
+        raise ValueError(f"generate: --{given[0]} needs prompts that describe the clip: --video-prompt and --audio-prompt")
     if options.task is not None and own:
         raise ValueError("generate: --task takes what is given from held-out clips; for prompts of your own give --image, --video, ...")
     if options.task is not None and options.plan == "ceiling":
-        raise ValueError("generate: --plan ceiling generates nothing, so it knows no --task")
+        raise ValueError("generate: --plan ceiling generates nothing, so it takes no --task")
     for name, form in (("seconds", "extend"), ("box", "inpaint")):
         if (getattr(options, name) is not None) != (getattr(options, form) is not None):
             raise ValueError(f"generate: --{form} FILE and --{name} go together")
     for name in given:
         if not getattr(options, name).is_file():
-            raise ValueError(f"generate: --{name} must be a file, {getattr(options, name)} is none")
+            raise ValueError(f"generate: --{name} must be a file, got {getattr(options, name)}")
 
 
 def form_of(options: argparse.Namespace) -> str | None:

@@ -40,11 +40,11 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--video-prompt", help="what is seen")
     make.add_argument("--audio-prompt", help="what is heard")
     make.add_argument("--key", help="a clip of the data set, instead of prompts, e.g. test-multi-0-000000")
-    make.add_argument("--split", default="test", help="part of the data set that it is from (default: %(default)s)")
+    make.add_argument("--split", default="test", help="split of the data set that the clip is in (default: %(default)s)")
     make.add_argument("--truth", action="store_true", help="with --key: the plan of the clip's own features, not the planner's")
-    make.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
+    make.add_argument("--data", type=Path, metavar="FOLDER", help="current folder of the run's data set (default: the recorded one)")
     make.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
-    make.add_argument("--trust", action="append", default=[], metavar="NAME", help="package whose code the run may name")
+    make.add_argument("--trust", action="append", default=[], metavar="NAME", help="package whose classes the run's configuration may name")
     make.add_argument("--force", action="store_true", help="replace --out")
 
     show = verbs.add_parser(
@@ -127,7 +127,7 @@ def require_new(out: Path, force: bool) -> None:
         ValueError: If the file exists and ``force`` is not set.
     """
     if out.exists() and not force:
-        raise ValueError(f"plan: {out} is there; give another --out, or --force")
+        raise ValueError(f"plan: {out} exists; give another --out, or --force")
 
 
 def main(argv: list[str]) -> int:

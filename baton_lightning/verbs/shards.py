@@ -10,21 +10,21 @@ from baton_lightning.arguments import Parser
 BUILD_HELP = """\
 Build a data set from recordings: read, check, cut to clips, and write webdataset tar shards with an index.
 
-SOURCE is a CSV or JSONL file with one recording a row, or a folder of media files. Columns: file; text, or video_prompt and
+SOURCE is a CSV or JSONL file with one recording per row, or a folder of media files. Columns: file; text, or video_prompt and
 audio_prompt; and, if known, speakers (in CSV separated by ;), speech or words, split, start, end (s), key. In a folder, a.mp4 has its
-caption in a.txt, or these fields in a.json; hidden files are passed over.
+caption in a.txt, or these fields in a.json; hidden files are skipped.
 
-start and end count from the first picture, as in players; a part costs the same wherever it lies in a film. Frames are chosen by time
-stamps, as players show them: turned, with the shape of their pixels, fields joined, HDR tone-mapped. Sound is the default track's,
+start and end count from the first picture, as in players. A part costs the same at any position in a film. Frames are selected by time
+stamps and converted as players show them: rotation, pixel aspect, interlacing and HDR are applied. Sound is the default track,
 resampled and averaged to one channel. Pictures are cropped to the middle and resized.
 
-A recording that is longer than a clip becomes several. `words` ([{"text": ..., "start": s, "end": s, "speaker": ...}]) are shared out by
-their times; a caption or `speech` without times is not given to several clips unless --repeat says so. What does not pass is named in
-OUT/rejected.jsonl with its reason; the limits are changed with --limit. Clips with the content of an earlier one are dropped. A recording
-falls into one split with all its rows. docs/recordings.md says what is read how, and what is refused.
+A recording that is longer than a clip becomes several. `words` ([{"text": ..., "start": s, "end": s, "speaker": ...}]) are assigned to
+clips by their times; a caption or `speech` without times is given to several clips only with --repeat. Rejected clips are listed in
+OUT/rejected.jsonl with the reason; --limit changes the limits. Clips with the content of an earlier one are dropped. All rows of a
+recording are in one split. docs/recordings.md describes what is read and what is refused.
 
-A build that was interrupted goes on where it stopped when the same command is given again, and ends the same, byte for byte. Until
-the end, OUT/.build/ holds a second copy of the clips."""
+An interrupted build continues when the same command is repeated, and its result is byte-identical. Until the end,
+OUT/.build/ holds a second copy of the clips."""
 
 BUILD_EPILOG = """\
 With several --bucket, each recording goes to one of them: of those no longer than it, the nearest aspect ratio; then the longest;
@@ -52,18 +52,18 @@ def main(argv: list[str]) -> int:
     text = "scenes and prompts in which most later events refer to earlier ones: the other one, the one that was hit, the same words"
     world.add_argument("--references", action="store_true", help=text)
     world.add_argument("--seconds", type=float, default=2.0, help="duration of a clip, in s (default: %(default)s)")
-    world.add_argument("--size", type=int, default=32, help="pixels a side (default: %(default)s)")
+    world.add_argument("--size", type=int, default=32, help="pixels per side (default: %(default)s)")
     world.add_argument("--channels", type=int, default=96, help="channels of the patch codec (default: %(default)s)")
     world.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: %(default)s)")
     world.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    world.add_argument("--shard-size", type=int, default=100, help="clips a shard (default: %(default)s)")
+    world.add_argument("--shard-size", type=int, default=100, help="clips per shard (default: %(default)s)")
     add_build(verbs.add_parser(
         "build", help="make a data set from recordings of your own", description=BUILD_HELP, epilog=BUILD_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip
     about = "what a data set holds: clips, hours, tokens, coverage, rejections, histograms (also as stat.png)"
     verbs.add_parser("stat", help=about, description=about).add_argument("root", type=Path, help="folder of the data set")
-    about = "verify digests, that every clip decodes to what its bucket says, and that cached tensors are whole and plausible"
+    about = "verify digests, that every clip decodes to the geometry of its bucket, and that cached tensors are complete and plausible"
     checking = verbs.add_parser("check", help=about, description=about)
     checking.add_argument("root", type=Path, help="folder of the data set")
     checking.add_argument(
@@ -111,7 +111,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     add("--cut", default="all", choices=["all", "first"], help="all consecutive clips of a recording, or its first (default: all)")
     text = "which texts without times may stand on each of several clips of a recording: none, its caption, or all (default: none)"
     add("--repeat", default="none", choices=REPEATS, help=text)
-    text = "how much of a recording or part is read, in s; it lies in memory, 0.2 GB a second at 1080p, 30 fps (default: %(default)g)"
+    text = "how much of a recording or part is read, in s; it is held in memory, 0.2 GB per second at 1080p, 30 fps (default: %(default)g)"
     add("--max-seconds", type=float, default=60.0, help=text)
     for split in ("val", "test"):
         text = f"recordings held out for {split}, of those that name no split: a share, drawn by a hash, or a number (default: %(default)s)"
@@ -123,12 +123,11 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         help="track of the sound, by its language in the file, e.g. eng (default: the default track)",
     )
     text = (
-        "trust the time stamps of frames however uneven (phones, screens): no limit on jitter, drift and rate; half the clip's fps will do"
+        "trust the time stamps of frames however uneven (phones, screens): no limit on jitter, drift and rate; at least half the "
+        "clip's fps is required"
     )
     add("--variable-rate", action="store_true", help=text)
-    add(
-        "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit that clips must keep to; a wrong name lists them"
-    )
+    add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit for clips; an unknown name lists all limits")
     add("--max-rejected", type=float, default=1.0, metavar="FRACTION", help="exit with 1 if more than this share of clips is rejected")
     add(
         "--fit-codec",
@@ -137,7 +136,7 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fit the demo's patch codec to N clips, for experiments/encode.yaml (default: 0)",
     )
-    add("--shard-size", type=int, default=100, help="clips a shard (default: %(default)s)")
+    add("--shard-size", type=int, default=100, help="clips per shard (default: %(default)s)")
     add("--workers", type=int, default=2, help="processes, one thread each (default: %(default)s)")
 
 
@@ -163,11 +162,11 @@ def build(options: argparse.Namespace) -> int:
     limits = limits_with(Limits(min_fps=fps / 2 if options.variable_rate else fps, trust_times=options.variable_rate), options.limit)
     sources = read_sources(options.source, {"val": amount(options.val), "test": amount(options.test)})
     if absent := list(dict.fromkeys(str(source.file) for source in sources if source.refused)):
-        print(f"{len(absent)} files are not there, or links out of {base}/; their rows are rejected:", *absent[:20], sep="\n  ")
+        print(f"{len(absent)} files do not exist, or are links out of {base}/; their rows are rejected:", *absent[:20], sep="\n  ")
         if absent[20:]:
             print(f"  and {len(absent) - 20} more, all in {options.out / REJECTED}")
     if options.source.is_dir() and (count := num_hidden(options.source)):
-        print(f"{count} hidden media files are passed over, e.g. of macOS")
+        print(f"{count} hidden media files are skipped, e.g. of macOS")
     settings = Settings(
         clips=clips, buckets=tuple(sorted(options.modalities)), limits=limits, cut=options.cut,
         max_seconds=options.max_seconds, shard_clips=options.shard_size, sources=digest_of(sources, base), codec_clips=options.fit_codec,
@@ -186,13 +185,13 @@ def build(options: argparse.Namespace) -> int:
             fix = "build with --val 1 into another folder, or train with --data.init_args.val_split=train"
             print(f"{options.out / geometry} has no clip in val, which `fit` validates on: {fix}")
     if report["enlarged"]:
-        print(f"{report['enlarged']} clips have more pixels than their recordings; --limit min_height=N and min_width=N refuse such")
+        print(f"{report['enlarged']} clips have more pixels than their recordings; --limit min_height=N and min_width=N reject them")
     if report["upsampled"]:
-        print(f"{report['upsampled']} clips have a higher sample rate than their recordings; --limit min_sample_rate=N refuses such")
+        print(f"{report['upsampled']} clips have a higher sample rate than their recordings; --limit min_sample_rate=N rejects them")
     share = num_rejected / (num_clips + num_rejected)
     print(f"{num_clips} clips accepted, {num_rejected} rejected ({share:.1%}); {options.out / REJECTED} names each")
     if share > options.max_rejected:
-        print(f"more than --max-rejected {options.max_rejected:g} was rejected; the set is complete and kept")
+        print(f"more than --max-rejected {options.max_rejected:g} was rejected; the data set is complete and is kept")
         return 1
     return 0
 

@@ -43,7 +43,7 @@ def test_a_wrong_weight_fails_and_names_the_cases(folder, capsys):
     save_file(weights, folder / "weights.safetensors")
     assert parity(folder, "--dtype", "float64") == 1
     table = capsys.readouterr().out
-    assert "ABOVE THE BAR" in table and "FAILED in" in table
+    assert "ABOVE TOLERANCE" in table and "FAILED in" in table
     assert "video_only" not in table.splitlines()[-1]
 
 

@@ -56,7 +56,7 @@ def test_of_two_ranks_the_one_that_sleeps_is_named_by_both_and_both_end(tmp_path
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     descriptions = re.findall(
-        r"(?m)^baton_lightning: watchdog: rank (\d) has not moved for 15 s .*; behind is (.*); ending with code \d+$", done.stderr
+        r"(?m)^baton_lightning: watchdog: rank (\d) has not moved for 15 s .*; slowest: (.*); ending with code \d+$", done.stderr
     )
     assert done.returncode == STALLED and {rank for rank, _ in descriptions} == {"0", "1"}, done.stderr[-3000:]
     for _, who in descriptions:

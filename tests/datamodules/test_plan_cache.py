@@ -153,7 +153,7 @@ def test_tokens_of_a_planner_of_other_settings_or_precision_are_refused(planned:
 def test_prompts_that_were_written_again_make_the_tokens_stale(planned: Path, run: Path, tmp_path: Path, make_set: Any) -> None:
     root = make_set(tmp_path / "set", [3, 5], ("train", "val"), CLIP)
     shutil.copy(planned / PLAN_CACHE, root)
-    with pytest.raises(ValueError, match="cache of plans in .* made of other clips .*experiments/plans.yaml"):
+    with pytest.raises(ValueError, match="cache of plans in .* made from clips other .*experiments/plans.yaml"):
         opened(root)
     (root / PLAN_CACHE).unlink()
     with pytest.raises(ValueError, match="no finished cache of plans; run .*experiments/plans.yaml"):

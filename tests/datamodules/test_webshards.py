@@ -146,7 +146,7 @@ def test_epochs_of_another_length_are_refused(make_set: SetMaker, tmp_path: Path
 def test_a_run_does_not_go_on_in_the_order_of_another_seed(make_set: SetMaker, tmp_path: Path) -> None:
     made = make_set(tmp_path / "set", [9])
     _, state = Machine(made, 1, None, 4).run(1)
-    with pytest.raises(ValueError, match="order is of seed 5, and it cannot go on with 3.*set seed_everything to 5"):
+    with pytest.raises(ValueError, match="order is of seed 5, and it cannot resume with 3.*set seed_everything to 5"):
         Machine(made, 1, state | {"seed": 5}, 4).run(1)
 
 

@@ -238,7 +238,7 @@ def test_a_clip_that_cannot_be_scored_is_left_out_by_name_and_the_others_are_sco
     ("side", "message"),
     [
         (None, "it is missing"),
-        ("not json", "it is no JSON"),
+        ("not json", "it is not JSON"),
         (
             '{"video_prompt": "a red circle on the left."}',
             "must hold the `scene` .*, or its `video_prompt` and `audio_prompt`; got video_prompt",

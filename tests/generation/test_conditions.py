@@ -90,7 +90,7 @@ def test_each_form_makes_a_clip_that_keeps_what_was_given(run: Path, files: Path
     [
         (["--image", "first.png", "--video", "film.mp4"], "give one of --image"),
         (["--image", "absent.png"], "--image must be a file"),
-        (["--image", "voice.wav"], "--image must be a picture"),
+        (["--image", "voice.wav"], "--image must be a readable picture"),
         (["--video", "first.png"], "first.png"),
         (["--video", "short.mp4"], "must last the run's 2 s or more, its picture lasts 1.000 s"),
         (["--audio", "short.wav"], "must last the run's 2 s or more, its sound lasts 1.000 s"),

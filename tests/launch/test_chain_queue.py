@@ -176,11 +176,11 @@ def test_nothing_is_finished_without_weights_without_its_tars_or_for_another_geo
         return next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"│ {stage} "))
 
     assert "│ finished " in row("encode") and "│ finished " in row("stage1")
-    assert "is of another geometry (asked != cached): keyframe_fps: 4" in row("encode", "--clip.keyframe_fps", "4")
+    assert "is of another geometry (clip section != cache): keyframe_fps: 4" in row("encode", "--clip.keyframe_fps", "4")
     tars[1].unlink()
-    assert "ready: " in (said := row("encode")) and f"{tars[1]} is gone" in said
+    assert "ready: " in (said := row("encode")) and f"{tars[1]} is missing" in said
     (tmp_path / "runs/e/stage1/weights.safetensors").unlink()
-    assert "damaged: " in (said := row("stage1")) and "weights.safetensors is gone" in said
+    assert "damaged: " in (said := row("stage1")) and "weights.safetensors is missing" in said
     assert cluster.submit() == 1 and "delete that folder to train the stage again" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "runs/e/stage1")
     assert cluster.submit() == 0 and len(cluster.submitted) == 5

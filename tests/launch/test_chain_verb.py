@@ -141,7 +141,7 @@ def test_a_stage_that_somebody_works_on_is_not_started_twice(door, capsys):
         (folder / "chain.json").write_text(json.dumps({"stages": {"encode": {"pid": sleeper.pid, "host": socket.gethostname()}}}))
         assert states(door, capsys)["encode"] == "running"
         assert main(["chain", "run", CHAIN, *door.words]) == 1 and "running already" in capsys.readouterr().err
-        assert main(["chain", "submit", CHAIN, *door.words, "--dry-run"]) == 1 and "no job can wait" in capsys.readouterr().err
+        assert main(["chain", "submit", CHAIN, *door.words, "--dry-run"]) == 1 and "cannot depend on a process" in capsys.readouterr().err
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -227,8 +227,8 @@ def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, te
         ("chain.json", '{"stages": {"stage1": {"pid": 1}}}', "neither job nor pid and host"),
         ("stage1/manifest.json", "{}", "names no weights_sha256"),
         ("stage1/manifest.json", "[]", "is damaged"),
-        ("stage1/ledger.jsonl", "{}\n", "no step of a run"),
-        ("stage1/ledger.jsonl", "\0\0\n", "no step of a run"),
+        ("stage1/ledger.jsonl", "{}\n", "not a step of a run"),
+        ("stage1/ledger.jsonl", "\0\0\n", "not a step of a run"),
     ],
 )
 def test_a_damaged_file_of_a_chain_is_named(door, capsys, file, text, said):

@@ -113,7 +113,7 @@ def test_operations_replay_to_the_bit_and_one_is_undone_by_dropping_its_line(tmp
         ({"op": "shift", "seconds": 0.5, "start": 0.01, "stop": 0.02}, "no video token lies in"),
         ({"op": "scale", "factor": float("nan")}, "finite"),
         ({"op": "scale", "factor": 1, "columns": [2, 5], "modality": "video"}, "columns must be"),
-        ({"op": "scale", "factor": 1, "rows": [0, 1], "modality": "audio"}, "sound has no rows"),
+        ({"op": "scale", "factor": 1, "rows": [0, 1], "modality": "audio"}, "audio tokens have no rows"),
         ({"op": "scale", "factor": 1, "modality": "smell"}, "modality must be"),
         ({"op": "move", "columns": [0, 2], "columns_by": 1}, "must not overlap"),
         ({"op": "move", "columns": [0, 1], "columns_by": 3}, "within 3 rows and 3 columns"),

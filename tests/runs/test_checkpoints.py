@@ -98,7 +98,7 @@ def test_one_that_was_cut_off_is_passed_over_by_name(tmp_path: Path, folder: boo
         victim.unlink()
         assert "files are not those of its manifest: checkpoint/mp_rank_00" in checkpoints.newest(tmp_path)[1]["step-2.ckpt"]
     checkpoints.manifest_of(old).unlink()
-    with pytest.raises(ValueError, match=r"no whole checkpoint.*step-1.ckpt: it has no manifest.*--resume never"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint.*step-1.ckpt: it has no manifest.*--resume never"):
         checkpoints.newest(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_changed_content_of_the_same_size_is_found_by_its_digest(tmp_path: Path,
 def test_a_manifest_that_is_none_was_changed_and_its_checkpoint_is_passed_over(tmp_path: Path, text: str) -> None:
     new = save(tmp_path / "step-2.ckpt", step=2)
     checkpoints.manifest_of(new).write_text(text)
-    with pytest.raises(ValueError, match=r"no whole checkpoint.*step-2.ckpt.json must be the manifest.*changed afterwards"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint.*step-2.ckpt.json must be the manifest.*changed afterwards"):
         checkpoints.newest(tmp_path)
     before = save(tmp_path / "step-1.ckpt", step=1)
     found, passed_over = checkpoints.newest(tmp_path)
@@ -151,7 +151,7 @@ def test_shards_go_on_only_whole_vouched_for_and_on_as_many_ranks(tmp_path: Path
         (shards, zero, 1, "written by 2 ranks, this run has 1"),
         (shards, whole, 2, "holds shards of DeepSpeed, but this run does not use it"),
         (file, zero, 2, "holds one file, but this run uses DeepSpeed"),
-        (tmp_path / "none.ckpt", whole, 1, "it is not there"),
+        (tmp_path / "none.ckpt", whole, 1, "it does not exist"),
     ):
         with pytest.raises(ValueError, match=message):
             require_resumable(checkpoint, strategy, ranks)
@@ -176,7 +176,7 @@ def test_a_pickle_that_would_run_code_does_not_run(tmp_path: Path) -> None:
     torch.load(tmp_path / "a.ckpt", weights_only=False)
     assert (tmp_path / "ran").exists()  # so it would
     (tmp_path / "ran").unlink()
-    with pytest.raises(ValueError, match="tensors and plain values only, nothing in it was run"):
+    with pytest.raises(ValueError, match="only tensors and plain values, so nothing in it was run"):
         PlainFile().load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
     assert not (tmp_path / "ran").exists()
 

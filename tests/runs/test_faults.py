@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(run: Callable[..., Run], small
     assert code == 1 and is_one_line(said, f"step 8 could not be saved as {stopped.last.with_name('step-8.ckpt')} (No space left"), said[
         -3000:
     ]
-    assert f"{stopped.last} is whole, and the same command goes on from it" in said
+    assert f"{stopped.last} is complete; repeat the command to resume from it" in said
     assert not list(stopped.last.parent.glob("*.part")) and len(stopped.steps()) == 8
     stopped.goes_on()
 
@@ -144,7 +144,7 @@ def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_on
     evil = pickle.dumps(Payload(tmp_path / "ran"))
     shard.write_bytes(evil + bytes(len(whole) - len(evil)))
     code, said = stopped()
-    assert code == 1 and is_one_line(said, f"{stopped.last} does not have the content that its manifest names"), said[-3000:]
+    assert code == 1 and is_one_line(said, f"{stopped.last} differs from its manifest"), said[-3000:]
     assert not (tmp_path / "ran").exists()
     shard.write_bytes(whole)
     stopped.goes_on()
@@ -155,7 +155,7 @@ def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_on
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     code, said = stopped()
-    assert code == 0 and "kept as step-8.ckpt.damaged" in said and f"from {stopped.last}, which costs 4 steps" in said, said[-3000:]
+    assert code == 0 and "kept as step-8.ckpt.damaged" in said and f"from {stopped.last}, which repeats 4 steps" in said, said[-3000:]
     assert (stopped.folder / "weights.safetensors").read_bytes() == weights
 
 
@@ -191,12 +191,12 @@ def test_a_file_that_would_run_code_or_is_no_longer_the_one_that_was_written_is_
     torch.save({"evil": Payload(tmp_path / "ran")}, checkpoint)
     capsys.readouterr()
     assert main(argv) == 1
-    assert "no whole checkpoint to go on from" in capsys.readouterr().err  # it has another size
+    assert "no complete checkpoint to resume from" in capsys.readouterr().err  # it has another size
 
     described["files"]["."]["bytes"] = checkpoint.stat().st_size
     checkpoints.manifest_of(checkpoint).write_text(json.dumps(described))
     assert main(argv) == 1
-    assert "does not have the content that its manifest names" in capsys.readouterr().err
+    assert "differs from its manifest" in capsys.readouterr().err
 
     described["files"] = checkpoints.described(checkpoint, ["."])
     checkpoints.manifest_of(checkpoint).write_text(json.dumps(described))

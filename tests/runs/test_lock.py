@@ -24,7 +24,7 @@ def test_a_folder_that_is_held_is_refused_until_its_holder_is_killed(tmp_path: P
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path / "run", there))
     process.start()
     assert here.recv() == "held"
-    with pytest.raises(ValueError, match="is being trained by another process"):
+    with pytest.raises(ValueError, match="is locked by another process"):
         hold_lock(tmp_path / "run")
     assert hold_lock(tmp_path / "other")
     os.kill(process.pid or 0, signal.SIGKILL)

@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_without_one_before_names_the_way_out(cut: Runs, ca
 def test_a_manifest_that_was_changed_costs_no_more_than_its_checkpoint(later: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     (later.folder / "checkpoints/step-4.ckpt.json").write_text("{")
     later.fit()
-    assert "passing over" in capsys.readouterr().err and len(later.rates) == 4
+    assert "skipping" in capsys.readouterr().err and len(later.rates) == 4
 
 
 def test_deleted_checkpoints_are_no_fresh_start_in_silence(cut: Runs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +72,7 @@ def test_deleted_checkpoints_are_no_fresh_start_in_silence(cut: Runs, capsys: py
     shutil.rmtree(cut.folder / "checkpoints")
     cut.fit(code=1)
     said = capsys.readouterr().err
-    assert "ledger.jsonl has 3 steps" in said and "of step 2, is gone" in said and "--resume never" in said
+    assert "ledger.jsonl has 3 steps" in said and "of step 2, is missing" in said and "--resume never" in said
     assert (cut.folder / "ledger.jsonl").read_bytes() == before
     cut.fit("--resume=never")
     assert "kept as ledger.1.jsonl" in capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_a_run_that_was_killed_before_it_saved_begins_again_and_says_so(cut: Run
     cut.fit(cut=1, stage="young")
     capsys.readouterr()
     cut.fit(stage="young")
-    assert "no checkpoint yet: its 1 steps are made again" in capsys.readouterr().out and len(cut.rates) == 6
+    assert "no checkpoint yet: its 1 steps are repeated" in capsys.readouterr().out and len(cut.rates) == 6
 
 
 @pytest.mark.parametrize("ahead", [-1e6, 1e6], ids=["behind", "ahead"])

@@ -33,7 +33,7 @@ REFUSED = [
     {
         "--model.init_args.parents={{planner: {base}/parents/two}}": "parents/one (oneoneoneone) -> {base}/parents/two (twotwotwotwo)",
         "--seed_everything=7": "seed_everything: 0 -> 7",
-        "--resume=changed": "with changes to what it holds",
+        "--resume=changed": "because settings of its content changed",
     },
 ]
 
@@ -134,7 +134,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
 def test_a_run_without_a_record_says_that_nothing_was_compared(cut: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     (cut.folder / segments.NAME).unlink()
     cut.fit("--model.init_args.dropout=0.5")
-    assert "nothing was compared" in capsys.readouterr().out
+    assert "they were not compared" in capsys.readouterr().out
     assert checkpoints.newest(cut.folder / "checkpoints")[0] is not None
 
 

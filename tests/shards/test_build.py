@@ -241,7 +241,7 @@ def test_parts_of_a_film_are_read_where_they_lie_and_fall_into_one_split(tmp_pat
     film = read_mp4(tmp_path / "a.mp4")
     movie = read_mp4(clips(tmp_path / "set")["a-8-0000"][2])
     assert np.abs(movie.frames.astype(int) - film.frames[96:109]).mean() < 3
-    assert "1 files are not there" in capsys.readouterr().out
+    assert "1 files do not exist" in capsys.readouterr().out
 
 
 def members(root: Path, split: str) -> list[str]:

@@ -78,7 +78,7 @@ WRONG: list[tuple[list[Any], str]] = [
     ([{"file": "a.mp4", "text": "x", "key": "a.b"}], "line 1: key must consist of letters, digits, - and _, got 'a.b'"),
     ([{"file": "a.mp4", "text": "x", "speakers": "Ann"}], "line 1: speakers must be a list of names"),
     ([{"text": "x"}], "line 1: has no `file`"),
-    (["{"], "line 1: is no JSON"),
+    (["{"], "line 1: is not JSON"),
     (["[1]"], "line 1: must be an object of named fields, got list"),
     ([], "lists no recordings"),
 ]
@@ -188,7 +188,7 @@ def test_names_in_any_script_get_keys_of_their_own(folder: Path) -> None:
 
 def test_what_a_folder_or_a_header_would_lose_is_named(folder: Path) -> None:
     (folder / "list.csv").write_text("file,text,text\na.mp4,x,y\n")
-    with pytest.raises(ValueError, match="line 1: the column text is there twice"):
+    with pytest.raises(ValueError, match="line 1: the column text occurs twice"):
         read_sources(folder / "list.csv", SHARES)
     (folder / "films").mkdir()
     (folder / "films/a.mp4").symlink_to(folder / "nothing.mp4")
@@ -212,5 +212,5 @@ def test_texts_that_are_not_utf8_are_named(folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"\xff\xe9")
     (folder / "deep/b.c.txt").write_text("x")
     for source, named in ((folder / "list.jsonl", "list.jsonl"), (folder, "a.txt")):
-        with pytest.raises(ValueError, match=f"{named}: is no text in UTF-8 .*save it as UTF-8"):
+        with pytest.raises(ValueError, match=f"{named}: is not text in UTF-8 .*save it as UTF-8"):
             read_sources(source, SHARES)

@@ -198,7 +198,7 @@ def test_caches_are_not_written_into_a_split_that_is_a_link(make_set: SetMaker, 
     root = make_set(tmp_path / "d", [2], ["train"], CLIP)
     (root / "train").rename(tmp_path / "elsewhere")
     (root / "train").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="is written, and is a link to"):
+    with pytest.raises(ValueError, match="will be written and must not be a link, got a link to"):
         WebShards(CLIP, str(root), fields=["text"]).setup("predict")
 
 

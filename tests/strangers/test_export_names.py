@@ -63,7 +63,7 @@ def test_only_what_export_wrote_is_replaced_and_only_when_asked(tmp_path: Path, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes").touch()
     assert main(["export", str(run), "--out", str(tmp_path / "mine"), "--force"]) == 1
-    assert "nothing that export wrote" in capfd.readouterr().err and (tmp_path / "mine/notes").exists()
+    assert "not written by export" in capfd.readouterr().err and (tmp_path / "mine/notes").exists()
 
 
 def test_files_that_a_run_only_links_to_are_not_published(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -79,4 +79,4 @@ def test_files_that_a_run_only_links_to_are_not_published(tmp_path: Path, capfd:
 def test_a_manifest_of_another_kind_is_told_in_one_line(more: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path / "run", "dit.weight", **more)
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 1
-    assert f"its {next(iter(more))} is not as runs write it" in capfd.readouterr().err
+    assert f"its {next(iter(more))} has an invalid value" in capfd.readouterr().err

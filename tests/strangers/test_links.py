@@ -21,7 +21,7 @@ def test_a_folder_with_a_link_in_it_is_not_written_into(name: str, target: str, 
     (run / name).parent.mkdir(parents=True)
     out.mkdir()
     (run / name).symlink_to(target.format(out=out, run=run))
-    with pytest.raises(ValueError, match=r"must hold its own files.*is a link to"):
+    with pytest.raises(ValueError, match=r"must hold only its own files.*is a link to"):
         require_own_files(run)
 
 
