@@ -109,14 +109,14 @@ def main(argv: list[str] | None = None) -> int:
     from baton_lightning import hints
 
     try:
-        with hints.given(argv):
+        with hints.given_command(argv):
             if verb in LIGHTNING:
                 from baton_lightning import trust
-                from baton_lightning.preflight import answered
+                from baton_lightning.preflight import early_exit_code
 
-                rest, trusted = trust.taken(rest)
+                rest, trusted = trust.split_trust_options(rest)
                 trust.require_saved(rest, trusted)
-                if (code := answered(verb, rest)) is not None:
+                if (code := early_exit_code(verb, rest)) is not None:
                     return code
                 from baton_lightning.cli import run
 

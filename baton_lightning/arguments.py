@@ -20,19 +20,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.removeprefix("python -m ").removeprefix("baton_lightning ")
-        told = self.explained(message)
-        self.exit(2, f"baton_lightning: error: {verb}: {told}{'' if told.endswith('?') else f'; see `{self.prog} --help`'}\n")
+        text = self.explained(message)
+        self.exit(2, f"baton_lightning: error: {verb}: {text}{'' if text.endswith('?') else f'; see `{self.prog} --help`'}\n")
 
     def explained(self, message: str) -> str:
         """A complaint of argparse, and what may have been meant."""
         if choices := re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
             names = [name.strip(" '") for name in choices[2].split(",")]
-            return message + meant(choices[1], names)
+            return message + suggestion(choices[1], names)
         named = re.search(r"unrecognized arguments: (\S+)", message)
         known = self.known_options()
         unknown = [word.partition("=")[0] for word in [*(named.groups() if named else ()), *self.given] if word.startswith("--")]
         if strange := next((word for word in unknown if word != "--" and not any(name.startswith(word) for name in known)), None):
-            return f"there is no option {strange}{meant(strange, known)}"
+            return f"there is no option {strange}{suggestion(strange, known)}"
         return message
 
     def known_options(self) -> list[str]:
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         return list(dict.fromkeys(found))
 
 
-def meant(word: str, names: Sequence[str]) -> str:
+def suggestion(word: str, names: Sequence[str]) -> str:
     """The nearest name as a question, as the end of a sentence; empty if none is near."""
     near = difflib.get_close_matches(word, names, 1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -23,12 +23,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning import peers, preflight, settings, trust
-from baton_lightning.asked import asked
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import configs, expand
 from baton_lightning.construction import networks as construction
 from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
+from baton_lightning.folder_names import keep_names
 from baton_lightning.plain_files import require_own_files
 from baton_lightning.quiet import silence
 from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
@@ -36,11 +36,11 @@ from baton_lightning.runs.lock import hold_lock
 from baton_lightning.runs.run_spec import RunSpec
 from baton_lightning.runs.saved_config import SavedConfig
 from baton_lightning.sessions import finish, requirements, segments
+from baton_lightning.sessions.failed_start import remove_on_failure
 from baton_lightning.sessions.misfits import misfits_named
 from baton_lightning.sessions.termination import REPEAT, Terminated, Termination
-from baton_lightning.sessions.unbegun import taken_back
 from baton_lightning.sessions.verified import Verified
-from baton_lightning.written import keep_names
+from baton_lightning.settings_layers import settings_digest
 
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 keep_names()
@@ -63,7 +63,7 @@ class BatonCLI(LightningCLI):
 
     def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
         silence()
-        self.asked = asked(args[1:]) if run else None
+        self.settings_digest = settings_digest(args[1:]) if run else None
         self.lock: IO[str] | None = None
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else importing deepspeed prints a warning into --print_config
@@ -131,10 +131,10 @@ class BatonCLI(LightningCLI):
         return {k: v for k, v in values.items() if k not in VOLATILE}
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with taken_back(Path(self.config_init[subcommand].run.folder), self.unbegun):
+        with remove_on_failure(Path(self.config_init[subcommand].run.folder), self.before_first_batch):
             super()._run_subcommand(subcommand)
 
-    def unbegun(self) -> bool:
+    def before_first_batch(self) -> bool:
         """Whether this process owns the run folder and no batch was requested yet."""
         owns = self.trainer.is_global_zero and (self.lock is not None or self.subcommand == "predict")
         loops = self.trainer.fit_loop.epoch_loop, self.trainer.predict_loop
@@ -145,7 +145,7 @@ class BatonCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         if isinstance(environment := trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
             environment.auto_requeue = False  # it saves inside a signal handler; callbacks/requeue.py resumes from a checkpoint
-        peers.watch_those_launched(trainer.strategy.launcher)
+        peers.watch_launched_ranks(trainer.strategy.launcher)
         sharding.keep_batch_precision(trainer)
         return trainer
 
@@ -165,7 +165,7 @@ class BatonCLI(LightningCLI):
             parents=own,
         )
         if self.trainer.is_global_zero:
-            self.session.say()
+            self.session.print_resume()
         self.trainer.callbacks += [Verified(self.session), *self.session.callbacks()]
         chosen = self.config_init.fit.ckpt_path = None if self.session.checkpoint is None else str(self.session.checkpoint)
         if chosen:
@@ -227,7 +227,7 @@ class BatonCLI(LightningCLI):
             config=self.plain_config(),
             seed=self.chosen.seed_everything,
             seconds=time.monotonic() - self.started,
-            asked=self.asked,
+            settings_digest=self.settings_digest,
         )
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
 
@@ -244,10 +244,10 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
         Exit code: 0 = success, 1 = the run failed, 2 = wrong arguments, 130 = interrupted, 143 = terminated.
     """
     termination = Termination(verb)
-    limits = trust.limited(trusted) if trust.saved_by_runs(argv) else nullcontext()
+    limits = trust.limit_imports(trusted) if trust.saved_by_runs(argv) else nullcontext()
     peers.watch_launcher()
     try:
-        with termination.listening(), limits, misfits_named():
+        with termination.signal_handlers(), limits, misfits_named():
             words = expand(argv)
             try:
                 settings.require_mappings(configs(words))
@@ -261,10 +261,12 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
         print(f"baton_lightning: error: {error}", file=sys.stderr)
         return 2
     except MisconfigurationException as error:  # e.g. a setting that this machine does not support
-        told = " ".join(str(error).split())
-        if "backend found" in told:
-            told = f"trainer.accelerator must be one that torch {torch.__version__} finds here ({told}); give --trainer.accelerator=cpu"
-        raise ValueError(told) from error
+        message = " ".join(str(error).split())
+        if "backend found" in message:
+            message = (
+                f"trainer.accelerator must be one that torch {torch.__version__} finds here ({message}); give --trainer.accelerator=cpu"
+            )
+        raise ValueError(message) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] in OWN:
             raise
@@ -272,10 +274,10 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
             f"a setting needs a package that cannot be imported: {' '.join(str(error).split())}; install it, or give another setting"
         ) from error
     except Terminated as end:
-        print(f"baton_lightning: {end.told}", file=sys.stderr, flush=True)
+        print(f"baton_lightning: {end.outcome}", file=sys.stderr, flush=True)
         return int(end.code or 0)
     except RuntimeError as error:
-        if rank := peers.dead(error):
+        if rank := peers.dead_rank(error):
             raise ValueError(f"{rank}; all ranks end; {REPEAT[verb]}") from error
         raise
     return 0

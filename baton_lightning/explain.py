@@ -117,8 +117,8 @@ def explain_value(message: str) -> str | None:
     if not KINDS.keys() >= set(names) - {"NoneType"} or "." in "".join(re.findall(r"\[(.*?)\]", first[1])):
         return None
     kinds = [KINDS[name] for name in names if name != "NoneType"]
-    said = " or ".join(dict.fromkeys(f"{kind}, e.g. {example.format(first[2])}" for kind, example in kinds))
-    return f"`{key}`: got {first[2]}, which must be {said}"
+    expected = " or ".join(dict.fromkeys(f"{kind}, e.g. {example.format(first[2])}" for kind, example in kinds))
+    return f"`{key}`: got {first[2]}, which must be {expected}"
 
 
 def importable(name: str) -> bool:
@@ -142,7 +142,7 @@ MOVED = {"baton_lightning.runs.deepspeed_cpu": "baton_lightning.construction.dee
 """Former name of a module whose classes are named in configurations -> its present name."""
 
 
-def name_now(class_path: str) -> str:
+def present_name(class_path: str) -> str:
     """Present class path of a class that may have been moved."""
     module, _, attribute = class_path.rpartition(".")
     return f"{MOVED[module]}.{attribute}" if module in MOVED else class_path
@@ -157,7 +157,7 @@ def misspelt_class(name: str, why: str, classes: list[str]) -> str:
         classes: Names of the classes of its module.
     """
     module, _, attribute = name.rpartition(".")
-    if (now := name_now(name)) != name:
+    if (now := present_name(name)) != name:
         hint = f"it is `{now}` now"
     elif why:
         hint = f"the module `{module}` cannot be imported ({why}); check the spelling"

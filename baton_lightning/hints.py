@@ -21,7 +21,7 @@ _given: ContextVar[tuple[str, ...]] = ContextVar("given", default=())
 
 
 @contextmanager
-def given(argv: Sequence[str]) -> Iterator[None]:
+def given_command(argv: Sequence[str]) -> Iterator[None]:
     """Context in which hints are based on this command line.
 
     Args:
@@ -42,7 +42,7 @@ def command(*words: str | Path) -> str:
 def fit(run: Path) -> str:
     """Part of a sentence with the command that trains the run of a folder; empty if no experiment for it is found."""
     config = experiment_of(run.name)
-    return f"with {command('fit', '-c', config, *words_for(config, folder=run))}" if config is not None else ""
+    return f"with {command('fit', '-c', config, *overrides_for(config, folder=run))}" if config is not None else ""
 
 
 def predict(name: str, root: Path) -> str:
@@ -52,8 +52,8 @@ def predict(name: str, root: Path) -> str:
         name: File of the experiment, e.g. :data:`ENCODE`.
         root: Folder of the data set.
     """
-    config = beside(name)
-    return command("predict", "-c", config, *words_for(config, root=root))
+    config = experiment_file(name)
+    return command("predict", "-c", config, *overrides_for(config, root=root))
 
 
 def another_split(name: str, there: str) -> str:
@@ -103,7 +103,7 @@ def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield key, value if equals else next(rest, "")
 
 
-def asked() -> dict[str, Any]:
+def given_settings() -> dict[str, Any]:
     """Settings of the given command; empty if they cannot be read."""
     words = [(key, value) for key, value in options(_given.get()[1:])]
     configs = [value for key, value in words if key in ("-c", "--config")]
@@ -116,7 +116,7 @@ def asked() -> dict[str, Any]:
         return {}
 
 
-def beside(name: str) -> Path:
+def experiment_file(name: str) -> Path:
     """Path of an experiment in the folder of the given one, or in ``experiments/``."""
     folders = [Path(value).parent for key, value in options(_given.get()[1:]) if key in ("-c", "--config")]
     return next((folder / name for folder in folders if (folder / name).is_file()), EXPERIMENTS / name)
@@ -137,7 +137,7 @@ def experiment_of(stage: str) -> Path | None:
     return None
 
 
-def words_for(config: Path, *, folder: Path | None = None, root: Path | None = None) -> list[str]:
+def overrides_for(config: Path, *, folder: Path | None = None, root: Path | None = None) -> list[str]:
     """Overrides with which an experiment uses the same runs, data and clips as the given command.
 
     Args:
@@ -151,7 +151,7 @@ def words_for(config: Path, *, folder: Path | None = None, root: Path | None = N
         own = settings.read([config])
     except ValueError:
         own = {}
-    wanted = flat(asked())
+    wanted = flat(given_settings())
     wanted = {key: value for key, value in wanted.items() if key in CARRIED or key.startswith("clip.")}
     if folder is not None and len(folder.parts) > 2:
         places = {"run.root": str(folder.parent.parent), "run.experiment": folder.parent.name, "run.stage": folder.name}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from baton_lightning import asked, settings, signatures
+from baton_lightning import settings, settings_layers, signatures
 from baton_lightning.annotations import fits
-from baton_lightning.asked import Layer, Unclear
 from baton_lightning.explain import misspelt_class, misspelt_key
+from baton_lightning.settings_layers import Layer, NeedsParser
 
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 SECTIONS = {"clip": "baton_lightning.clip.ClipSpec", "run": "baton_lightning.runs.run_spec.RunSpec"}
@@ -30,11 +30,11 @@ def known(verb: str) -> dict[str, signatures.Arguments]:
         found["trainer"] = signatures.parameters(TRAINER, "__init__")
         own = signatures.parameters(TRAINER, verb)
     except signatures.Missing as error:
-        raise Unclear from error
+        raise NeedsParser from error
     if own is None or None in found.values():
-        raise Unclear
+        raise NeedsParser
     words: signatures.Arguments = {name: ast.parse(text, mode="eval").body for name, text in WORDS.items()}
-    words |= {name: None for name in (*asked.CLASSES, *asked.SECTIONS)}
+    words |= {name: None for name in (*settings_layers.CLASSES, *settings_layers.SECTIONS)}
     words |= {name: annotation for name, annotation in own.items() if name not in OF_THE_PARSER}
     return {"": words} | {section: names for section, names in found.items() if names is not None}
 
@@ -105,7 +105,7 @@ class Walk:
 
     def class_named(self, value: Any, annotation: ast.expr | None) -> Iterator[str]:
         """Yields the error in a class path that is given without a mapping, e.g. in ``--trainer.callbacks+=``."""
-        named = isinstance(value, str) and value.partition(".")[0] in (*asked.OWN, *asked.LIBRARIES)
+        named = isinstance(value, str) and value.partition(".")[0] in (*settings_layers.OWN, *settings_layers.LIBRARIES)
         if not named or not all(map(str.isidentifier, value.split("."))) or fits(value, annotation) is not None:
             return
         try:
@@ -160,7 +160,7 @@ def only_path(values: Any) -> list[str]:
     if not isinstance(values, dict):
         return []
     if len(values) != 1:
-        raise Unclear
+        raise NeedsParser
     key, value = next(iter(values.items()))
     return [str(key), *only_path(value)]
 

@@ -21,11 +21,11 @@ LAUNCHER = "BATON_LAUNCHER"
 """Environment variable with the id of the process that started this rank."""
 LAUNCHED: dict[int, subprocess.Popen[bytes]] = {}
 """Rank -> process, of the ranks that this process started."""
-LET_GO = threading.Event()
+ENDING = threading.Event()
 """Set when the run is ending, so that ranks may end one by one."""
 
 
-def watch_those_launched(launcher: Any) -> None:
+def watch_launched_ranks(launcher: Any) -> None:
     """Watches the ranks that Lightning's launcher starts, instead of Lightning's observer.
 
     Args:
@@ -42,7 +42,7 @@ def watch_those_launched(launcher: Any) -> None:
         finally:
             del os.environ[LAUNCHER]
         first = int(os.environ["NODE_RANK"]) * launcher.num_processes
-        LET_GO.clear()
+        ENDING.clear()
         LAUNCHED.clear()
         LAUNCHED.update({first + local: process for local, process in enumerate(launcher.procs, 1)})
         launcher.procs = []  # Lightning's observer finds no ranks and does not kill this process
@@ -57,11 +57,11 @@ def watch_launcher() -> None:
         threading.Thread(target=watch, args=(orphaned,), name="ranks", daemon=True).start()
 
 
-def watch(looks: Callable[[], str]) -> None:
+def watch(check: Callable[[], str]) -> None:
     """Repeats a check for dead ranks. If one is dead, ends this process after a grace period."""
-    while not LET_GO.wait(TICK):
-        if looks() and not LET_GO.wait(GRACE):
-            end(f"{looks()}; the other ranks end too", code())
+    while not ENDING.wait(TICK):
+        if check() and not ENDING.wait(GRACE):
+            end(f"{check()}; the other ranks end too", code())
 
 
 def failed() -> str:
@@ -79,7 +79,7 @@ def orphaned() -> str:
     return f"rank 0 of this machine (pid {launcher}) has ended, and rank {os.environ.get('LOCAL_RANK', '?')} waited for it"
 
 
-def dead(error: BaseException) -> str:
+def dead_rank(error: BaseException) -> str:
     """Names the dead rank that caused an error; empty if none is known.
 
     Args:
@@ -105,9 +105,9 @@ def code() -> int:
     return next((p.returncode for p in LAUNCHED.values() if (p.returncode or 0) > 0), 1)
 
 
-def end(said: str, code: int) -> None:
+def end(message: str, code: int) -> None:
     """Ends this process and those it started immediately, even if the main thread is blocked."""
-    os.write(2, f"baton_lightning: {said}\n".encode())
+    os.write(2, f"baton_lightning: {message}\n".encode())
     for process in LAUNCHED.values():
         process.kill()
     os._exit(code)

@@ -10,15 +10,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from baton_lightning import asked, settings
-from baton_lightning.asked import Layer, Unclear
+from baton_lightning import settings, settings_layers
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.keys import Walk, in_mapping, known
 from baton_lightning.runs import manifest
+from baton_lightning.settings_layers import Layer, NeedsParser
 
 SHARDS = "datamodules.webshards.WebShards"
-REFUSED_BY_NOBODY = (
+NEVER_REFUSED = (
     "run.*",
     "clip.*",
     "resume",
@@ -38,7 +38,7 @@ REFUSED_BY_NOBODY = (
 because the error of a constructor has to be reported first."""
 
 
-def answered(verb: str, argv: list[str]) -> int | None:
+def early_exit_code(verb: str, argv: list[str]) -> int | None:
     """Handles a Lightning verb without torch, if the outcome is already certain.
 
     Args:
@@ -52,19 +52,19 @@ def answered(verb: str, argv: list[str]) -> int | None:
         ValueError: If a configuration file, weights to score, a parent run or the data set is missing.
     """
     try:
-        layers = asked.read(expand(argv))
-        walk = Walk(known(verb), asked.merged(layers))
+        layers = settings_layers.read(expand(argv))
+        walk = Walk(known(verb), settings_layers.merged(layers))
         if complaint := next(walk.complaints(layers), None):
             print(f"baton_lightning: error: {complaint}", file=sys.stderr)
             return 2
-        chosen = asked.resolved(layers)
+        chosen = settings_layers.resolved(layers)
         folder = settings.folder(chosen)
         if verb == "fit" and chosen.get("resume") != "never" and (folder / manifest.NAME).exists():
-            if manifest.read(folder).get("asked") != asked.digest(layers, chosen):
+            if manifest.read(folder).get("asked") != settings_layers.digest(layers, chosen):
                 return None
             print(finished(folder))
             return 0
-    except Unclear:
+    except NeedsParser:
         return None
     if walk.sure and accepted(layers, chosen):
         require_weights(verb, chosen, folder)
@@ -82,7 +82,7 @@ def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
     """Whether the settings certainly raise no error in a constructor or on this machine that has to be reported first."""
     for word in (layer.values for layer in layers if layer.word):
         (key, value), *_ = flat(word).items()
-        if value.startswith(("-", "0")) or not any(fnmatchcase(key, free) for free in REFUSED_BY_NOBODY):
+        if value.startswith(("-", "0")) or not any(fnmatchcase(key, free) for free in NEVER_REFUSED):
             return False
     trainer, clip = chosen.get("trainer", {}), chosen.get("clip", {})
     if "deepspeed" in str(trainer.get("strategy")).lower() or str(trainer.get("precision")) in ("bf16-true", "16-true"):

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from baton_lightning.config import chain
-from baton_lightning.written import NAMES, named
+from baton_lightning.folder_names import NAMES, named
 
 DEEPEST = 100
 """Largest depth of nested mappings and lists in a configuration."""
@@ -69,8 +69,8 @@ def parsed(text: str | bytes, where: str) -> Any:
         require_shallow(text, where)
         return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
-        told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
-        raise ValueError(f"configuration: {where} must be YAML: {told:.400}") from error
+        message = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise ValueError(f"configuration: {where} must be YAML: {message:.400}") from error
 
 
 def require_shallow(text: str, where: str) -> None:

@@ -24,11 +24,11 @@ def note_requeue() -> None:
 
 
 @contextmanager
-def hearing(heard: Callable[[int], None]) -> Iterator[None]:
-    """Context in which ``heard`` is called in a separate thread, without delay, for each signal that has a Python handler.
+def signal_thread(on_signal: Callable[[int], None]) -> Iterator[None]:
+    """Context in which ``on_signal`` is called in a separate thread, without delay, for each signal that has a Python handler.
 
     Args:
-        heard: Function of the signal's number.
+        on_signal: Function of the signal's number.
     """
     leave_to_parents()
     reading, writing = os.pipe()
@@ -36,7 +36,7 @@ def hearing(heard: Callable[[int], None]) -> Iterator[None]:
 
     def listen() -> None:
         while number := os.read(reading, 1)[0]:
-            heard(number)
+            on_signal(number)
 
     thread = threading.Thread(target=listen, name="signals", daemon=True)
     thread.start()

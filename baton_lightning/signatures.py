@@ -127,7 +127,9 @@ def fields_of(module: str, node: ast.ClassDef) -> Arguments | None:
     """Fields of a dataclass; those of its base class come first."""
     first = inherited(module, node)
     own = [statement for statement in node.body if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)]
-    plain = all("ClassVar" not in (said := ast.unparse(field)) and "InitVar" not in said and "init=" not in said for field in own)
+    plain = all(
+        "ClassVar" not in (annotation := ast.unparse(field)) and "InitVar" not in annotation and "init=" not in annotation for field in own
+    )
     if first is None or not plain or method_of(node, "__init__"):
         return None
     return first | {field.target.id: field.annotation for field in own if isinstance(field.target, ast.Name)}

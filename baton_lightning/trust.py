@@ -80,7 +80,7 @@ def require(values: Any, where: str, trusted: Sequence[str] = ()) -> None:
             raise ValueError(refusal(where, path))
         workbench |= {path.partition(".")[0]} & set(WORKBENCH)
     for name in sorted(workbench - set(trusted)):
-        if (found := place_of(name)) is not None and found != Path(__file__).resolve().parents[1]:
+        if (found := import_folder(name)) is not None and found != Path(__file__).resolve().parents[1]:
             raise ValueError(
                 f"{where} needs the package {name}, which is in {found}/ and not installed beside the library, so it is not imported; "
                 f"if you trust it, give --trust {name}"
@@ -95,7 +95,7 @@ def refusal(where: str, path: object) -> str:
     return f"{where} names {quoted(path)}, which is not a known class of runs, so it is not imported{fix}"
 
 
-def place_of(package: str) -> Path | None:
+def import_folder(package: str) -> Path | None:
     """Folder that a package would be imported from; ``None`` if there is none."""
     spec = find_spec(package)
     if spec is None or not spec.origin:
@@ -104,7 +104,7 @@ def place_of(package: str) -> Path | None:
 
 
 @contextmanager
-def limited(trusted: Sequence[str] = ()) -> Iterator[None]:
+def limit_imports(trusted: Sequence[str] = ()) -> Iterator[None]:
     """Context in which parsers refuse all classes that may not be built, before their import and in every notation.
 
     Args:
@@ -125,7 +125,7 @@ def limited(trusted: Sequence[str] = ()) -> Iterator[None]:
         parsing_settings.update(before)
 
 
-def taken(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_trust_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The command line without ``--trust NAME``, and the names.
 
     Raises:

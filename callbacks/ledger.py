@@ -53,7 +53,7 @@ class Ledger(Callback):
         if patience < 1:
             raise ValueError(f"Ledger: patience counts optimiser steps and must be at least 1, got {patience}")
         if unknown := sorted(set(allow_absent) - set(BRANCHES)):
-            raise ValueError(f"Ledger: allow_absent must be of {', '.join(BRANCHES)}, got {', '.join(unknown)}")
+            raise ValueError(f"Ledger: allow_absent must be among {', '.join(BRANCHES)}, got {', '.join(unknown)}")
         self.patience, self.allow_absent = patience, tuple(allow_absent)
         self.totals = dict.fromkeys(COUNTS, 0)
         self.without = dict.fromkeys(BRANCHES, 0)

@@ -139,7 +139,7 @@ class Watchdog(Callback):
         text = f"baton_lightning: watchdog: rank {rank} has not moved for {self.seconds:g} s ({self.doing}); slowest: {descriptions}"
         sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # one write, so that the lines of two ranks do not mix
         sys.stderr.flush()
-        peers.LET_GO.set()
+        peers.ENDING.set()
         time.sleep(2 * self.tick)  # for the other ranks' messages
         for process in peers.LAUNCHED.values():
             process.kill()

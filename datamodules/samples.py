@@ -21,7 +21,7 @@ def checked_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(tensor.shape) != shape:
         raise DamagedMember(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
     if not tensor.is_floating_point():
-        raise DamagedMember(f"{name} must be of floating point, got {tensor.dtype}")
+        raise DamagedMember(f"{name} must have a floating-point type, got {tensor.dtype}")
     if not torch.isfinite(tensor).all():
         raise DamagedMember(f"{name} holds {int((~torch.isfinite(tensor)).sum())} values that are not finite")
     return tensor.float()

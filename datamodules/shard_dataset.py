@@ -73,7 +73,7 @@ class ShardDataset(Dataset):
         planner: str | None = None,
     ) -> None:
         if unknown := set(fields) - {MEDIA, *KINDS}:
-            raise ValueError(f"data.init_args.fields must be of {MEDIA}, {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
+            raise ValueError(f"data.init_args.fields must be among {MEDIA}, {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
         self.index, self.clip, self.max_damaged, self.replace = SplitIndex.read(folder), clip, max_damaged, replace
         self.planner = planner
         self.media = MEDIA in fields
@@ -217,7 +217,7 @@ class ShardDataset(Dataset):
         self.report(found)
         tried = min(self.max_damaged + 1, len(bucket_clips))
         raise ValueError(
-            f"data: {self.index.folder}/ has no whole clip of the bucket {bucket} within {tried} of position {position}; build it again"
+            f"data: {self.index.folder}/ has no intact clip of the bucket {bucket} within {tried} of position {position}; build it again"
         )
 
     def _read(self, number: int, key: str, bucket: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class WebShards(LightningDataModule):
         self.clip, self.root, self.batch_size, self.fields = clip, Path(root), batch_size, tuple(fields)
         self.num_workers, self.max_damaged, self.seed = num_workers, max_damaged, seed
         if not buckets or set(buckets) - set(BUCKETS):
-            raise ValueError(f"data.init_args.buckets must be of {', '.join(BUCKETS)}, got {', '.join(buckets) or 'none'}")
+            raise ValueError(f"data.init_args.buckets must be among {', '.join(BUCKETS)}, got {', '.join(buckets) or 'none'}")
         self.buckets = tuple(buckets)
         self.epoch = {"batch_size": batch_size, "epoch_clips": epoch_clips}
         self.splits = {"train": train_split, "val": val_split, "test": test_split}

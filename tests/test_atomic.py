@@ -55,9 +55,9 @@ def test_a_full_disk_names_the_file_and_what_to_do(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(library, "save_file", full)
     file = tmp_path / "weights.safetensors"
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as raised:
         atomic.write_tensors(file, {"a": torch.zeros(1)})
-    assert told.value.errno == errno.ENOSPC and report(told.value) == 1
-    assert str(file) in (said := capsys.readouterr().err) and "free disk space, then repeat the command" in said
+    assert raised.value.errno == errno.ENOSPC and report(raised.value) == 1
+    assert str(file) in (output := capsys.readouterr().err) and "free disk space, then repeat the command" in output
     with pytest.raises(OSError, match="ledger"), atomic.naming(tmp_path / "ledger.jsonl"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write to an open file does

@@ -95,8 +95,8 @@ def test_configuration_and_hyperparameters_are_in_tensorboard_once(base):
     events = events_of(base / "runs/e/stage1")
     (text,) = events.Tensors("config/text_summary")
     assert b"PlannerPretraining" in text.tensor_proto.string_val[0] and text.step == 0
-    told = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    assert b"model.init_args.planner.class_path" in told and b"seed_everything" in told
+    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"model.init_args.planner.class_path" in content and b"seed_everything" in content
 
 
 def test_the_frozen_planner_is_in_no_checkpoint_of_stage_3(base):

@@ -176,13 +176,13 @@ def test_a_missing_data_set_says_how_to_make_one(tmp_path, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
 def test_a_gpus_strategy_is_refused_without_one_before_any_rank_starts(capsys):
     assert main(["fit", "-c", "experiments/paper/stage1.yaml"]) == 1
-    said = capsys.readouterr().err
-    assert "needs CUDA GPUs" in said and "zero3_cpu.yaml" in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert "needs CUDA GPUs" in output and "zero3_cpu.yaml" in output and len(output.splitlines()) == 1
 
 
 @pytest.mark.skipif(find_spec("transformer_engine") is not None, reason="says what is missing")
 def test_a_setting_that_needs_a_missing_package_is_one_line(tmp_path, capsys):
     words = [f"--run.root={tmp_path}", "--trainer.precision=transformer-engine"]
     code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", *words)
-    said = [line for line in err.splitlines() if "error" in line]
-    assert code == 1 and len(said) == 1 and "needs a package that cannot be imported" in said[0] and "transformer_engine" in said[0]
+    output = [line for line in err.splitlines() if "error" in line]
+    assert code == 1 and len(output) == 1 and "needs a package that cannot be imported" in output[0] and "transformer_engine" in output[0]

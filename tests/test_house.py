@@ -167,7 +167,7 @@ def upward(found: dict[str, dict[str, int]], library: str, stack: list[tuple[lis
     """Imports that lead up, or aside into a room that a room may not know, or come from a room without a place."""
     place = {room: (height, together) for height, (rooms, together) in enumerate(stack) for room in rooms}
     rooms = {module: module.split(".")[1] for module in found if module.startswith(f"{library}.")}
-    said = [f"{room} has no layer" for room in sorted({*rooms.values()} - place.keys())]
+    output = [f"{room} has no layer" for room in sorted({*rooms.values()} - place.keys())]
     for module, room in rooms.items():
         for name, line in found[module].items():
             other = rooms.get(name, room)
@@ -175,16 +175,16 @@ def upward(found: dict[str, dict[str, int]], library: str, stack: list[tuple[lis
                 continue
             (here, together), (there, _) = place[room], place[other]
             if there < here or (there == here and not together):
-                said.append(f"{module}:{line} imports {name}")
-    return said
+                output.append(f"{module}:{line} imports {name}")
+    return output
 
 
 def too_long(root: Path, library: str) -> list[str]:
     """Files of more than 300 lines, and the room of run folders if it has more than 1,300."""
     lengths = {path.relative_to(root): len(path.read_text().splitlines()) for path in (root / library).rglob("*.py")}
-    said = [f"{path} has {length} lines" for path, length in sorted(lengths.items()) if length > LONGEST]
+    output = [f"{path} has {length} lines" for path, length in sorted(lengths.items()) if length > LONGEST]
     runs = sum(length for path, length in lengths.items() if path.parts[1] == "runs")
-    return said + ([f"runs/ has {runs} lines"] if runs > LONGEST_RUNS else [])
+    return output + ([f"runs/ has {runs} lines"] if runs > LONGEST_RUNS else [])
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -196,7 +196,7 @@ def test_every_arrow_between_rooms_points_downwards() -> None:
 
 
 def test_no_file_outgrows_one_idea_and_runs_holds_what_a_run_folder_is() -> None:
-    assert [said for package in (*LIBRARY, *WORKBENCH) for said in too_long(ROOT, package)] == []
+    assert [output for package in (*LIBRARY, *WORKBENCH) for output in too_long(ROOT, package)] == []
     assert {path.name: length for path in modules("tests") if (length := len(path.read_text().splitlines())) > LONGEST_TEST} == {}
 
 

@@ -86,21 +86,21 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def stop_at(folder: Path, name: str, step: int, send: signal.Signals, *more: str) -> tuple[int, str]:
-    """Sends a signal once the ledger has a step; exit code and what was said."""
+    """Sends a signal once the ledger has a step; returns exit code and output."""
     process = start(folder, name, *more)
     deadline = time.monotonic() + 90
     while not any(line["step"] >= step for line in lines(folder, name)):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-3000:]
         time.sleep(0.02)
     process.send_signal(send)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    _, printed = process.communicate(timeout=60)
+    return process.returncode, printed
 
 
 def finish(folder: Path, name: str, *more: str) -> str:
     process = start(folder, name, *more)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said[-3000:]
+    out, printed = process.communicate(timeout=120)
+    assert process.returncode == 0, printed[-3000:]
     return out
 
 
@@ -115,12 +115,12 @@ def whole(folder: Path) -> Callable[[str], bytes]:
 def test_a_run_killed_interrupted_and_terminated_ends_as_one_that_was_not(folder: Path, whole: Callable[[str], bytes]) -> None:
     code, _ = stop_at(folder, "stopped", 6, signal.SIGKILL)
     assert code == -signal.SIGKILL and len(lines(folder, "stopped")) >= 6
-    code, said = stop_at(folder, "stopped", 15, signal.SIGINT)
+    code, printed = stop_at(folder, "stopped", 15, signal.SIGINT)
     step = lines(folder, "stopped")[-1]["step"]
-    assert code == 130 and "interrupted; the same command resume from the last checkpoint" in said
-    assert f"step-{step}.ckpt of step {step}; no step is lost" in said, said[-2000:]
-    code, said = stop_at(folder, "stopped", 26, signal.SIGTERM)
-    assert code == 143 and "terminated; the same command resume from the last checkpoint" in said
+    assert code == 130 and "interrupted; the same command resume from the last checkpoint" in printed
+    assert f"step-{step}.ckpt of step {step}; no step is lost" in printed, printed[-2000:]
+    code, printed = stop_at(folder, "stopped", 26, signal.SIGTERM)
+    assert code == 143 and "terminated; the same command resume from the last checkpoint" in printed
     assert len(lines(folder, "stopped")) < STEPS and not (folder / "runs/e/stopped/manifest.json").exists()
     assert "resuming" in finish(folder, "stopped")
     stopped = folder / "runs/e/stopped"
@@ -131,8 +131,8 @@ def test_a_run_killed_interrupted_and_terminated_ends_as_one_that_was_not(folder
 @pytest.mark.slow
 def test_two_ranks_are_terminated_together_and_their_ledger_names_the_samples_of_one(folder: Path, whole: Callable[[str], bytes]) -> None:
     ranks = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    code, said = stop_at(folder, "ranks", 6, signal.SIGTERM, *ranks)
-    assert code == 143 and said.count("baton_lightning: terminated") == 2
+    code, printed = stop_at(folder, "ranks", 6, signal.SIGTERM, *ranks)
+    assert code == 143 and printed.count("baton_lightning: terminated") == 2
     finish(folder, "ranks", *ranks)
     one, two = [json.loads(line) for line in whole("ledger.jsonl").splitlines()], lines(folder, "ranks")
     assert len(one) == len(two) == STEPS
@@ -145,18 +145,18 @@ def test_two_ranks_are_terminated_together_and_their_ledger_names_the_samples_of
 RANKS = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
-def until(said: Path, process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
+def until(printed: Path, process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not true():
-        assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-3000:]
+        assert process.poll() is None and time.monotonic() < deadline, printed.read_text()[-3000:]
         time.sleep(0.05)
 
 
 def two_ranks(folder: Path, name: str, *more: str) -> tuple[subprocess.Popen[str], Path]:
     """A run of two ranks whose output goes to a file."""
-    said = folder / f"{name}.said"
-    with said.open("w") as file:
-        return start(folder, name, *RANKS, *more, output=file), said
+    printed = folder / f"{name}.output"
+    with printed.open("w") as file:
+        return start(folder, name, *RANKS, *more, output=file), printed
 
 
 def child_of(process: subprocess.Popen[str]) -> int:
@@ -175,8 +175,8 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("who", ["told", "first", "second"])
 def test_ranks_that_wait_for_each_other_end_when_told_and_when_one_is_dead(folder: Path, who: str) -> None:
     """The second node never comes, so that both ranks of this one wait in C++."""
-    process, said = two_ranks(folder, f"waits-{who}", "--trainer.num_nodes=2")
-    until(said, process, lambda: bool(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()))
+    process, printed = two_ranks(folder, f"waits-{who}", "--trainer.num_nodes=2")
+    until(printed, process, lambda: bool(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()))
     time.sleep(3)  # the first rank waits as soon as it has started the other
     other, began = child_of(process), time.monotonic()
     os.kill(*{"told": (process.pid, signal.SIGTERM), "first": (process.pid, signal.SIGKILL), "second": (other, signal.SIGKILL)}[who])
@@ -184,7 +184,7 @@ def test_ranks_that_wait_for_each_other_end_when_told_and_when_one_is_dead(folde
     while not gone(other):
         assert time.monotonic() - began < 30
         time.sleep(0.1)
-    text = said.read_text()
+    text = printed.read_text()
     assert code == {"told": 143, "first": -9, "second": 1}[who], text[-2000:]
     named = {
         "told": "terminated",
@@ -196,19 +196,19 @@ def test_ranks_that_wait_for_each_other_end_when_told_and_when_one_is_dead(folde
 
 @pytest.mark.slow
 def test_a_rank_that_dies_amid_the_steps_is_named_and_a_second_signal_ends_at_once(folder: Path) -> None:
-    process, said = two_ranks(folder, "dies")
-    until(said, process, lambda: len(lines(folder, "dies")) >= 5)
+    process, printed = two_ranks(folder, "dies")
+    until(printed, process, lambda: len(lines(folder, "dies")) >= 5)
     other = child_of(process)
     os.kill(other, signal.SIGKILL)
     assert process.wait(30) == 1
-    assert f"rank 1 (pid {other}) was killed by SIGKILL" in (text := said.read_text()) and "resume from the last checkpoint" in text
+    assert f"rank 1 (pid {other}) was killed by SIGKILL" in (text := printed.read_text()) and "resume from the last checkpoint" in text
 
-    process, said = two_ranks(folder, "dies", "--trainer.num_nodes=1")
-    until(said, process, lambda: len(lines(folder, "dies")) >= 9)
+    process, printed = two_ranks(folder, "dies", "--trainer.num_nodes=1")
+    until(printed, process, lambda: len(lines(folder, "dies")) >= 9)
     other = child_of(process)
     os.kill(other, signal.SIGSTOP)  # a collective that never ends
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 143 and gone(other) and "terminated at once" in said.read_text()
+    assert process.wait(5) == 143 and gone(other) and "terminated at once" in printed.read_text()

@@ -105,16 +105,16 @@ def test_features_are_standardised_in_float32_whatever_they_are_stored_in() -> N
 
 # ---- the flow
 def test_the_flow_is_float32_and_its_time_is_the_one_the_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, batch, told, used = joint(LOW), clips(2), [], []
+    module, batch, times_given, used = joint(LOW), clips(2), [], []
     t = torch.tensor([1 / 3, 0.999])
     forward, interpolate = module.dit.forward, path.interpolate
     monkeypatch.setattr(
-        module.dit, "forward", lambda video, audio, t, *rest, **more: told.append(t) or forward(video, audio, t, *rest, **more)
+        module.dit, "forward", lambda video, audio, t, *rest, **more: times_given.append(t) or forward(video, audio, t, *rest, **more)
     )
     monkeypatch.setattr(path, "interpolate", lambda clean, noise, t: used.append((clean, noise, t)) or interpolate(clean, noise, t))
     stored = replace(batch, video_latents=batch.video_latents.to(LOW), audio_latents=batch.audio_latents.to(LOW))
     errors = module.flow_loss(stored, module.plan.truth(batch), t, noise(stored, seed=5, epoch=0, purpose="x"))
-    assert torch.equal(told[0], t) and all(torch.equal(time, t) for *_, time in used)
+    assert torch.equal(times_given[0], t) and all(torch.equal(time, t) for *_, time in used)
     assert {x.dtype for clean, noise, _ in used for x in (clean, noise)} == {torch.float32}
     losses = [errors.mean(name) for name in ("video", "audio")]
     assert {loss.dtype for loss in losses} == {torch.float32}
@@ -189,5 +189,5 @@ def test_a_precision_that_rounds_everything_is_refused(
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["fit", "-c", "experiments/stage1.yaml", "--trainer.precision", precision]) == 1
-    said = capsys.readouterr().err
-    assert "bf16-mixed" in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert "bf16-mixed" in output and len(output.splitlines()) == 1

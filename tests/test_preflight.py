@@ -1,4 +1,4 @@
-"""What is said before torch is loaded: certain mistakes and finished runs, in the parser's words, and nothing where it is not certain."""
+"""What is reported before torch is loaded: certain mistakes and finished runs, in the parser's words; nothing if it is not certain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from baton_lightning import asked, keys, preflight, settings, signatures
+from baton_lightning import keys, preflight, settings, settings_layers, signatures
 from baton_lightning.__main__ import LIGHTNING, main
 from baton_lightning.annotations import fits
 from baton_lightning.cli import BatonCLI
@@ -46,7 +46,7 @@ def child(*argv: str) -> tuple[str, str, float]:
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "message"),
     [
         (["generate", "--run", "{tmp}/none", "--out", "{tmp}/clips"], 1, "there is no run {tmp}/none/; "),
         (["evaluate", "--run", "{tmp}"], 1, "the run {tmp}/ is not finished (no manifest.json); "),
@@ -107,11 +107,11 @@ def child(*argv: str) -> tuple[str, str, float]:
         "data",
     ],
 )
-def test_a_certain_mistake_is_named_before_torch_is_loaded_and_leaves_no_folder(tmp_path, argv, code, said):
+def test_a_certain_mistake_is_named_before_torch_is_loaded_and_leaves_no_folder(tmp_path, argv, code, message):
     (tmp_path / "misspelt.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\nclip:\n  second: 3\n")
     (tmp_path / "baseless.yaml").write_text("base: none.yaml\nrun: {stage: x}\n")
     out, err, seconds = child(*(word.format(tmp=tmp_path) for word in argv))
-    assert out == f"light {code}" and err.startswith(f"baton_lightning: error: {said.format(tmp=tmp_path)}") and "\n" not in err
+    assert out == f"light {code}" and err.startswith(f"baton_lightning: error: {message.format(tmp=tmp_path)}") and "\n" not in err
     assert seconds < 2
     assert {path.name for path in tmp_path.iterdir()} == {"misspelt.yaml", "baseless.yaml"}
 
@@ -120,7 +120,7 @@ def test_a_finished_run_says_so_before_torch_is_loaded(tmp_path):
     words = ["-c", "experiments/stage1.yaml", f"--run.root={tmp_path}", "--trainer.max_steps", "2"]
     run = tmp_path / "demo" / "stage1"
     run.mkdir(parents=True)
-    (run / "manifest.json").write_text(json.dumps({"weights_sha256": "", "asked": asked.asked(expand(words))}))
+    (run / "manifest.json").write_text(json.dumps({"weights_sha256": "", "asked": settings_layers.settings_digest(expand(words))}))
     out, err, seconds = child("fit", *words)
     assert out == f"{preflight.finished(run)}\nlight 0" and not err
     assert seconds < 2
@@ -131,10 +131,10 @@ def test_a_finished_run_of_other_settings_is_left_to_the_parser(tmp_path, change
     words = ["-c", "experiments/stage1.yaml", f"--run.root={tmp_path}"]
     run = tmp_path / "demo" / "stage1"
     run.mkdir(parents=True)
-    (run / "manifest.json").write_text(json.dumps({"weights_sha256": "", "asked": asked.asked(expand(words))}))
-    assert preflight.answered("fit", words) == 0
-    assert preflight.answered("fit", [*words, change]) is None
-    assert preflight.answered("fit", [*words, "--resume=never", "--data.root=x", change.replace("=", "=${x}")]) is None
+    (run / "manifest.json").write_text(json.dumps({"weights_sha256": "", "asked": settings_layers.settings_digest(expand(words))}))
+    assert preflight.early_exit_code("fit", words) == 0
+    assert preflight.early_exit_code("fit", [*words, change]) is None
+    assert preflight.early_exit_code("fit", [*words, "--resume=never", "--data.root=x", change.replace("=", "=${x}")]) is None
 
 
 @pytest.mark.parametrize(
@@ -159,15 +159,15 @@ def test_a_finished_run_of_other_settings_is_left_to_the_parser(tmp_path, change
     ],
 )
 def test_what_the_source_does_not_tell_is_left_to_the_parser(tmp_path, word):
-    """Although parents and data are missing too, which would be said otherwise."""
-    assert preflight.answered("fit", ["-c", "experiments/stage2.yaml", f"--run.experiment={tmp_path.name}", word]) is None
+    """Although parents and data are missing too, which would be reported otherwise."""
+    assert preflight.early_exit_code("fit", ["-c", "experiments/stage2.yaml", f"--run.experiment={tmp_path.name}", word]) is None
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
 def test_no_experiment_is_complained_of(path):
     verb = "predict" if "return_predictions" in path.read_text() else "fit"
-    layers = asked.read(expand(["-c", str(path)]))
-    assert list(keys.Walk(keys.known(verb), asked.merged(layers)).complaints(layers)) == []
+    layers = settings_layers.read(expand(["-c", str(path)]))
+    assert list(keys.Walk(keys.known(verb), settings_layers.merged(layers)).complaints(layers)) == []
 
 
 def test_the_keys_are_those_of_the_parser(monkeypatch):
@@ -186,14 +186,16 @@ def test_the_keys_are_those_of_the_parser(monkeypatch):
 
 
 def test_arguments_read_from_the_source_are_those_of_the_class():
-    names = {name for path in EXPERIMENTS for name in asked.class_paths(settings.parsed(path.read_bytes(), ""))}
+    names = {name for path in EXPERIMENTS for name in settings_layers.class_paths(settings.parsed(path.read_bytes(), ""))}
     found = {name: signatures.arguments(name) for name in names if "." in name}
-    told = {name: taken for name, taken in found.items() if taken is not None}
-    for name, taken in told.items():
+    readable = {name: taken for name, taken in found.items() if taken is not None}
+    for name, taken in readable.items():
         module, _, attribute = name.rpartition(".")
         assert list(taken) == list(inspect.signature(getattr(import_module(module), attribute)).parameters), name
     own = [name for name in found if name.startswith(("baton_lightning", "datamodules", "callbacks"))]
-    assert len(told) > 0.9 * len(found) and len([name for name in own if name in told]) > 0.9 * len(own), found.keys() - told.keys()
+    assert len(readable) > 0.9 * len(found) and len([name for name in own if name in readable]) > 0.9 * len(own), (
+        found.keys() - readable.keys()
+    )
 
 
 def test_a_value_fits_an_annotation_only_where_the_text_tells():

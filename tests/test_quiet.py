@@ -11,7 +11,7 @@ import pytest
 
 from baton_lightning.bench.resume_case import Case
 from baton_lightning.launch.processes import call
-from baton_lightning.preflight import answered
+from baton_lightning.preflight import early_exit_code
 from baton_lightning.quiet import ADVERTISING, LOGGERS, silence
 
 PROGRESS = re.compile(r"\s*(\x1b\[A)?((Training|Validation|steps)\b.*)?(\x1b\[A)?\s*")
@@ -66,9 +66,9 @@ def test_a_run_and_one_that_goes_on_print_only_our_lines(survival: Path, tmp_pat
     run = case.run(f"quiet{ranks}")
     command = ["fit", "-c", "experiments/stage1.yaml", *case.words(f"quiet{ranks}", 2), *more]
     for _ in range(2):
-        said = call(command, tmp_path / "said.txt", ranks)
-        ours = [line for line in re.split(r"[\r\n]+", said) if PROGRESS.fullmatch(line) or OURS.match(line)]
-        foreign = [line for line in re.split(r"[\r\n]+", said) if line not in ours]
+        output = call(command, tmp_path / "output.txt", ranks)
+        ours = [line for line in re.split(r"[\r\n]+", output) if PROGRESS.fullmatch(line) or OURS.match(line)]
+        foreign = [line for line in re.split(r"[\r\n]+", output) if line not in ours]
         assert not foreign, foreign
-        assert answered("fit", command[1:]) == 0
+        assert early_exit_code("fit", command[1:]) == 0
         (run / "manifest.json").unlink()

@@ -64,13 +64,13 @@ def main(argv: list[str]) -> int:
     suite = read_suite(options.suite)
     evidence.require_claims(suite)
     if unknown := sorted(set(options.rows or ()) - {row.name for row in suite.rows}):
-        raise ValueError(f"ablate: --rows must be of {', '.join(row.name for row in suite.rows)} ({options.suite}), got {unknown[0]!r}")
+        raise ValueError(f"ablate: --rows must be among {', '.join(row.name for row in suite.rows)} ({options.suite}), got {unknown[0]!r}")
     if options.rows:
         suite = replace(suite, rows=tuple(row for row in suite.rows if row.name in options.rows))
     out = options.out or Path("runs") / options.suite.stem
     seeds = tuple(options.seeds or suite.seeds)
     if absent := sorted(set(seeds) - set(suite.seeds)):
-        raise ValueError(f"ablate: --seeds must be of {', '.join(map(str, suite.seeds))} ({options.suite}), got {absent[0]}")
+        raise ValueError(f"ablate: --seeds must be among {', '.join(map(str, suite.seeds))} ({options.suite}), got {absent[0]}")
     require_at_least_one("ablate", options, "jobs")
     if options.sbatch:
         print(sbatch(suite, out, options.jobs), end="")
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         console.print(f"{len(steps)} steps, {sum(step.done.exists() for step in steps)} of them done")
         return 0
     launcher = Launcher(steps, out / "logs", slots=options.jobs)
-    if not options.only_report and not launcher.run_or_say():
+    if not options.only_report and not launcher.run_or_report():
         return 130
     if not options.only_data:
         show(suite, out, options.report or out / "report", seeds, launcher)

@@ -70,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
     from baton_lightning.bench.gpu_page import markdown
 
     if unknown := sorted(set(options.parts or ()) - set(PARTS)):
-        raise ValueError(f"bench gpu: --parts must be of {', '.join(map(repr, PARTS))}, got {unknown[0]!r}")
+        raise ValueError(f"bench gpu: --parts must be among {', '.join(map(repr, PARTS))}, got {unknown[0]!r}")
     if not 0 < options.minutes < float("inf"):
         raise ValueError(f"bench gpu: --minutes must be positive and finite, got {options.minutes:g}")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -120,8 +120,8 @@ def run(name: str, device: str, seconds: float) -> dict[str, Any]:
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
         try:
-            said = process.communicate(timeout=seconds)[0].strip().splitlines()
-            found = json.loads(out.read_text()) if out.exists() else {"failed": f"exit code {process.returncode}: {' '.join(said[-1:])}"}
+            output = process.communicate(timeout=seconds)[0].strip().splitlines()
+            found = json.loads(out.read_text()) if out.exists() else {"failed": f"exit code {process.returncode}: {' '.join(output[-1:])}"}
         except subprocess.TimeoutExpired:
             found = {"failed": f"took longer than {seconds:.0f} s"}
         finally:

@@ -98,7 +98,7 @@ def load_model(fixture: Path, config: dict[str, Any]) -> FusedBranches:
 
     weights = read_tensors(fixture / "weights.safetensors")
     model = ovi_model(config)
-    if said := mismatch(model.state_dict(), weights):
-        raise ValueError(f"weights.safetensors does not fit config.json: {said}")
+    if mismatches := mismatch(model.state_dict(), weights):
+        raise ValueError(f"weights.safetensors does not fit config.json: {mismatches}")
     model.load_state_dict(weights)
     return model.eval()

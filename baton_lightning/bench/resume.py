@@ -22,7 +22,7 @@ from typing import Any
 
 from baton_lightning import atomic
 from baton_lightning.bench import resume_settings
-from baton_lightning.bench.resume_case import Case, first_difference, say
+from baton_lightning.bench.resume_case import Case, first_difference, log
 from baton_lightning.launch.processes import call, kill_at
 from baton_lightning.runs import manifest
 from baton_lightning.runs.ledgers import NAME as LEDGER
@@ -43,17 +43,17 @@ def prove(case: Case) -> dict[str, Any]:
     shutil.rmtree(case.work / "runs" / whole, ignore_errors=True)
     started = time.monotonic()
     command = case.command(whole)
-    call(command, case.said, case.ranks)
-    say(f"uninterrupted: {case.steps} steps in {time.monotonic() - started:.0f} s")
+    call(command, case.output_file, case.ranks)
+    log(f"uninterrupted: {case.steps} steps in {time.monotonic() - started:.0f} s")
     reached, difference = [], None
     for repeat, steps in enumerate(case.kill_steps):
         killed = f"{name}-killed-{repeat}"
         shutil.rmtree(case.work / "runs" / killed, ignore_errors=True)
         again = case.command(killed)
-        reached.append([kill_at(again, case.said, case.ranks, case.run(killed) / LEDGER, step) for step in steps])
-        call(again, case.said, case.ranks)
+        reached.append([kill_at(again, case.output_file, case.ranks, case.run(killed) / LEDGER, step) for step in steps])
+        call(again, case.output_file, case.ranks)
         found = first_difference(case.run(whole), case.run(killed))
-        say(f"killed when the ledger had {reached[-1]} steps, resumed to the end: {found or 'identical'}")
+        log(f"killed when the ledger had {reached[-1]} steps, resumed to the end: {found or 'identical'}")
         difference = difference or found
     return {
         "stage": case.stage,
@@ -127,7 +127,7 @@ def main(options: argparse.Namespace) -> int:
         cases = [Case(work, stage, strategy, ranks, **rest) for stage, strategy, ranks in chosen]
         found = []
         for number, case in enumerate(cases, 1):
-            say(f"{number}/{len(cases)}: {case.stage}, {case.strategy}, ranks: {case.ranks}")
+            log(f"{number}/{len(cases)}: {case.stage}, {case.strategy}, ranks: {case.ranks}")
             found.append(prove(case))
     differences = [f"{c['stage']}, {c['strategy']}, ranks: {c['ranks']}: {c['first_difference']}" for c in found if c["first_difference"]]
     headline = {"identical": not differences, "first_difference": next(iter(differences), None)}

@@ -66,9 +66,9 @@ class Case:
         return self.data or self.work / "data"
 
     @property
-    def said(self) -> Path:
+    def output_file(self) -> Path:
         """File with the output of the latest process."""
-        return self.work / "said.txt"
+        return self.work / "output.txt"
 
     @property
     def kill_steps(self) -> list[list[int]]:
@@ -123,19 +123,21 @@ class Case:
         """Builds the data set and trains the parents, unless they exist."""
         self.work.mkdir(parents=True, exist_ok=True)
         if self.data is None and not (self.root / CACHE).exists():
-            say("building a small data set of the benchmark world")
+            log("building a small data set of the benchmark world")
             shutil.rmtree(self.root, ignore_errors=True)
-            call(["shards", "world", str(self.root), "--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"], self.said)
+            call(
+                ["shards", "world", str(self.root), "--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"], self.output_file
+            )
             paths = [f"--data.init_args.root={self.root}", f"--run.root={self.work}/runs", "--trainer.accelerator=cpu"]
-            call(["predict", "-c", str(self.experiments / "encode.yaml"), *paths], self.said)
+            call(["predict", "-c", str(self.experiments / "encode.yaml"), *paths], self.output_file)
         self.prepare_parents(self.stage)
 
     def prepare_parents(self, stage: str) -> None:
         for parent in self.parents(stage).values():
             self.prepare_parents(parent)
             if not (self.work / "runs/parents" / parent / manifest.NAME).exists():
-                say(f"training {parent} for {PARENT_STEPS} steps, as a parent")
-                call(["fit", "-c", str(self.experiments / f"{parent}.yaml"), *self.words("parents", PARENT_STEPS)], self.said)
+                log(f"training {parent} for {PARENT_STEPS} steps, as a parent")
+                call(["fit", "-c", str(self.experiments / f"{parent}.yaml"), *self.words("parents", PARENT_STEPS)], self.output_file)
 
 
 def first_difference(whole: Path, killed: Path) -> str | None:
@@ -158,5 +160,5 @@ def first_difference(whole: Path, killed: Path) -> str | None:
     return next((f"weights: {key}" for key, (a, b) in bits.items() if a != b or one[key].shape != other[key].shape), None)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, flush=True)

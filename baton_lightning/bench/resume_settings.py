@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from baton_lightning import atomic
-from baton_lightning.bench.resume_case import CLIPS, SAVE_EVERY, Case, first_difference, say
+from baton_lightning.bench.resume_case import CLIPS, SAVE_EVERY, Case, first_difference, log
 from baton_lightning.launch.processes import Ranks, call, kill_at
 from baton_lightning.runs.ledgers import NAME as LEDGER
 from baton_lightning.sessions.start import NAME as SEGMENTS
@@ -39,7 +39,7 @@ class Change:
         words: Additional command-line arguments; ``{work}`` stands for the folder of the benchmark.
         wanted: Expected result: ``refused``; ``free``, where the run resumes and ends with the same weights; or ``other``, where the run
             resumes and may end with other weights.
-        changed: Expected result with ``--resume changed``: ``goes on`` or ``refused``.
+        changed: Expected result with ``--resume changed``: ``resumes`` or ``refused``.
         callbacks: Function that changes the list of callbacks, instead of ``words``.
         ranks: Number of processes.
     """
@@ -140,13 +140,13 @@ def try_all(work: Path, changes: tuple[Change, ...], experiments: Path, data: Pa
     whole, cut = case.run("settings-whole"), case.run("settings-cut")
     for folder in (whole, cut):
         shutil.rmtree(folder.parent, ignore_errors=True)
-    call(case.command("settings-whole"), case.said)
-    kill_at(case.command("settings-cut"), case.said, 1, cut / LEDGER, KILLED)
+    call(case.command("settings-whole"), case.output_file)
+    kill_at(case.command("settings-cut"), case.output_file, 1, cut / LEDGER, KILLED)
     other_sets(case)
     rows = []
     for change in changes:
-        rows.append(tried(case, change, whole, cut))
-        say(f"{len(rows)}/{len(changes)} " + "  ".join(str(rows[-1][name]) for name in ("key", "was", "now", "auto", "changed", "fault")))
+        rows.append(try_change(case, change, whole, cut))
+        log(f"{len(rows)}/{len(changes)} " + "  ".join(str(rows[-1][name]) for name in ("key", "was", "now", "auto", "changed", "fault")))
     return rows
 
 
@@ -158,38 +158,38 @@ def other_sets(case: Case) -> None:
     if not (other / "cache.json").exists():
         shutil.rmtree(other, ignore_errors=True)
         sizes = ["--train", str(CLIPS), "--val", "4", "--test", "4", "--workers", "0"]
-        call(["shards", "world", str(other), *sizes, "--seed", "1"], case.said)
+        call(["shards", "world", str(other), *sizes, "--seed", "1"], case.output_file)
         paths = [f"--data.init_args.root={other}", f"--run.root={case.work}/runs", "--trainer.accelerator=cpu"]
-        call(["predict", "-c", str(case.experiments / "encode.yaml"), *paths], case.said)
+        call(["predict", "-c", str(case.experiments / "encode.yaml"), *paths], case.output_file)
 
 
-def tried(case: Case, change: Change, whole: Path, cut: Path) -> dict[str, Any]:
+def try_change(case: Case, change: Change, whole: Path, cut: Path) -> dict[str, Any]:
     """Tries one change with ``--resume auto``, and also with ``--resume changed`` if it is expected to be refused."""
-    code, said, run = gone_on(case, change, cut)
-    line = next((line for line in said.splitlines() if f"{change.key}: " in line), "")
+    code, output, run = resume(case, change, cut)
+    line = next((line for line in output.splitlines() if f"{change.key}: " in line), "")
     row: dict[str, Any] = {"key": change.key, "was": "", "now": "", "auto": "", "changed": "", "fault": ""}
     if code == 0:
         line = next((line for line in recorded_in(run) if line.startswith(f"{change.key}: ")), "")
         difference = first_difference(whole, run)
-        row["auto"] = ("reported" if f"{change.key}: " in said else "resumes") if line else "SILENT"
+        row["auto"] = ("reported" if f"{change.key}: " in output else "resumes") if line else "SILENT"
         row["auto"] += ", same weights" if difference is None else ", other weights"
         allowed = {"free": difference is None, "other": True, "refused": False}[change.wanted]
         row["fault"] = "" if line and allowed else difference or "the change was neither reported nor recorded"
     else:
-        row["auto"] = "refused" if line and "Traceback" not in said else "FAILED"
-        row["fault"] = "" if row["auto"] == change.wanted else last(said)
+        row["auto"] = "refused" if line and "Traceback" not in output else "FAILED"
+        row["fault"] = "" if row["auto"] == change.wanted else last(output)
     if values := line.partition(f"{change.key}: ")[2].partition(";")[0]:
         row["was"], _, row["now"] = values.partition(" -> ")
     if change.wanted == "refused":
-        code, said, run = gone_on(case, change, cut, "--resume=changed")
-        row["changed"] = "resumes" if code == 0 else "refused" if "Traceback" not in said else "FAILED"
-        told = code != 0 or all(f"{change.key}: " in text for text in (said, "; ".join(recorded_in(run))))
-        if row["changed"] != change.changed or not told:
-            row["fault"] += f" --resume changed: {row['changed']}, {'reported' if told else 'not reported'}: {last(said)}"
+        code, output, run = resume(case, change, cut, "--resume=changed")
+        row["changed"] = "resumes" if code == 0 else "refused" if "Traceback" not in output else "FAILED"
+        reported = code != 0 or all(f"{change.key}: " in text for text in (output, "; ".join(recorded_in(run))))
+        if row["changed"] != change.changed or not reported:
+            row["fault"] += f" --resume changed: {row['changed']}, {'reported' if reported else 'not reported'}: {last(output)}"
     return row
 
 
-def gone_on(case: Case, change: Change, cut: Path, *more: str) -> tuple[int, str, Path]:
+def resume(case: Case, change: Change, cut: Path, *more: str) -> tuple[int, str, Path]:
     """Resumes a copy of the killed run. Returns the exit code, the output and the run folder."""
     name = "settings-changed"
     run = case.run(name)
@@ -201,12 +201,12 @@ def gone_on(case: Case, change: Change, cut: Path, *more: str) -> tuple[int, str
         settings = yaml.safe_load(often.read_text())
         settings["trainer"]["callbacks"] = change.callbacks(settings["trainer"]["callbacks"])
         often.write_text(yaml.safe_dump(settings))
-    ranks = Ranks(command, case.said, change.ranks)
+    ranks = Ranks(command, case.output_file, change.ranks)
     try:
         code = ranks.wait()
     finally:
         ranks.kill()
-    return code, case.said.read_text(errors="replace"), run
+    return code, case.output_file.read_text(errors="replace"), run
 
 
 def main(options: argparse.Namespace) -> int:
@@ -227,7 +227,7 @@ def main(options: argparse.Namespace) -> int:
         table.add_row(shortened(row["key"]), *(str(row[name]) for name in ("was", "now", "auto", "changed")))
     Console().print(table)
     for fault in faults:
-        say(f"FAULT {fault}")
+        log(f"FAULT {fault}")
     return bool(faults)
 
 
@@ -241,6 +241,6 @@ def recorded_in(run: Path) -> list[str]:
     return json.loads((run / SEGMENTS).read_text())[-1]["changed"]
 
 
-def last(said: str) -> str:
+def last(output: str) -> str:
     """The last line of the output that is not empty, at most 300 characters."""
-    return next((line for line in reversed(said.splitlines()) if line.strip()), "")[:300]
+    return next((line for line in reversed(output.splitlines()) if line.strip()), "")[:300]

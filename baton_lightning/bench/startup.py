@@ -85,7 +85,7 @@ def in_process(work: Any, *args: Any) -> Any:
     """Result of a function that runs in a separate process, which frees its memory at the end."""
     context = multiprocessing.get_context("spawn")
     answer: SimpleQueue[Any] = context.SimpleQueue()
-    process = context.Process(target=answered, args=(answer, work, *args))
+    process = context.Process(target=put_result, args=(answer, work, *args))
     process.start()
     process.join()
     if process.exitcode:
@@ -93,7 +93,7 @@ def in_process(work: Any, *args: Any) -> Any:
     return answer.get()
 
 
-def answered(answer: SimpleQueue[Any], work: Any, *args: Any) -> None:
+def put_result(answer: SimpleQueue[Any], work: Any, *args: Any) -> None:
     answer.put(work(*args))
 
 
@@ -104,7 +104,7 @@ def measured(case: str, parent: Path, options: argparse.Namespace) -> list[dict[
     context, port = multiprocessing.get_context("spawn"), free_port()
     answers: SimpleQueue[Any] = context.SimpleQueue()
     build_on = partial(start, case, parent, options.width, options.depth, options.ranks, port)
-    processes = [context.Process(target=answered, args=(answers, build_on, rank)) for rank in range(options.ranks)]
+    processes = [context.Process(target=put_result, args=(answers, build_on, rank)) for rank in range(options.ranks)]
     for process in processes:
         process.start()
     for process in processes:

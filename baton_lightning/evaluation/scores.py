@@ -50,8 +50,8 @@ def score_folder(folder: Path) -> dict[str, Any]:
             scene = scene_of(meta, media.seconds, file)
             found = judge(scene, media.frames, media.waveform, media.fps, media.sample_rate)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            unreadable[file.stem] = " ".join(told.removeprefix("evaluate: ").split())
+            message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            unreadable[file.stem] = " ".join(message.removeprefix("evaluate: ").split())
             continue
         tiers.setdefault(scene.tier, []).append(found.scores)
         texts = {name: meta[name] for name in ("video_prompt", "audio_prompt") if name in meta}

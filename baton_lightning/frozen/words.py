@@ -44,8 +44,8 @@ def warn_of_unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[st
     """Warns once of words that are not in the vocabulary, e.g. misspelt ones, with the nearest that are."""
     unknown = tokenizer.unk_token_id
     affected = [text for text, row in zip(texts, ids, strict=True) if unknown is not None and unknown in row]
-    if told := unknown_words(tokenizer, affected):
-        warnings.warn(told, stacklevel=3)
+    if message := unknown_words(tokenizer, affected):
+        warnings.warn(message, stacklevel=3)
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from baton_lightning import hints, settings, trust
 from baton_lightning.clip import ClipSpec
-from baton_lightning.generation.described import require_own_checkpoint, run_description
+from baton_lightning.generation.run_description import require_own_checkpoint, run_description
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs import weights as stored
@@ -92,14 +92,14 @@ def load_run(
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
         file.flush()
-        with trust.limited(trusted), explain_build_errors(run):
+        with trust.limit_imports(trusted), explain_build_errors(run):
             cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
     if not planner and "planner" in (args.get("parents") or {}):
         model.make_plan = without_parent_role(model.make_plan) if reads else partial(WithoutPlanner, planner=no_planner)
     if checkpoint is None:
         model.parents["dit"] = str(run)  # the transformer is loaded tensor by tensor, as from a parent
-    with trust.limited(trusted), explain_build_errors(run):
+    with trust.limit_imports(trusted), explain_build_errors(run):
         model.configure_model()
     if checkpoint is None:
         filled = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("dit.")}

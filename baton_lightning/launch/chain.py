@@ -30,7 +30,7 @@ from baton_lightning.launch.status import read_chain, statuses
 from baton_lightning.launch.verdict import REFUSED
 
 
-def require_sound(stage: Stage, status: Status) -> None:
+def require_matching_run(stage: Stage, status: Status) -> None:
     """Refuses a stage whose existing run is not the one that the chain describes.
 
     Raises:
@@ -61,7 +61,7 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
     for name, stage in stages.items():
         work = working(stages, record)
         status = statuses(stages, work)[name]
-        require_sound(stage, status)
+        require_matching_run(stage, status)
         if status.state in ("running", "queued"):
             raise ValueError(f"chain: {name} is {status.state} already ({work[name]}); wait for it, or end it first")
         if status.state == "finished":
@@ -110,7 +110,7 @@ class Element:
     stages: dict[str, Stage]
     record: Record
 
-    def look(self, queue: Mapping[str, Job], *, ended: bool = False) -> None:
+    def update_status(self, queue: Mapping[str, Job], *, ended: bool = False) -> None:
         """Updates ``work``, the process or job of each stage, and ``statuses``.
 
         Args:
@@ -168,9 +168,9 @@ def submit(chain: Path, words: list[str], options: argparse.Namespace, written_b
             stack.enter_context(records[path].held())
         queue = queue_of(every)
         for element in every:
-            element.look(queue)
+            element.update_status(queue)
             for name, stage in element.stages.items():
-                require_sound(stage, element.statuses[name])
+                require_matching_run(stage, element.statuses[name])
         submitted: list[dict[str, str]] = [{} for _ in every]
         for name, stage in every[0].stages.items():
             shared = stage.verb == "predict"
@@ -243,7 +243,7 @@ def status(every: list[Element]) -> int:
     ended: list[str] = []
     queue = queue_of(every)
     for element in every:
-        element.look(queue, ended=True)
+        element.update_status(queue, ended=True)
         print(f"{element.record.path.parent}/")  # printed separately, as a table would truncate a long title
         table = Table()
         for column in ("stage", "state", "step", "loss", "digest", "last checkpoint", "job"):

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     if not (options.experiments / "stage1.yaml").exists():
         raise ValueError(f"demo: no stage files in {options.experiments}/; run it in the root of a checkout or give --experiments")
     launcher = Launcher(plan_steps(options.out, options.data, options.experiments, clips=options.clips), options.out / "logs")
-    if not launcher.run_or_say():
+    if not launcher.run_or_report():
         return 130
 
     from baton_lightning.launch import report

@@ -43,13 +43,13 @@ def tasks(grid: list[str], listed: Path | None) -> list[list[str]]:
 def lines_of(listed: Path) -> list[list[str]]:
     """Overrides of every line of a list file."""
     if not listed.is_file():
-        raise ValueError(f"slurm: there is no list {listed}; write one line of overrides a task, e.g. `--seed_everything=1`")
+        raise ValueError(f"slurm: there is no list {listed}; write one line of overrides per task, e.g. `--seed_everything=1`")
     try:
         lines = [shlex.split(line, comments=True) for line in listed.read_text().splitlines()]
     except ValueError as error:  # an unclosed quote, or a file that is not text
         raise ValueError(f"slurm: {listed} must hold overrides in shell syntax: {error}") from error
     if not any(lines):
-        raise ValueError(f"slurm: {listed} must hold one line of overrides a task, it holds none")
+        raise ValueError(f"slurm: {listed} must hold one line of overrides per task, it holds none")
     return [line for line in lines if line]
 
 

@@ -108,9 +108,9 @@ def ended(number: str, log: Path | None) -> Job:
     """
     job = of_accounting(number) or of_controller(number) or Job(number)
     if log is not None and log.exists() and job.state != "COMPLETED":
-        said = tail(log)
-        state = job.state or next((state for line in reversed(said) for words, state in LAST_WORDS.items() if words in line), "")
-        job = Job(number, state, ", ".join(filter(None, (job.reason, last_line(said)))))
+        lines = tail(log)
+        state = job.state or next((state for line in reversed(lines) for words, state in LAST_WORDS.items() if words in line), "")
+        job = Job(number, state, ", ".join(filter(None, (job.reason, last_line(lines)))))
     return job
 
 
@@ -133,8 +133,8 @@ def of_controller(number: str) -> Job | None:
     known = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", done.stdout))
     if done.returncode or "JobState" not in known:
         return None
-    told = [known.get("Reason", "None"), known.get("ExitCode", "0:0")]
-    return Job(number, known["JobState"], ", ".join(text for text in told if text not in ("None", "0:0", known["JobState"])))
+    details = [known.get("Reason", "None"), known.get("ExitCode", "0:0")]
+    return Job(number, known["JobState"], ", ".join(text for text in details if text not in ("None", "0:0", known["JobState"])))
 
 
 def tail(log: Path) -> list[str]:
@@ -142,10 +142,10 @@ def tail(log: Path) -> list[str]:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         text = file.read().decode(errors="replace")
-    said = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
-    return [line for line in said if line]
+    lines = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
+    return [line for line in lines if line]
 
 
-def last_line(said: list[str]) -> str:
+def last_line(lines: list[str]) -> str:
     """The last line that srun did not write. srun reports its own exit after all other output."""
-    return next((line for line in reversed(said) if not line.startswith("srun: ")), said[-1] if said else "")
+    return next((line for line in reversed(lines) if not line.startswith("srun: ")), lines[-1] if lines else "")

@@ -170,7 +170,7 @@ class Launcher:
         finally:
             self.stop()
 
-    def run_or_say(self) -> bool:
+    def run_or_report(self) -> bool:
         """Runs all steps. Prints a message and returns ``False`` if interrupted or terminated."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:

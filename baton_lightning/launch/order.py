@@ -27,7 +27,7 @@ def require_order(path: Path, name: str, after: list[str], entries: dict[str, An
             near = get_close_matches(other, names, 1)
             hint = f"did you mean {near[0]}?" if near else f"the stages are {', '.join(names)}"
             raise ValueError(f"chain: {path}: {name} comes after {other}, but there is no stage of that name; {hint}")
-        if circle := way(entries, other, name):
+        if circle := dependency_path(entries, other, name):
             raise ValueError(
                 f"chain: {path}: {name} comes after {other}, and {other} after {name} ({' -> '.join([name, *circle])}), so none could "
                 f"start; remove one of the names from its `after`"
@@ -36,13 +36,13 @@ def require_order(path: Path, name: str, after: list[str], entries: dict[str, An
             raise ValueError(f"chain: {path}: {name} comes after {other}, which is below it in the file; move {other} above {name}")
 
 
-def way(entries: dict[str, Any], start: str, end: str, seen: tuple[str, ...] = ()) -> list[str]:
+def dependency_path(entries: dict[str, Any], start: str, end: str, seen: tuple[str, ...] = ()) -> list[str]:
     """Path from stage ``start`` to stage ``end`` along `after`, both included; empty if there is none."""
     if start == end:
         return [end]
     after = entries.get(start, {}).get("after") or ()
     for other in after if isinstance(after, list | tuple) else ():
-        if other not in seen and (rest := way(entries, str(other), end, (*seen, start))):
+        if other not in seen and (rest := dependency_path(entries, str(other), end, (*seen, start))):
             return [start, *rest]
     return []
 

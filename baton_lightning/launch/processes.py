@@ -33,20 +33,20 @@ class Ranks:
 
     Args:
         argv: Arguments of ``python -m baton_lightning``.
-        said: File for the output.
+        output: File for the output.
         ranks: Number of processes. If there are several, the environment variables of ``torchrun`` are set.
     """
 
-    def __init__(self, argv: list[str], said: Path, ranks: int = 1) -> None:
-        self.said = said
+    def __init__(self, argv: list[str], output: Path, ranks: int = 1) -> None:
+        self.output = output
         environment = dict(os.environ)
         if ranks > 1:
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), "NODE_RANK": "0"}
-        said.write_bytes(b"")
+        output.write_bytes(b"")
         self.processes: list[ForkServerProcess] = []
         for rank in range(ranks):
-            told = environment | ({"LOCAL_RANK": str(rank)} if ranks > 1 else {})
-            process = SERVER.Process(target=forked, args=(argv, told, said))
+            rank_environment = environment | ({"LOCAL_RANK": str(rank)} if ranks > 1 else {})
+            process = SERVER.Process(target=forked, args=(argv, rank_environment, output))
             process.start()
             self.processes.append(process)
 
@@ -76,7 +76,7 @@ class Ranks:
 
     def tail(self) -> str:
         """The last 3000 characters of the output."""
-        return self.said.read_text(errors="replace")[-3000:]
+        return self.output.read_text(errors="replace")[-3000:]
 
 
 def free_port() -> int:
@@ -86,25 +86,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def forked(argv: list[str], environment: dict[str, str], said: Path) -> None:
+def forked(argv: list[str], environment: dict[str, str], output: Path) -> None:
     """Body of a forked process: runs `python -m baton_lightning` with these arguments, this environment and this output file."""
     os.setsid()
     die_with_parent()
     os.environ.clear()
     os.environ.update(environment)
-    with said.open("ab", buffering=0) as file:
+    with output.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv[1:] = argv
     runpy.run_module("baton_lightning", run_name="__main__", alter_sys=True)
 
 
-def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:
+def call(argv: list[str], output: Path, ranks: int = 1, code: int = 0) -> str:
     """Runs a verb until it exits.
 
     Args:
         argv: Arguments of ``python -m baton_lightning``.
-        said: File for the output.
+        output: File for the output.
         ranks: Number of processes.
         code: Expected exit code.
 
@@ -114,22 +114,22 @@ def call(argv: list[str], said: Path, ranks: int = 1, code: int = 0) -> str:
     Raises:
         RuntimeError: If the exit code is another one.
     """
-    processes = Ranks(argv, said, ranks)
+    processes = Ranks(argv, output, ranks)
     try:
         ended = processes.wait()
     finally:
         processes.kill()
     if ended != code:
         raise RuntimeError(f"`{shlex.join(argv)}` exited with {ended}, not {code}:\n{processes.tail()}")
-    return said.read_text(errors="replace")
+    return output.read_text(errors="replace")
 
 
-def kill_at(argv: list[str], said: Path, ranks: int, ledger: Path, step: int) -> int:
+def kill_at(argv: list[str], output: Path, ranks: int, ledger: Path, step: int) -> int:
     """Starts a run and kills it once its ledger contains a given step.
 
     Args:
         argv: Arguments of ``python -m baton_lightning``.
-        said: File for the output.
+        output: File for the output.
         ranks: Number of processes.
         ledger: The run's ledger. It is read only after this session has written to it.
         step: Optimiser step.
@@ -142,7 +142,7 @@ def kill_at(argv: list[str], said: Path, ranks: int, ledger: Path, step: int) ->
     """
     before = ledger.stat().st_mtime_ns if ledger.exists() else 0
     deadline = time.monotonic() + PATIENCE
-    processes = Ranks(argv, said, ranks)
+    processes = Ranks(argv, output, ranks)
     try:
         while not (ledger.exists() and ledger.stat().st_mtime_ns != before and steps_in(ledger) >= step):
             if processes.code is not None or time.monotonic() > deadline:

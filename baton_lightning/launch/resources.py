@@ -71,7 +71,9 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
     """Adds the options that define the tasks of an array."""
-    parser.add_argument("--array", type=Path, metavar="FILE", help="a list file: each line is one task's overrides; # starts a comment")
+    parser.add_argument(
+        "--array", type=Path, metavar="FILE", help="a list file: each line holds the overrides of one task; # starts a comment"
+    )
     parser.add_argument(
         "--grid",
         action="append",

@@ -189,10 +189,10 @@ class ClipPlan:
             "run": self.run,
             "edits": list(self.edits),
         }
-        told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
+        header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic.aside(Path(path)) as part:
-            part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=told))
+            part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=header))
 
     @classmethod
     def load(cls, path: str | Path) -> ClipPlan:
@@ -205,27 +205,27 @@ class ClipPlan:
 
         try:
             with safe_open(path, "pt") as file:
-                told = file.metadata() or {}
+                header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"plan: {path} must be a plan that `plan make` wrote, got {str(error) or type(error).__name__}") from error
-        if told.get("format") != FORMAT:
-            raise ValueError(f"plan: {path} must be a file of the format {FORMAT!r}, got {told.get('format')!r}")
+        if header.get("format") != FORMAT:
+            raise ValueError(f"plan: {path} must be a file of the format {FORMAT!r}, got {header.get('format')!r}")
         try:
             clip: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(told["clip"]).items()
+                key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(header["clip"]).items()
             }
             return cls(
                 video=tensors["video"].float(),
                 audio=tensors["audio"].float(),
                 clip=ClipSpec(**clip),
                 statistics={name: tensors[f"statistics.{name}"] for name in MODALITIES},
-                video_prompt=told["video_prompt"],
-                audio_prompt=told["audio_prompt"],
-                source=told["source"],
-                planner=json.loads(told["planner"]) if told["planner"] == "null" else told["planner"],
-                run=told.get("run", ""),  # plans of earlier versions have none
-                edits=tuple(json.loads(told["edits"])),
+                video_prompt=header["video_prompt"],
+                audio_prompt=header["audio_prompt"],
+                source=header["source"],
+                planner=json.loads(header["planner"]) if header["planner"] == "null" else header["planner"],
+                run=header.get("run", ""),  # plans of earlier versions have none
+                edits=tuple(json.loads(header["edits"])),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"plan: {path} is damaged: {type(error).__name__}: {error}; make it again with `plan make`") from error

@@ -173,8 +173,8 @@ def require_fit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) 
     with torch.device("meta"):
         model = ovi_model(config)
     own = model.state_dict()
-    if said := mismatch(own, tensors):
-        raise ValueError(f"convert: {path} must hold the {len(own)} tensors that --config describes; {said}")
+    if mismatches := mismatch(own, tensors):
+        raise ValueError(f"convert: {path} must hold the {len(own)} tensors that --config describes; {mismatches}")
     return model.beyond_shapes
 
 

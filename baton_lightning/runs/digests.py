@@ -53,11 +53,11 @@ def digest_of(file: Path, smallest: int = SMALLEST) -> str:
 
 def identity(file: Path) -> dict[str, Any]:
     """Path, inode, size and times of a file. If these are equal, the content is taken to be equal."""
-    said = file.stat()
+    stats = file.stat()
     return {
         "path": str(file.resolve()),
-        "inode": said.st_ino,
-        "bytes": said.st_size,
-        "changed_ns": said.st_mtime_ns,
-        "inode_changed_ns": said.st_ctime_ns,
+        "inode": stats.st_ino,
+        "bytes": stats.st_size,
+        "changed_ns": stats.st_mtime_ns,
+        "inode_changed_ns": stats.st_ctime_ns,
     }

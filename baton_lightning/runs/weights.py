@@ -47,16 +47,16 @@ def shared_digest(run: Path) -> str:
 
     if not distributed.is_available() or not distributed.is_initialized():
         return digest(run)
-    said: list[str | OSError | None] = [None]
+    result: list[str | OSError | None] = [None]
     if distributed.get_rank() == 0:
         try:
-            said = [digest(run)]
+            result = [digest(run)]
         except OSError as error:
-            said = [error]
-    distributed.broadcast_object_list(said, src=0)
-    if isinstance(said[0], OSError):
-        raise said[0]
-    return str(said[0])
+            result = [error]
+    distributed.broadcast_object_list(result, src=0)
+    if isinstance(result[0], OSError):
+        raise result[0]
+    return str(result[0])
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,12 @@ def mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         "missing": own.keys() - given.keys(),
         "unexpected": given.keys() - own.keys(),
         "of another shape": {f"{k} {list(given[k].shape)}, not {list(own[k].shape)}" for k in common if given[k].shape != own[k].shape},
-        "not of floating point": {f"{k} {given[k].dtype}" for k in common if own[k].is_floating_point() > given[k].is_floating_point()},
+        "not floating-point": {f"{k} {given[k].dtype}" for k in common if own[k].is_floating_point() > given[k].is_floating_point()},
     }
-    said = [f"{name} ({len(keys)}): {', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in found.items() if keys]
-    return "; ".join(said)
+    result = [
+        f"{name} ({len(keys)}): {', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in found.items() if keys
+    ]
+    return "; ".join(result)
 
 
 def write(folder: Path, tensors: dict[str, Tensor], shard_gigabytes: float) -> int:

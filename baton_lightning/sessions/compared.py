@@ -9,7 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from baton_lightning.explain import name_now
+from baton_lightning.explain import present_name
 
 MAY_CHANGE = (
     "run.*",  # run folder and checkpoint interval
@@ -69,7 +69,7 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys. Classes that were renamed appear under their present names."""
     if isinstance(values, dict) and values:
         return {k: v for key, child in values.items() for k, v in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()}
-    return {prefix: name_now(values) if isinstance(values, str) else values}
+    return {prefix: present_name(values) if isinstance(values, str) else values}
 
 
 def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -133,7 +133,7 @@ def lines(found: dict[str, tuple[Any, Any]]) -> list[str]:
     return [f"{key}: {was} -> {now}" for key, (was, now) in found.items()]
 
 
-def told(found: dict[str, tuple[Any, Any]], most: int = 6) -> str:
+def summary(found: dict[str, tuple[Any, Any]], most: int = 6) -> str:
     """Changes in one line; the first ``most`` are listed, the others are counted."""
-    said = lines(found)
-    return "; ".join(said[:most]) + (f"; and {len(said) - most} more" if len(said) > most else "")
+    listed = lines(found)
+    return "; ".join(listed[:most]) + (f"; and {len(listed) - most} more" if len(listed) > most else "")

@@ -45,7 +45,7 @@ def write_manifest(
     config: dict[str, Any],
     seed: int | None,
     seconds: float,
-    asked: str | None,
+    settings_digest: str | None,
 ) -> None:
     """Writes the manifest, which completes the run. Entries of the module and of callbacks are added.
 
@@ -57,7 +57,7 @@ def write_manifest(
         config: Resolved configuration.
         seed: Seed of the run.
         seconds: Wall time of this session, in s.
-        asked: Digest of the settings that the command requested, if known.
+        settings_digest: Digest of the settings that the command requested, if known.
     """
     model, data = trainer.lightning_module, trainer.datamodule
     described = manifest.describe(
@@ -71,7 +71,7 @@ def write_manifest(
         seconds=seconds,
         weights=folder / manifest.WEIGHTS,
     )
-    described |= {"asked": asked}
+    described |= {"asked": settings_digest}
     for part in (model, *trainer.callbacks):
         described |= getattr(part, "described", {})
     atomic.write_text(folder / manifest.NAME, json.dumps(described, indent=1))

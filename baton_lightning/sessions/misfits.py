@@ -25,16 +25,16 @@ def misfits_named() -> Iterator[None]:
         ) from error
 
 
-def misfit(said: str) -> str:
+def misfit(message: str) -> str:
     """Short description of what does not fit, from torch's message; empty if the message is about something else."""
-    if said.startswith("loaded state dict"):
+    if message.startswith("loaded state dict"):
         return "the state of an optimiser of other parameters"
-    if "Error(s) in loading state_dict" not in said:
+    if "Error(s) in loading state_dict" not in message:
         return ""
-    sizes = re.findall(r"size mismatch for ([\w.]+): .*?torch\.Size\((\[[\d, ]*\])\).*?torch\.Size\((\[[\d, ]*\])\)", said)
+    sizes = re.findall(r"size mismatch for ([\w.]+): .*?torch\.Size\((\[[\d, ]*\])\).*?torch\.Size\((\[[\d, ]*\])\)", message)
     names = [
         name
-        for listed in re.findall(r"(?:Missing|Unexpected) key\(s\) in state_dict: (.*?)\.\s*$", said, re.M)
+        for listed in re.findall(r"(?:Missing|Unexpected) key\(s\) in state_dict: (.*?)\.\s*$", message, re.M)
         for name in listed.split(", ")
     ]
     first = [f"{name} is {was} there and {now} here" for name, was, now in sizes[:2]] or [name.strip('"') for name in names[:2]]

@@ -58,7 +58,7 @@ def require_same(folder: Path, config: dict[str, Any]) -> None:
     flat = compared.flatten
     if differs := compared.differences(flat(manifest.read(folder)["config"]), flat(config)):
         raise ValueError(
-            f"{folder}/ holds a finished run of another configuration: {compared.told(differs)}; give another run.experiment, or "
+            f"{folder}/ holds a finished run of another configuration: {compared.summary(differs)}; give another run.experiment, or "
             "delete the folder"
         )
 

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from baton_lightning import atomic
 from baton_lightning.runs import checkpoints, ledgers, manifest, parents
 from baton_lightning.sessions import compared
-from baton_lightning.sessions.asked_optimizer import SETTINGS, AskedOptimizer
+from baton_lightning.sessions.configured_optimizer import SETTINGS, ConfiguredOptimizer
 from baton_lightning.sessions.start import NAME, Start, beginning, identity, read, start
 
 
@@ -82,14 +82,14 @@ class Segments(Callback):
         parents: dict[str, str],
     ) -> None:
         self.folder, self.own, self.resume = folder, own, resume
-        self.before, self.passed_over = chosen.before, chosen.passed_over
+        self.before, self.skipped = chosen.before, chosen.skipped
         self.config, self.data, self.parents = json.loads(json.dumps(config, default=str)), data, dict(parents)
         self.began_with: dict[str, dict[str, str]] = {}
         """Role -> run and digest of each parent, recorded at the start of the run."""
         self.segments: list[dict[str, Any]] = []
-        self.go_on_from(chosen.checkpoint)
+        self.set_checkpoint(chosen.checkpoint)
 
-    def go_on_from(self, checkpoint: Path | None) -> None:
+    def set_checkpoint(self, checkpoint: Path | None) -> None:
         """Sets the checkpoint to resume from. Finds the sessions that made it and the settings that differ from theirs."""
         self.checkpoint, self.step = checkpoint, 0
         self.known: list[dict[str, Any]] = []
@@ -150,18 +150,18 @@ class Segments(Callback):
         if fixed := {key: values for key, values in found.items() if compared.is_fixed(key, *values)}:
             raise ValueError(
                 f"{self.folder}/ cannot resume from {self.checkpoint.name}, because settings of its content changed: "
-                f"{compared.told(fixed)}; restore the settings, or give another run.experiment"
+                f"{compared.summary(fixed)}; restore the settings, or give another run.experiment"
             )
         if self.resume != "changed":
             raise ValueError(
                 f"{self.folder}/ must resume with the settings that made {self.checkpoint.name}, but these changed: "
-                f"{compared.told(found)}; restore them, give `--resume changed` to resume with the new values and record the change, "
+                f"{compared.summary(found)}; restore them, give `--resume changed` to resume with the new values and record the change, "
                 f"or give another run.experiment"
             )
 
-    def say(self) -> None:
+    def print_resume(self) -> None:
         """Prints which checkpoint the session resumes from, and with which changes."""
-        for name, why in self.passed_over.items():
+        for name, why in self.skipped.items():
             print(f"skipping {self.folder}/checkpoints/{name}: {why}", file=sys.stderr, flush=True)
         steps = ledgers.last_step(self.folder) if self.own and self.resume != "never" else 0
         if self.checkpoint is None:
@@ -171,7 +171,7 @@ class Segments(Callback):
         if not self.known:
             print(f"{self.checkpoint}: the settings that made it are not recorded, so they were not compared", flush=True)
         if found := self.result_changes():
-            print(f"changed since {self.checkpoint} was made: {compared.told(found)}", flush=True)
+            print(f"changed since {self.checkpoint} was made: {compared.summary(found)}", flush=True)
         if self.own:
             again = f", {steps - self.step} steps before the last one in its ledger" if steps > self.step else ""
             print(f"resuming {self.folder}/ from {self.checkpoint}{again}", flush=True)
@@ -183,7 +183,7 @@ class Segments(Callback):
 
     def callbacks(self) -> list[Callback]:
         """Callbacks that the trainer needs for this session."""
-        return [self, AskedOptimizer()] if self.has_another_optimizer else [self]
+        return [self, ConfiguredOptimizer()] if self.has_another_optimizer else [self]
 
     # ---- record
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -194,7 +194,7 @@ class Segments(Callback):
         with suppress(PackageNotFoundError):  # the checkout is not installed
             versions["baton-lightning"] = version("baton-lightning")
         if other := compared.differences(self.last("versions") or versions, versions):
-            print(f"versions changed since {self.checkpoint} was made: {compared.told(other)}", flush=True)
+            print(f"versions changed since {self.checkpoint} was made: {compared.summary(other)}", flush=True)
         segment: dict[str, Any] = {"step": self.step, "began": time.time(), "changed": compared.lines(self.found | other)}
         if not self.own and self.checkpoint is not None:
             segment["given"] = identity(self.checkpoint)

@@ -19,12 +19,12 @@ class Start:
     Args:
         checkpoint: Checkpoint to resume from; ``None`` = the first step.
         before: Older checkpoints of the run, the newest first.
-        passed_over: Name of each checkpoint that was not used -> reason.
+        skipped: Name of each checkpoint that was not used -> reason.
     """
 
     checkpoint: Path | None
     before: list[Path] = field(default_factory=list)
-    passed_over: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -60,14 +60,14 @@ def start(folder: Path, given: str | None, resume: str) -> Start:
         ValueError: If no existing checkpoint is complete, or if saved checkpoints were deleted.
     """
     known = read(folder) if resume != "never" else []
-    if resume == "never" or (given and not began_from(known, Path(given))):
+    if resume == "never" or (given and not started_from(known, Path(given))):
         return Start(Path(given) if given else None)
-    whole, passed_over = checkpoints.ranked(folder / "checkpoints")
-    passed_over |= {path.name: "it was saved before this run started" for path in whole if not belongs(path, known)}
-    own = [path for path in whole if path.name not in passed_over]
+    whole, skipped = checkpoints.ranked(folder / "checkpoints")
+    skipped |= {path.name: "it was saved before this run started" for path in whole if not belongs_to_run(path, known)}
+    own = [path for path in whole if path.name not in skipped]
     if not own:
         require_nothing_lost(folder, known)
-    return Start(own[0] if own else Path(given) if given else None, own[1:], passed_over)
+    return Start(own[0] if own else Path(given) if given else None, own[1:], skipped)
 
 
 def require_nothing_lost(folder: Path, known: list[dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ def require_nothing_lost(folder: Path, known: list[dict[str, Any]]) -> None:
         )
 
 
-def belongs(checkpoint: Path, known: list[dict[str, Any]]) -> bool:
+def belongs_to_run(checkpoint: Path, known: list[dict[str, Any]]) -> bool:
     """Whether a checkpoint was saved by this run, not by an earlier one in the same folder."""
     if not known:
         return True
@@ -103,7 +103,7 @@ def beginning(known: list[dict[str, Any]]) -> dict[str, Any]:
     return next((segment for segment in reversed(known) if segment.get("given")), known[0])
 
 
-def began_from(known: list[dict[str, Any]], given: Path) -> bool:
+def started_from(known: list[dict[str, Any]], given: Path) -> bool:
     """Whether the run began from this checkpoint with its present content. A checkpoint that was deleted is compared by path alone."""
     was, now = (beginning(known).get("given") if known else None), identity(given)
     return was is not None and was["path"] == now["path"] and (not given.exists() or was["saved"] == now["saved"])

@@ -39,12 +39,12 @@ class Terminated(SystemExit):
 
     Args:
         number: The signal.
-        told: What happens to the work; printed for the user.
+        outcome: What happens to the work; printed for the user.
     """
 
-    def __init__(self, number: int, told: str) -> None:
+    def __init__(self, number: int, outcome: str) -> None:
         super().__init__(128 + number)
-        self.told = f"{WORDS[signal.Signals(number)]}; {told}"
+        self.outcome = f"{WORDS[signal.Signals(number)]}; {outcome}"
 
 
 class Termination(Callback):
@@ -55,29 +55,29 @@ class Termination(Callback):
     """
 
     def __init__(self, verb: str = "fit") -> None:
-        self.told = REPEAT[verb]
-        self.asked, self.step, self.pid = 0, 0, os.getpid()
-        self.heard_at: float | None = None
+        self.outcome = REPEAT[verb]
+        self.requested, self.step, self.pid = 0, 0, os.getpid()
+        self.first_signal_at: float | None = None
         self.looping = self.agreed = self.ending = False
         self.timer: threading.Timer | None = None
 
     # ---- signals
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def signal_handlers(self) -> Iterator[None]:
         """Context in which the handlers are installed. On :class:`Terminated`, the ranks that this process launched are ended too."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.signal(number, self.handle) for number in WORDS}
         try:
-            with signals.hearing(self.heard):
+            with signals.signal_thread(self.on_signal):
                 try:
                     yield
                 except Terminated:
                     self.end_children()
                     raise
         finally:
-            peers.LET_GO.set()
+            peers.ENDING.set()
             if self.timer is not None:
                 self.timer.cancel()
             for number, handler in before.items():
@@ -87,34 +87,34 @@ class Termination(Callback):
         """Signal handler, runs in the main thread. Outside of a loop it ends the process, as there is no step to wait for."""
         if os.getpid() != self.pid:  # a worker of a data loader, which its parent process ends
             return
-        self.asked = self.asked or number
+        self.requested = self.requested or number
         if not self.looping and not self.ending:  # the thread of `heard` handles a second signal during the exit
             self.ending = True
-            raise Terminated(self.asked, self.told)
+            raise Terminated(self.requested, self.outcome)
 
-    def heard(self, number: int) -> None:
+    def on_signal(self, number: int) -> None:
         """Runs in a thread. Ends the process at the second signal, or if a process that is still starting does not react to the first."""
         if number not in WORDS:
             return
         now = time.monotonic()
-        if self.heard_at is None:
-            self.heard_at, self.asked = now, self.asked or number
+        if self.first_signal_at is None:
+            self.first_signal_at, self.requested = now, self.requested or number
             if self.looping:
-                where = "the run saves and ends after this step" if self.told == REPEAT["fit"] else "ends after this batch"
+                where = "the run saves and ends after this step" if self.outcome == REPEAT["fit"] else "ends after this batch"
                 os.write(2, f"\nbaton_lightning: {signal.Signals(number).name}: {where}; a second signal ends it immediately\n".encode())
             else:
                 self.timer = threading.Timer(GRACE, self.end_at_once, [number])
                 self.timer.daemon = True
                 self.timer.start()
-        elif now - self.heard_at > TWICE:
+        elif now - self.first_signal_at > TWICE:
             self.end_at_once(number)
 
     def end_at_once(self, number: int) -> None:
-        peers.end(f"{WORDS[signal.Signals(number)]} immediately; {self.told}", 128 + number)
+        peers.end(f"{WORDS[signal.Signals(number)]} immediately; {self.outcome}", 128 + number)
 
     def end_children(self) -> None:
         """Terminates the launched ranks, unless all ranks agreed to end, and waits for them."""
-        peers.LET_GO.set()
+        peers.ENDING.set()
         for child in peers.LAUNCHED.values():
             if not self.agreed:
                 child.terminate()
@@ -142,20 +142,20 @@ class Termination(Callback):
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if not stepped or trainer.global_step == trainer.max_steps:
             return
-        if trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False):
+        if trainer.strategy.reduce_boolean_decision(bool(self.requested), all=False):
             saver = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.save_last), None)
             if saver is not None:
                 saver._save_last_checkpoint(trainer, saver._monitor_candidates(trainer))  # collective: every rank is here
                 trainer.strategy.barrier("terminated")
             self.end(trainer)
 
-    def end_if_asked(self, trainer: Trainer, *_: Any) -> None:
+    def end_if_requested(self, trainer: Trainer, *_: Any) -> None:
         """Ends all ranks at the same batch. In `predict` each rank decides alone, because ranks have different numbers of batches."""
-        asked = bool(self.asked)
-        if asked if trainer.predicting else trainer.strategy.reduce_boolean_decision(asked, all=False):
+        requested = bool(self.requested)
+        if requested if trainer.predicting else trainer.strategy.reduce_boolean_decision(requested, all=False):
             self.end(trainer)
 
-    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = end_if_asked
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = end_if_requested
 
     def end(self, trainer: Trainer) -> None:
         """Ends this rank with a message about what is saved and what is lost.
@@ -163,11 +163,11 @@ class Termination(Callback):
         Raises:
             Terminated: Always.
         """
-        peers.LET_GO.set()
+        peers.ENDING.set()
         self.ending = True
         self.agreed = not trainer.predicting
         fitting = trainer.state.fn == "fit"
-        raise Terminated(self.asked or signal.SIGTERM, saved(trainer) if fitting else self.told)
+        raise Terminated(self.requested or signal.SIGTERM, resume_message(trainer) if fitting else self.outcome)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.looping = False
@@ -176,7 +176,7 @@ class Termination(Callback):
         self.looping = False
 
 
-def saved(trainer: Trainer) -> str:
+def resume_message(trainer: Trainer) -> str:
     """Text that names the checkpoint from which the run resumes, and the number of steps that are lost."""
     newest, folders = None, {str(c.dirpath) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath}
     for folder in folders:
@@ -188,5 +188,5 @@ def saved(trainer: Trainer) -> str:
         return f"no checkpoint was saved: {trainer.global_step} steps are lost; repeat the command to start from scratch"
     step = int(checkpoints.read(newest).get("step", 0))
     lost = max(0, trainer.global_step - step)
-    told = f"{lost} steps are" if lost > 1 else f"{lost or 'no'} step is"
-    return f"{REPEAT['fit']}, {newest} of step {step}; {told} lost"
+    outcome = f"{lost} steps are" if lost > 1 else f"{lost or 'no'} step is"
+    return f"{REPEAT['fit']}, {newest} of step {step}; {outcome} lost"

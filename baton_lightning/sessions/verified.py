@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from baton_lightning.construction.sharding import require_resumable
 from baton_lightning.runs import checkpoints
 from baton_lightning.runs.saving import gathered
-from baton_lightning.sessions.asked_optimizer import AskedOptimizer
+from baton_lightning.sessions.configured_optimizer import ConfiguredOptimizer
 from baton_lightning.sessions.segments import Segments
 
 
@@ -37,15 +37,15 @@ class Verified(Callback):
             return
         first = self.session.checkpoint
         while names := self.changed(trainer):
-            self.retreat(trainer, names)
+            self.use_previous(trainer, names)
         if (taken := self.session.checkpoint) == first:
             return
         require_resumable(taken, trainer.strategy, trainer.world_size)
         pl_module.resume_checkpoint = taken.resolve()
-        load_instead(trainer, taken)
-        asked = [callback for callback in trainer.callbacks if isinstance(callback, AskedOptimizer)]
-        if self.session.has_another_optimizer and not asked:
-            trainer.callbacks.append(AskedOptimizer())
+        set_resume_checkpoint(trainer, taken)
+        present = [callback for callback in trainer.callbacks if isinstance(callback, ConfiguredOptimizer)]
+        if self.session.has_another_optimizer and not present:
+            trainer.callbacks.append(ConfiguredOptimizer())
 
     def changed(self, trainer: Trainer) -> list[str]:
         """Files of the checkpoint whose content changed after they were written; empty if the checkpoint has no manifest."""
@@ -56,7 +56,7 @@ class Verified(Callback):
         shares = gathered(checkpoints.changed(path, trainer.global_rank, trainer.world_size))
         return [name for share in shares for name in share]
 
-    def retreat(self, trainer: Trainer, names: list[str]) -> None:
+    def use_previous(self, trainer: Trainer, names: list[str]) -> None:
         """Switches to the previous checkpoint.
 
         Raises:
@@ -70,7 +70,7 @@ class Verified(Callback):
             way = "restore it, or start again with --resume never" if session.own else "restore it, or give another checkpoint"
             raise ValueError(f"{why} and was not loaded, and there is no earlier checkpoint; {way}")
         step = session.step
-        session.go_on_from(session.before.pop(0))
+        session.set_checkpoint(session.before.pop(0))
         session.require_same()
         assert session.checkpoint is not None
         if trainer.is_global_zero:
@@ -80,12 +80,12 @@ class Verified(Callback):
             print(f"resuming {session.folder}/ from {session.checkpoint}, which repeats {step - session.step} steps", flush=True)
 
 
-def load_instead(trainer: Trainer, checkpoint: Path) -> None:
+def set_resume_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
     """Makes the trainer load this checkpoint instead of the one that was configured."""
     connector = trainer._checkpoint_connector
-    begin = connector.resume_start
+    resume_start = connector.resume_start
 
-    def begin_here(path: Any = None, **more: Any) -> None:
-        begin(str(checkpoint), **more)
+    def resume_from_checkpoint(path: Any = None, **more: Any) -> None:
+        resume_start(str(checkpoint), **more)
 
-    connector.resume_start = begin_here
+    connector.resume_start = resume_from_checkpoint

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic
-from baton_lightning.shards.claim import claim
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, shard_name, write_json
+from baton_lightning.shards.lock import hold_lock
 from baton_lightning.shards.parts import PART, PART_SOURCES, Settings, make_part
 from baton_lightning.shards.source import Source
 from baton_lightning.shards.workers import run_jobs
@@ -49,8 +49,8 @@ def build_set(sources: list[Source], base: Path, out: Path, settings: Settings, 
     Raises:
         ValueError: If the folder holds a set with other settings, a setting is out of range, or all clips were rejected.
     """
-    require_sense(settings, workers)
-    with claim(out, "shards build"):
+    require_in_range(settings, workers)
+    with hold_lock(out, "shards build"):
         return _build_set(sources, base, out, settings, workers)
 
 
@@ -87,15 +87,15 @@ def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings,
     return report
 
 
-def require_sense(settings: Settings, workers: int) -> None:
+def require_in_range(settings: Settings, workers: int) -> None:
     """Refuses settings that are out of range."""
     if not settings.max_seconds >= min(clip.seconds for clip in settings.clips.values()):
-        raise ValueError(f"shards build: --max-seconds must be as long as a clip at least, got {settings.max_seconds:g}")
+        raise ValueError(f"shards build: --max-seconds must be at least the duration of a clip, got {settings.max_seconds:g}")
     if settings.shard_clips < 1 or workers < 0 or settings.codec_clips < 0:
         raise ValueError(f"shards build: needs shard size >= 1, workers >= 0 and codec clips >= 0, got {settings.shard_clips}, {workers}, "
                          f"{settings.codec_clips}")  # fmt: skip
     if not settings.buckets or set(settings.buckets) - set(BUCKETS):
-        raise ValueError(f"shards build: buckets must be of {', '.join(BUCKETS)}, got {', '.join(settings.buckets) or 'none'}")
+        raise ValueError(f"shards build: buckets must be among {', '.join(BUCKETS)}, got {', '.join(settings.buckets) or 'none'}")
 
 
 def begin(out: Path, settings: Settings) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ def words_of(values: Any, place: str) -> tuple[Word, ...]:
     return tuple(sorted(made, key=lambda word: (word.start, word.end)))
 
 
-def untimed(source: Source, num_clips: int, repeat: str) -> str:
+def reason_untimed(source: Source, num_clips: int, repeat: str) -> str:
     """Reason why a recording's texts cannot be used for several clips; empty if they can."""
     if num_clips < 2 or repeat == "all":
         return ""
@@ -52,7 +52,7 @@ def untimed(source: Source, num_clips: int, repeat: str) -> str:
     return f"its {' and '.join(texts)} would be repeated on each of {num_clips} clips; {fix}, or --cut first, or --repeat {allowed}"
 
 
-def said_in(source: Source, start: float, seconds: float) -> tuple[str, list[str]]:
+def speech_of_clip(source: Source, start: float, seconds: float) -> tuple[str, list[str]]:
     """Speech and speakers of a clip. A word belongs to the clip that contains its middle.
 
     Args:

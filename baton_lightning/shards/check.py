@@ -75,20 +75,20 @@ def check_set(root: Path) -> Iterator[tuple[int, list[Problem]]]:
                 bucket = entry.get("bucket", BUCKETS[0])
                 yield 0, problems + check_cache(index.tar(number, kind), kind, cache, index.tar(number), bucket, moments)
         if moments:
-            yield 0, [Problem(root / name, "", text) for text in absurd(moments)]
-            departed[name] = departures_of(root, moments)
+            yield 0, [Problem(root / name, "", text) for text in implausible(moments)]
+            departed[name] = deviations_of(root, moments)
     if departed and all(departed.values()):  # the statistics belong to one split, usually `train`
         yield 0, [Problem(root / STATISTICS, "", text) for text in departed.get("train", next(iter(departed.values())))]
 
 
-def absurd(moments: dict[tuple[str, str], Moments]) -> list[str]:
+def implausible(moments: dict[tuple[str, str], Moments]) -> list[str]:
     """Implausible statistics of a split, as texts."""
     from baton_lightning.shards.moments import implausible_statistics
 
     return [text for (kind, name), sums in moments.items() for text in implausible_statistics(kind, name, sums)]
 
 
-def departures_of(root: Path, moments: dict[tuple[str, str], Moments]) -> list[str]:
+def deviations_of(root: Path, moments: dict[tuple[str, str], Moments]) -> list[str]:
     """Differences between the set's statistics and those of a split's features, as texts."""
     from baton_lightning.shards.moments import statistics_deviations
 

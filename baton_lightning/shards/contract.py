@@ -110,7 +110,7 @@ def _violations(recording: Recording, limits: Limits, needs_video: bool, needs_a
         if recording.sample_rate < limits.min_sample_rate:
             yield "too_small", f"the sound has {recording.sample_rate} samples per second, needs {limits.min_sample_rate}"
         if not recording.audio_skew <= limits.max_drift:
-            yield "drift", f"sound lies up to {recording.audio_skew:.3f} s from where its samples put it"
+            yield "drift", f"sound lies up to {recording.audio_skew:.3f} s from the position that its sample count gives"
         yield from _loudness(waveform, recording.sample_rate, limits)
         yield from _channels(recording, waveform, limits)
     yield from _common_clock(recording, spans, limits, min_seconds)
@@ -139,7 +139,7 @@ def _frame_clock(recording: Recording, limits: Limits) -> Iterator[Violation]:
         yield "variable_frame_rate", f"a frame lasts {jitter:.2f} frames more or less than the others ({1 / step:.3f} frames/s)"
     bend = float(np.abs(times - times[0] - mean_step * np.arange(len(times))).max())
     if bend > limits.max_drift:
-        yield "drift", f"frames lie up to {bend:.3f} s from where counting puts them"
+        yield "drift", f"frames lie up to {bend:.3f} s from evenly spaced positions"
     ratio = recording.coded_fps * mean_step
     if 0.51 < ratio < 1.96 and abs(ratio - 1) > limits.max_rate_error:
         yield "drift", f"pictures were coded for {recording.coded_fps:.3f} frames/s and are shown at {1 / mean_step:.3f}"

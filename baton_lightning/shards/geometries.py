@@ -51,7 +51,7 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
     for name in names:
         found = re.fullmatch(r"(\d+)x(\d+)x(\d+(?:\.\d+)?)s", name)
         if found is None or name in made:
-            state = "was given twice" if name in made else "is no WIDTHxHEIGHTxSECONDSs, e.g. 960x544x5s"
+            state = "was given twice" if name in made else "must be WIDTHxHEIGHTxSECONDSs, e.g. 960x544x5s"
             raise ValueError(f"shards build: the bucket {name!r} {state}")
         width, height, seconds = int(found[1]), int(found[2]), float(found[3])
         latents = base.audio_latents if seconds == base.seconds else None  # a padded count is valid for one duration only

@@ -128,10 +128,10 @@ def read_provenance(file: Path) -> dict[str, Any]:
 
     try:
         with safe_open(file, "pt") as statistics:
-            told = parse_json((statistics.metadata() or {}).get("told", "{}"), str(file))
+            provenance = parse_json((statistics.metadata() or {}).get("told", "{}"), str(file))
     except SafetensorError as error:
         raise ValueError(f"data: {file} must hold the statistics of features, and is damaged ({error}); make it again") from error
-    return told if isinstance(told, dict) else {}
+    return provenance if isinstance(provenance, dict) else {}
 
 
 def implausible_statistics(kind: str, name: str, moments: Moments) -> list[str]:

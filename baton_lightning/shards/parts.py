@@ -19,7 +19,7 @@ import numpy as np
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import MediaError, mp4_bytes
 from baton_lightning.recordings.recording import Recording, read_recording
-from baton_lightning.shards.captions import said_in, untimed
+from baton_lightning.shards.captions import reason_untimed, speech_of_clip
 from baton_lightning.shards.contract import Limits, Rejection, content_digest, decibel, inspect
 from baton_lightning.shards.cut import clip_starts, cut_picture, cut_sound, extent_of, suits_best
 from baton_lightning.shards.format import VERSION, Shard, shard_name
@@ -137,7 +137,7 @@ def clips_of(source: Source, name: str, settings: Settings) -> Iterator[tuple[di
         return
     clip = settings.clips[geometries[chosen]]
     starts = clip_starts(extent, clip, settings.cut)
-    if why := untimed(source, len(starts), settings.repeat):
+    if why := reason_untimed(source, len(starts), settings.repeat):
         yield rejected(source.key, "untimed_text", why, source.start, source.end)
         return
     for i, start in enumerate(starts):
@@ -212,7 +212,7 @@ def members_of(recording: Recording, bucket: str, start: float, clip: ClipSpec, 
         known |= {"sample_rate": recording.sample_rate, "channels": recording.waveform.shape[1]}
         lengths.append(recording.audio_end - recording.audio_start)
         measured["loudness"] = decibel(float(np.square(sound.astype(np.float64)).mean()))
-    speech, speakers = said_in(source, start, clip.seconds)
+    speech, speakers = speech_of_clip(source, start, clip.seconds)
     metadata = {
         "video_prompt": source.video_prompt,
         "audio_prompt": source.audio_prompt,

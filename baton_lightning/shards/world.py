@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.claim import claim
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, file_digest, shard_name, write_json
+from baton_lightning.shards.lock import hold_lock
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 
@@ -95,7 +95,7 @@ def build_world(
     if not splits or min(splits.values()) < 0 or shard_clips < 1 or workers < 0 or not tiers:
         raise ValueError(f"shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0, got splits={splits}, tiers={tiers}, "
                          f"shard_clips={shard_clips}, workers={workers}")  # fmt: skip
-    with claim(out, "shards world"):
+    with hold_lock(out, "shards world"):
         index: dict[str, Any] = {"version": VERSION, "kind": "world", "seed": seed, "tiers": list(tiers)}
         index |= {"shard_clips": shard_clips, "clip": clip.to_dict()}
         index |= {"references": True} if references else {}

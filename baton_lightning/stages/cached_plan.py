@@ -79,7 +79,7 @@ class CachedPlan(PlannedTokens):
         if differs := [f"{k}: {own.get(k)} here, {was.get(k)} there" for k in sorted(own.keys() | was.keys()) if own.get(k) != was.get(k)]:
             text = "; ".join(differs[:3]) + (" ..." if len(differs) > 3 else "")
             raise ValueError(
-                f"cached plans must be of the planner that model.init_args.plan.init_args.planner describes, but {text}; give it the "
+                f"cached plans must come from the planner that model.init_args.plan.init_args.planner describes, but {text}; give it the "
                 "settings that they were made with, or cache them again"
             )
         if self.run is not None and weights.files(self.run):  # the planner's run may have been deleted before a resume
@@ -88,9 +88,9 @@ class CachedPlan(PlannedTokens):
     def _require_digest(self, digest: str | None) -> None:
         if digest != self.digest:
             raise ValueError(
-                f"cached plans must be of the planner in {self.run}/ (weights {self.digest[:12]}), got tokens of another one "
+                f"cached plans must come from the planner in {self.run}/ (weights {self.digest[:12]}), got tokens of another one "
                 f"({str(digest)[:12]}); cache them with "
-                f"{hints.command('predict', '-c', hints.beside(hints.PLANS), f'--model.init_args.parents.planner={self.run}')}"
+                f"{hints.command('predict', '-c', hints.experiment_file(hints.PLANS), f'--model.init_args.parents.planner={self.run}')}"
             )
 
     def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:

@@ -119,7 +119,7 @@ class OnlineFeatures:
         if differs:
             raise ValueError(
                 f"the statistics of features beside the data must be of this run's perceivers and geometry, but differ in {differs[0]}; "
-                f"make them with {hints.command('predict', '-c', hints.beside(hints.STATISTICS))}"
+                f"make them with {hints.command('predict', '-c', hints.experiment_file(hints.STATISTICS))}"
             )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning.generation.described import require_run
+from baton_lightning.generation.run_description import require_run
 from baton_lightning.names import require_name
 from baton_lightning.runs import manifest
 from baton_lightning.verbs.generate_options import PLANS, SCALES, check, form_of, parser
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from baton_lightning.stages.joint import JointTraining
 
 
-def tell_doubts(generator: Generator, prompts: dict[str, Prompt]) -> None:
+def print_prompt_warnings(generator: Generator, prompts: dict[str, Prompt]) -> None:
     """Prints warnings about prompts that the run may not understand, once and before generation starts."""
     import warnings
 
-    from baton_lightning.generation.doubts import doubts
+    from baton_lightning.generation.prompt_warnings import prompt_warnings
 
     encoder = generator.components.built("text_encoder")
-    for sentence in doubts(getattr(encoder, "tokenizer", None), prompts.values()):
+    for sentence in prompt_warnings(getattr(encoder, "tokenizer", None), prompts.values()):
         print(f"generate: {sentence}", file=sys.stderr, flush=True)
     warnings.filterwarnings("ignore", message="the run's vocabulary does not have")  # otherwise each network would repeat the warning
 
@@ -134,18 +134,18 @@ def main(argv: list[str]) -> int:
             plan_space.drift(model.plan, options.dit)
     if weights:
         print(f"generate: NOT the final weights of {options.run}/, but {weights} ({options.ckpt})", file=sys.stderr, flush=True)
-    told = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
-    told |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
-    told |= {"dit": str(options.dit)} if options.dit is not None else {}
+    metadata = {"plan": options.plan, "run": str(options.run), "dtype": str(dtype).removeprefix("torch.")} | adjust(model, options)
+    metadata |= {"weights": f"{weights} ({options.ckpt})"} if weights else {}
+    metadata |= {"dit": str(options.dit)} if options.dit is not None else {}
     if isinstance(plan, ClipPlan):
         plan.require_fits(model.clip, plan_space.statistics(model.plan), plan_space.DRIFT)
-        told |= {"plan_sha256": plan.digest, "edits": list(plan.edits)}
+        metadata |= {"plan_sha256": plan.digest, "edits": list(plan.edits)}
     if own and options.plan == "planned" and isinstance(model.plan, CachedPlan):
         model.plan.built_planner(torch.device("cpu"))  # the cache has no plans of these prompts
     generator = Generator(model, placement)
     generator.place_networks(dtype, follows=options.plan != "none", denoises=options.plan != "ceiling")
     if own:
-        tell_doubts(generator, own)
+        print_prompt_warnings(generator, own)
         wanted = requests.of_prompts(generator, own, options.batch_size)
     else:
         data.splits["test"] = options.split
@@ -154,8 +154,8 @@ def main(argv: list[str]) -> int:
         raise ValueError("generate: --plan shuffled gives each clip the plan of another, so there must be two or more; raise --num")
     given = conditions.read(generator, options, form) if (form := form_of(options)) is not None else None
     task = None if options.task is None else conditions.task_of(options.task)
-    told |= {} if form is None else {"given": form, "given_file": str(getattr(options, form))}
-    told |= {} if task is None else {"task": options.task}
+    metadata |= {} if form is None else {"given": form, "given_file": str(getattr(options, form))}
+    metadata |= {} if task is None else {"task": options.task}
 
     def held(batch: Batch) -> Given:
         if given is not None:
@@ -169,7 +169,7 @@ def main(argv: list[str]) -> int:
             frames, waveform = clips_of(generator, wanted, place, batch, plan, held)
             for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
                 file = options.out / f"{require_name(key, 'the key of a clip')}.mp4"
-                file.with_suffix(".json").write_text(json.dumps(meta | told, indent=1))
+                file.with_suffix(".json").write_text(json.dumps(meta | metadata, indent=1))
                 generator.write(file, *((frames[i], waveform[i]) if given is None else given.complete(frames[i], waveform[i])))
                 total, scored = total + 1, scored and "scene" in meta
     if scored:

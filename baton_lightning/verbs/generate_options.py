@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--batch-size", type=int, default=16, help="clips generated together (default: %(default)s)")
 
     out = made.add_argument_group("output")
-    out.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json; must hold no clips")
+    out.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json; must not contain clips")
     out.add_argument("--force", action="store_true", help="replace clips that an earlier `generate` left in --out")
     return made
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baton_lightning.arguments import Parser
-from baton_lightning.generation.described import require_run
+from baton_lightning.generation.run_description import require_run
 from baton_lightning.verbs import plan_words
 
 if TYPE_CHECKING:

@@ -131,7 +131,7 @@ def _heard_faults(event: Event, m: Match, found: Matching) -> list[str]:
     for k in range(len(others) - len(event.words) + 1):
         run = others[k : k + len(event.words)]
         if tuple(w.word for w in run) == event.words and len({w.voice for w in run}) == 1:
-            return [f"said by the voice of {run[0].voice}"]
+            return [f"spoken by the voice of {run[0].voice}"]
     if any(m.words_heard):
         return [f"heard '{' '.join(word or '-' for word in m.words_heard)}' instead of '{' '.join(event.words)}'"]
     return ["not heard"]

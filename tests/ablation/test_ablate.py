@@ -106,12 +106,12 @@ def test_a_misspelt_key_or_stage_is_named(file: str, tmp_path: Path, capsys: pyt
     values |= {"rows": ["mine"]} | ({"sedes": [0]} if file == "suite" else {})
     (tmp_path / "suites/s.yaml").write_text(yaml.safe_dump(values))
     assert main(["ablate", str(tmp_path / "suites/s.yaml"), "--dry-run"]) == 1
-    said = capsys.readouterr().err
-    assert ("sedes" in said and "seeds" in said) if file == "suite" else ("mine.yaml" in said and "stage9" in said)
+    output = capsys.readouterr().err
+    assert ("sedes" in output and "seeds" in output) if file == "suite" else ("mine.yaml" in output and "stage9" in output)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"claims": [{"row": "full", "than": "oracle"}]}, "a claim must name row, than"),
         ({"claims": [{"row": "full", "than": "orcale", "tiers": ["multi"]}]}, "orcale"),
@@ -125,7 +125,7 @@ def test_a_misspelt_key_or_stage_is_named(file: str, tmp_path: Path, capsys: pyt
     ids=str,
 )
 def test_what_could_only_fail_after_training_is_refused_before(
-    wrong: dict, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: dict, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = yaml.safe_load(SUITES[0].read_text()) | {"rows": ["full"]}
     values["stages"] = {name: str((SUITES[0].parent / config).resolve()) for name, config in values["stages"].items()}
@@ -137,7 +137,7 @@ def test_what_could_only_fail_after_training_is_refused_before(
     (tmp_path / "ablations/strange.yaml").write_text("plan: wish")
     (tmp_path / "suites/s.yaml").write_text(yaml.safe_dump(values | wrong))
     assert main(["ablate", str(tmp_path / "suites/s.yaml"), "--dry-run"]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_slurm_script_gives_each_task_a_seed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def configure(change):
         (configure(lambda c: c["cases"]["slg1"].update(slg_layer="one")), "slg_layer must be the number of a block"),
         (configure(lambda c: c["cases"]["i2av"].update(first_frame_is_clean="no")), "true or false"),
         (configure(lambda c: c["cases"].update(other={})), "other.safetensors"),
-        (change_tensor("weights.safetensors", "video_model.head.head.bias", lambda x: x.int()), "not of floating point"),
+        (change_tensor("weights.safetensors", "video_model.head.head.bias", lambda x: x.int()), "not floating-point"),
         (change_tensor("t2av.safetensors", "in.vid.0", lambda x: x[:3]), "case t2av does not fit"),
         (change_tensor("t2av.safetensors", "in.vid.0", lambda x: x[..., :3]), "must divide by the patch"),
         (change_tensor("t2av.safetensors", "in.vid_context.0", lambda x: x.repeat(3, 1)), "at most 8 rows"),
@@ -183,8 +183,8 @@ def configure(change):
 def test_a_malformed_folder_is_told_in_one_line_and_exits_with_two(folder, spoil, complaint, capsys):
     spoil(folder)
     assert parity(folder, "--dtype", "float32") == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert complaint in output and output.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def test_the_verb_writes_what_it_found_and_fails_on_a_difference(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Case, "prepare", lambda case: None)
-    monkeypatch.setattr(resume, "call", lambda argv, said, ranks: "")
-    monkeypatch.setattr(resume, "kill_at", lambda argv, said, ranks, ledger, step: step)
+    monkeypatch.setattr(resume, "call", lambda argv, output, ranks: "")
+    monkeypatch.setattr(resume, "kill_at", lambda argv, output, ranks, ledger, step: step)
     monkeypatch.setattr(resume, "first_difference", lambda whole, killed: difference)
     parser = argparse.ArgumentParser()
     resume.add_arguments(parser)

@@ -20,13 +20,13 @@ def test_a_changed_setting_is_refused_or_of_no_effect_and_never_silent(survival:
         ("refused", "resumes", ""),
         ("refused", "refused", ""),
         ("refused", "resumes", ""),
-        ("goes on, same weights", "", ""),
+        ("resumes, same weights", "", ""),
     ]
 
 
-def test_a_change_that_nobody_told_of_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_is_not_reported_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "segments.json").write_text('[{"changed": []}]')
-    monkeypatch.setattr(resume_settings, "gone_on", lambda case, change, cut, *more: (0, "finished", tmp_path))
+    monkeypatch.setattr(resume_settings, "resume", lambda case, change, cut, *more: (0, "finished", tmp_path))
     monkeypatch.setattr(resume_settings, "first_difference", lambda whole, run: None)
-    row = resume_settings.tried(None, Change("trainer.precision", wanted="free"), tmp_path, tmp_path)  # type: ignore[arg-type]
+    row = resume_settings.try_change(None, Change("trainer.precision", wanted="free"), tmp_path, tmp_path)  # type: ignore[arg-type]
     assert row["auto"].startswith("SILENT") and row["fault"] == "the change was neither reported nor recorded"

@@ -106,8 +106,8 @@ def test_clips_are_named_with_shard_time_and_modality() -> None:
     loader = SimpleNamespace(dataset=SimpleNamespace(places=[(0, "y"), (7, "x")], index=tars))
     trainer, module = SimpleNamespace(train_dataloader=loader), SimpleNamespace(timesteps=UniformTimesteps(), seed=5)
     times = UniformTimesteps().draw(seed=5, epoch=3, index=sounds.index)
-    said = describe(trainer, module, sounds)  # type: ignore[arg-type]
-    assert said == f"clips x (clips-000007.tar, t {times[0]:.3f}, picture and sound), y (clips-000000.tar, t {times[1]:.3f}, sound)"
+    printed = describe(trainer, module, sounds)  # type: ignore[arg-type]
+    assert printed == f"clips x (clips-000007.tar, t {times[0]:.3f}, picture and sound), y (clips-000000.tar, t {times[1]:.3f}, sound)"
 
 
 def two_ranks(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -126,13 +126,13 @@ def test_a_spike_and_a_nan_in_one_ranks_batch_are_skipped_and_the_next_stops_bot
     tmp_path: Path, strategy: str, precision: str
 ) -> None:
     done = two_ranks(tmp_path, strategy, precision, "guard")
-    said = done.stdout + done.stderr
+    printed = done.stdout + done.stderr
     spike, nan = re.findall(r"skipped a step .*", done.stdout)
     assert "below 1000 (1000 times the median of the last 21), got a norm of" in spike and "at step 1" in spike
     assert "rank 0: loss" in spike and "rank 1: loss" in spike, "whose it was is not known"
     assert "at step 2" in nan and "rank 1: loss nan, clips rank1-step2-1 (" in nan and "rank0" not in nan
-    stopped = set(re.findall(r"ValueError: (gradients must be finite, got NaN or Inf at step 4, .*)", said))
+    stopped = set(re.findall(r"ValueError: (gradients must be finite, got NaN or Inf at step 4, .*)", printed))
     assert len(stopped) == 1 and "rank 1: loss nan, clips rank1-step4-1 (" in stopped.pop()
-    assert done.returncode != 0 and "trained to the end" not in said
+    assert done.returncode != 0 and "trained to the end" not in printed
     outputs = dict(re.findall(r"output (\d) (\S+)", done.stdout))
     assert outputs["1"] == outputs["2"] == outputs["3"] and len(set(outputs.values())) == 3

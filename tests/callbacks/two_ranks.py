@@ -38,9 +38,9 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, module: Line, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
-            told = module.net(torch.ones(1, 3).to(next(module.parameters()).dtype))
+            result = module.net(torch.ones(1, 3).to(next(module.parameters()).dtype))
         if trainer.is_global_zero:
-            print(f"output {batch_idx} {float(told).hex()}", flush=True)
+            print(f"output {batch_idx} {float(result).hex()}", flush=True)
         module.louder = 1e6 if trainer.global_rank == 1 and batch_idx == 1 else 1.0
         if trainer.global_rank == 1 and batch_idx in (2, 4):
             batch.audio_latents[1, 0, 0] = float("nan")

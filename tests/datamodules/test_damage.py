@@ -98,10 +98,10 @@ def test_each_damaged_clip_is_told_of_once(make_set: SetMaker, tmp_path: Path) -
     root = make_set(tmp_path / "set", [4, 4])
     rewrite(root / "train" / "text-000000.tar", lambda name, old: b"" if name.startswith(BAD) else old)
     data = loaded(root)
-    with pytest.warns(UserWarning, match=r"skipped the clip train-0003 of clips-000000.tar \(1 of at most 10\)") as told:
+    with pytest.warns(UserWarning, match=r"skipped the clip train-0003 of clips-000000.tar \(1 of at most 10\)") as warned:
         for _ in range(3):
             data.train_dataset.batch(range(8))
-    assert len(told) == 1
+    assert len(warned) == 1
 
 
 @pytest.mark.filterwarnings("ignore:skipped the clip")

@@ -129,7 +129,7 @@ def test_ranks_with_fewer_clips_collect_the_planner_s_shards_as_often_as_the_oth
 def test_tokens_of_another_planner_are_refused(planned: Path, run: Path, tmp_path: Path) -> None:
     other = finished(tmp_path / "other", make_planner(CLIP, seed=1))
     data = opened(planned)
-    with pytest.raises(ValueError, match="must be of the planner in .*/other/ .* got tokens of another one"):
+    with pytest.raises(ValueError, match="must come from the planner in .*/other/ .* got tokens of another one"):
         source(other).require_made_by(data.planned_by())
     with pytest.raises(ValueError, match="got tokens of another one"):
         source(other).planned(data.train_dataset.batch([0]))
@@ -216,5 +216,5 @@ def test_check_looks_at_cached_tokens(planned: Path, tmp_path: Path) -> None:
     recipe = json.loads((root / PLAN_CACHE).read_text())["recipe"]
     write_shard(tar, ((key, {"plans.safetensors": save(named)}) for key, named in tokens.items()), made_by=recipe)
     (root / "train" / "plans-000001.tar").unlink()
-    said = [str(problem) for _, problems in check_set(root) for problem in problems if "plans-" in problem.tar.name]
-    assert len(said) == 2 and "plans-000001.tar: is missing" in said[0] and "audio holds 1 values that are not finite" in said[1]
+    output = [str(problem) for _, problems in check_set(root) for problem in problems if "plans-" in problem.tar.name]
+    assert len(output) == 2 and "plans-000001.tar: is missing" in output[0] and "audio holds 1 values that are not finite" in output[1]

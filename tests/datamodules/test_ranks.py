@@ -58,9 +58,9 @@ def leg(make_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
         command = [sys.executable, str(folder / "train.py"), str(root), str(out), str(ranks), str(steps), str(workers), start]
         done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment(), capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
-        told = [json.loads((out / f"{rank}.json").read_text()) for rank in range(ranks)]
-        batches = [sorted(slot for seen, _, _ in told for slot in seen[step]) for step in range(len(told[0][0]))]
-        return batches, [key for _, keys, _ in told for key in keys], told[0][2], str(out / f"{steps}.ckpt")
+        records = [json.loads((out / f"{rank}.json").read_text()) for rank in range(ranks)]
+        batches = [sorted(slot for seen, _, _ in records for slot in seen[step]) for step in range(len(records[0][0]))]
+        return batches, [key for _, keys, _ in records for key in keys], records[0][2], str(out / f"{steps}.ckpt")
 
     return run
 

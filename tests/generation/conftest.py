@@ -44,14 +44,14 @@ def described(run: Path, cli: BatonCLI, parents: dict[str, str], tensors: dict[s
     config = cli.plain_config()
     config["trainer"] |= {"accelerator": "gpu", "devices": 8, "strategy": "ddp"}
     digests = {role: manifest.read(run.parent / Path(parent).name)["weights_sha256"] for role, parent in parents.items()}
-    told = {
+    record = {
         "stage": type(cli.model).__name__,
         "clip": cli.config_init.clip.to_dict(),
         "parents": {role: {"run": parent, "weights_sha256": digests[role]} for role, parent in parents.items()},
         "weights_sha256": file_digest(run / weights.WEIGHTS),
         "config": config,
     }
-    (run / manifest.NAME).write_text(json.dumps(told))
+    (run / manifest.NAME).write_text(json.dumps(record))
 
 
 @pytest.fixture(scope="session")

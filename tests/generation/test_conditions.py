@@ -81,12 +81,12 @@ def test_each_form_makes_a_clip_that_keeps_what_was_given(run: Path, files: Path
     assert len(longer) == 12 * 4 + 1 and abs(len(heard) / 16000 - 4.0) < 0.05  # 3 s of the film and 1 s more
     part, _ = generate(run, tmp_path / "inpaint", "--inpaint", files / "film.mp4", "--box", 0, 0, 0.5, 1)
     assert part.shape == plain.shape
-    told = json.loads(next((tmp_path / "image").glob("*.json")).read_text())
-    assert told["given"] == "image" and told["given_file"].endswith("first.png")
+    metadata = json.loads(next((tmp_path / "image").glob("*.json")).read_text())
+    assert metadata["given"] == "image" and metadata["given_file"].endswith("first.png")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--image", "first.png", "--video", "film.mp4"], "give one of --image"),
         (["--image", "absent.png"], "--image must be a file"),
@@ -103,14 +103,14 @@ def test_each_form_makes_a_clip_that_keeps_what_was_given(run: Path, files: Path
     ],
 )
 def test_a_wrong_file_or_option_is_one_line(
-    pipe: Pipeline, files: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+    pipe: Pipeline, files: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(files)
     options = generate_options.parser().parse_args(["--run", "r", "--out", "o", *PROMPTS, *words])
     with pytest.raises(ValueError, match="^[^\n]*$") as caught:
         generate_options.check(options)
         conditions.read(pipe.generator, options, generate_options.form_of(options) or "")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["video", "video=", "smell=given", "prefix=often", "video=given,audio=given", "share=2"])

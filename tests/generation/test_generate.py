@@ -53,8 +53,8 @@ def test_a_run_of_another_machine_is_loaded_without_its_trainer_and_with_every_w
 def test_two_seeds_make_two_clips_and_one_seed_makes_the_same(made, tmp_path):
     one, again, other = (generate(made, tmp_path / name, "--seed", seed) for name, seed in (("a", "3"), ("b", "3"), ("c", "4")))
     assert one.read_bytes() == again.read_bytes() != other.read_bytes()
-    told = json.loads(one.with_suffix(".json").read_text())
-    assert (told["seed"], told["steps"], told["dtype"]) == (3, 2, "float32")
+    metadata = json.loads(one.with_suffix(".json").read_text())
+    assert (metadata["seed"], metadata["steps"], metadata["dtype"]) == (3, 2, "float32")
 
 
 def test_a_prompt_makes_the_same_clip_whatever_stands_beside_it():
@@ -71,9 +71,9 @@ def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clip
     plain = read_mp4(generate(made, tmp_path / "plain", "--steps", "3", "--plan-scale", "1")).frames.astype(float)
     caplog.clear()
     low = generate(made, tmp_path / "low", "--steps", "3", "--plan-scale", "1", "--dtype", "bfloat16", "--offload")
-    said = [record.getMessage() for record in caplog.records if record.name.endswith("placement")]
+    output = [record.getMessage() for record in caplog.records if record.name.endswith("placement")]
     order = ["text_encoder", "planner", "transformer", "video_codec", "audio_codec"]
-    assert said == [line for name in order for line in (f"{name} to cpu", f"{name} away")]
+    assert output == [line for name in order for line in (f"{name} to cpu", f"{name} away")]
     difference = abs(read_mp4(low).frames.astype(float) - plain)
     assert 0 < difference.mean() < 12 and json.loads(low.with_suffix(".json").read_text())["dtype"] == "bfloat16"
 
@@ -81,8 +81,8 @@ def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clip
 def test_scales_and_steps_of_the_command_line_are_used_and_the_run_s_own_are_kept_otherwise(made, tmp_path):
     first = generate(made, tmp_path / "a")
     assert first.read_bytes() != generate(made, tmp_path / "b", "--plan-scale", "1", "--video-scale", "3").read_bytes()
-    told = [json.loads((tmp_path / name / "prompt.json").read_text()) for name in "ab"]
-    assert [(t["video_scale"], t["audio_scale"], t["plan_scale"]) for t in told] == [(1, 1, 3), (3, 1, 1)]
+    metadata = [json.loads((tmp_path / name / "prompt.json").read_text()) for name in "ab"]
+    assert [(t["video_scale"], t["audio_scale"], t["plan_scale"]) for t in metadata] == [(1, 1, 3), (3, 1, 1)]
 
 
 def test_clips_that_are_there_are_neither_overwritten_nor_mixed_in(made, tmp_path, capsys):
@@ -143,8 +143,8 @@ def test_another_run_s_transformer_is_told_of_and_must_know_the_plan_space(made,
             norm = {"mean": torch.full((64,), shift), "std": torch.ones(64), "fitted": torch.tensor(True)}
             tensors |= {f"plan.{name}_norm.{key}": value for key, value in norm.items()}
         save_file(tensors, other / "weights.safetensors")
-        told = json.loads((other / "manifest.json").read_text()) | {"weights_sha256": file_digest(other / "weights.safetensors")}
-        (other / "manifest.json").write_text(json.dumps(told))
+        metadata = json.loads((other / "manifest.json").read_text()) | {"weights_sha256": file_digest(other / "weights.safetensors")}
+        (other / "manifest.json").write_text(json.dumps(metadata))
         clip = generate(made, tmp_path / str(code), "--dit", str(other), code=code)
     assert "differ by video 5.00 and audio 5.00 standard deviations" in capsys.readouterr().err
     assert not clip.exists()
@@ -154,9 +154,9 @@ def test_another_run_s_transformer_is_told_of_and_must_know_the_plan_space(made,
 def test_a_run_of_a_planner_makes_no_clips(made, tmp_path, capsys):
     shutil.copytree(made / "runs/e/stage2", tmp_path / "stage1")
     file = tmp_path / "stage1/manifest.json"
-    told = json.loads(file.read_text())
-    told["config"]["model"]["class_path"] = "baton_lightning.stages.pretraining.PlannerPretraining"
-    file.write_text(json.dumps(told))
+    metadata = json.loads(file.read_text())
+    metadata["config"]["model"]["class_path"] = "baton_lightning.stages.pretraining.PlannerPretraining"
+    file.write_text(json.dumps(metadata))
     assert main(["generate", "--run", str(file.parent), *PROMPT, "--out", f"{tmp_path}/x"]) == 1
     assert "PlannerPretraining, which makes no clips" in capsys.readouterr().err
 
@@ -220,5 +220,5 @@ def test_an_unfinished_run_makes_clips_from_a_checkpoint_and_says_so(made, unfin
 def test_a_checkpoint_of_another_run_is_refused_though_its_weights_would_fit(made, unfinished, tmp_path, capsys):
     checkpoint = f"{unfinished}/checkpoints/step-7.ckpt"
     generate(made, tmp_path / "x", "--ckpt", checkpoint, code=1)
-    said = capsys.readouterr().err
-    assert f"a checkpoint of the run, in {made}/runs/e/stage3_joint/, got {checkpoint}" in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert f"a checkpoint of the run, in {made}/runs/e/stage3_joint/, got {checkpoint}" in output and len(output.splitlines()) == 1

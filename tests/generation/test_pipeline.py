@@ -84,8 +84,8 @@ def test_the_verb_makes_draws_edits_and_compares_plans_and_a_clip_follows_one(
     assert main(["plan", "edit", "plan.safetensors", "edits.jsonl", "--out", "later.safetensors"]) == 0
     capsys.readouterr()
     assert main(["plan", "diff", "plan.safetensors", "later.safetensors"]) == 0
-    told = capsys.readouterr().out
-    assert "0.500 to 1.500" in told and "0 of 80" in told  # the sound was taken back
+    printed = capsys.readouterr().out
+    assert "0.500 to 1.500" in printed and "0 of 80" in printed  # the sound was taken back
     assert main(["generate", "--run", str(run), "--plan", "later.safetensors", "--out", "clips"]) == 0
     beside = json.loads(Path("clips/later.json").read_text())
     assert beside["video_prompt"] == SEEN and beside["plan_sha256"] == ClipPlan.load("later.safetensors").digest
@@ -93,7 +93,7 @@ def test_the_verb_makes_draws_edits_and_compares_plans_and_a_clip_follows_one(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["plan", "make", "--run", "RUN", "--video-prompt", SEEN, "--out", "new.safetensors"], "--video-prompt and --audio-prompt"),
         (["plan", "make", "--run", "RUN", "--truth", "--video-prompt", SEEN, "--audio-prompt", HEARD, "--out", "p"], "--truth needs"),
@@ -103,7 +103,7 @@ def test_the_verb_makes_draws_edits_and_compares_plans_and_a_clip_follows_one(
     ],
 )
 def test_a_mistake_is_one_line(
-    run: Path, tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = ClipPlan(
@@ -112,5 +112,5 @@ def test_a_mistake_is_one_line(
     plan.save("p.safetensors")
     Path("e.json").write_text('[{"op": "mix", "share": 0.5}]')
     assert main([str(run) if word == "RUN" else word for word in words]) == 1
-    told = capsys.readouterr().err
-    assert said in told and "Traceback" not in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and "Traceback" not in printed and printed.count("\n") == 1

@@ -94,8 +94,8 @@ def test_a_job_that_waits_with_other_settings_says_so(cluster, capsys):
     cluster.says("queue", "".join(f"{100 + i} PENDING Priority\n" for i in range(5)))
     capsys.readouterr()
     assert cluster.submit("--trainer.max_steps=700", "--trainer.devices=2") == 0
-    assert "with other settings (trainer.max_steps: 500 -> 700): `scancel` it" in (said := capsys.readouterr().out)
-    assert "devices" not in said and len(cluster.submitted) == 5
+    assert "with other settings (trainer.max_steps: 500 -> 700): `scancel` it" in (output := capsys.readouterr().out)
+    assert "devices" not in output and len(cluster.submitted) == 5
 
 
 def test_what_ended_is_told_with_the_last_line_of_its_log(cluster, tmp_path, capsys):
@@ -105,17 +105,17 @@ def test_what_ended_is_told_with_the_last_line_of_its_log(cluster, tmp_path, cap
     cluster.says("accounting", "FAILED|1:0\n")
     capsys.readouterr()
     assert main(["chain", "status", CHAIN, *cluster.words]) == 0
-    said = capsys.readouterr().out
-    assert "101 FAILED" in said and f"stage1: job 101 FAILED ({logs}/e-stage1-101.out): 1:0, baton_lightning: error: no warmth" in said
+    output = capsys.readouterr().out
+    assert "101 FAILED" in output and f"stage1: job 101 FAILED ({logs}/e-stage1-101.out): 1:0, baton_lightning: error: no warmth" in output
     (tmp_path / "accounting").unlink()
     cluster.says("controller", "JobId=101 JobState=OUT_OF_MEMORY Reason=OutOfMemory Dependency=(null) ExitCode=0:125 RunTime=0\n")
     assert main(["chain", "status", CHAIN, *cluster.words]) == 0
-    assert "stage1: job 101 OUT_OF_MEMORY" in (said := capsys.readouterr().out) and "OutOfMemory, 0:125" in said
+    assert "stage1: job 101 OUT_OF_MEMORY" in (output := capsys.readouterr().out) and "OutOfMemory, 0:125" in output
     (tmp_path / "controller").unlink()
     (logs / "e-stage1-101.out").write_text("slurmstepd: error: *** JOB 101 ON n1 CANCELLED AT 2026-11-26T01:00:00 DUE TO TIME LIMIT ***\n")
     cluster.says("queue", "102 PENDING DependencyNeverSatisfied\n")
     assert main(["chain", "status", CHAIN, *cluster.words]) == 0
-    assert "stage1: job 101 TIMEOUT" in (said := capsys.readouterr().out) and "102 PENDING (DependencyNeverSatisfied)" in said
+    assert "stage1: job 101 TIMEOUT" in (output := capsys.readouterr().out) and "102 PENDING (DependencyNeverSatisfied)" in output
 
 
 def finish(folder: Path, words: list[str], parents: dict[str, Path] | None = None) -> None:
@@ -145,13 +145,13 @@ def test_of_an_array_only_the_task_that_failed_is_sent_again_and_each_task_has_i
     assert cluster.submitted == [str(100 + i) for i in range(7)]
     assert [cluster.directive(job, "array") for job in (104, 105, 106)] == ["1", "1", "1"]
     assert [cluster.directive(job, "dependency") for job in (104, 105, 106)] == [None, "aftercorr:104", "aftercorr:105:102"]
-    said = capsys.readouterr().out
-    assert "stage1 of task 0 is finished" in said and "stage2 of task 2 is queued already: job 101_2 PENDING (Resources)" in said
+    output = capsys.readouterr().out
+    assert "stage1 of task 0 is finished" in output and "stage2 of task 2 is queued already: job 101_2 PENDING (Resources)" in output
     cluster.says("queue", "104_1 RUNNING\n")
     assert main(["chain", "status", CHAIN, *cluster.words, *axes]) == 0
-    said = capsys.readouterr().out
-    assert all(f"runs/e-seed_everything={seed}" in said for seed in range(3))
-    assert said.count("finished") == 5 and "104_1 RUNNING" in said
+    output = capsys.readouterr().out
+    assert all(f"runs/e-seed_everything={seed}" in output for seed in range(3))
+    assert output.count("finished") == 5 and "104_1 RUNNING" in output
 
 
 def test_nothing_is_finished_without_weights_without_its_tars_or_for_another_geometry(cluster, tmp_path, capsys):
@@ -178,9 +178,9 @@ def test_nothing_is_finished_without_weights_without_its_tars_or_for_another_geo
     assert "│ finished " in row("encode") and "│ finished " in row("stage1")
     assert "is of another geometry (clip section != cache): keyframe_fps: 4" in row("encode", "--clip.keyframe_fps", "4")
     tars[1].unlink()
-    assert "ready: " in (said := row("encode")) and f"{tars[1]} is missing" in said
+    assert "ready: " in (output := row("encode")) and f"{tars[1]} is missing" in output
     (tmp_path / "runs/e/stage1/weights.safetensors").unlink()
-    assert "damaged: " in (said := row("stage1")) and "weights.safetensors is missing" in said
+    assert "damaged: " in (output := row("stage1")) and "weights.safetensors is missing" in output
     assert cluster.submit() == 1 and "delete that folder to train the stage again" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "runs/e/stage1")
     assert cluster.submit() == 0 and len(cluster.submitted) == 5

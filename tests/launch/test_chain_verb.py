@@ -110,7 +110,7 @@ def test_a_changed_parent_makes_everything_after_it_stale_and_is_named(door, cap
     assert found["stage2"].startswith("stale: parent changed: planner from") and "is ffffffffffff" in found["stage2"]
     assert found["stage3_joint"].startswith("stale") and found["stage3_adapt"] == "finished"
     assert main(["chain", "run", CHAIN, *door.words]) == 1
-    assert "was stage2" not in (said := capsys.readouterr().err) and "was stage1000000, is ffffffffffff" in said
+    assert "was stage2" not in (output := capsys.readouterr().err) and "was stage1000000, is ffffffffffff" in output
 
 
 def test_other_settings_are_named_and_where_a_run_was_made_is_none(door, capsys):
@@ -192,7 +192,7 @@ def test_a_dry_run_submits_nothing(door, queue, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: {config: stage1.yaml, after: [b]}", "a comes after b, and there is no stage of that name; the stages are a"),
         ("part: {config: stage1.yaml}\nb: {config: stage1.yaml, after: [prt]}", "did you mean part?"),
@@ -211,16 +211,16 @@ def test_a_dry_run_submits_nothing(door, queue, capsys):
         ("a: {config: stage1.yaml}\nb: {config: stage1.yaml, after: a}", "a list of stages, got 'a'; e.g. after: [a]"),
     ],
 )
-def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, text, said):
+def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, text, message):
     (tmp_path / "stage1.yaml").write_text("run: {stage: a}\n")
     (tmp_path / "child.yaml").write_text("run: {stage: b}\nmodel: {init_args: {parents: {x: runs/demo/a}}}\n")
     (tmp_path / "chain.yaml").write_text(text)
     assert main(["chain", "run", str(tmp_path / "chain.yaml")]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "said"),
+    ("file", "text", "message"),
     [
         ("chain.json", "{", "is damaged"),
         ("chain.json", "{}", "is damaged"),
@@ -231,12 +231,12 @@ def test_a_chain_that_makes_no_sense_is_refused_in_one_line(tmp_path, capsys, te
         ("stage1/ledger.jsonl", "\0\0\n", "not a step of a run"),
     ],
 )
-def test_a_damaged_file_of_a_chain_is_named(door, capsys, file, text, said):
+def test_a_damaged_file_of_a_chain_is_named(door, capsys, file, text, message):
     path = door.root / "runs/e" / file
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert main(["chain", "status", CHAIN, *door.words]) == 1
-    assert said in (err := capsys.readouterr().err) and str(path) in err and "Traceback" not in err
+    assert message in (err := capsys.readouterr().err) and str(path) in err and "Traceback" not in err
 
 
 def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(door, queue, tmp_path, capsys):

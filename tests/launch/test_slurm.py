@@ -138,7 +138,7 @@ def test_the_ports_of_tasks_that_share_a_node_differ(capsys, tmp_path, recorded)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--grid", "seed_everything"], "key=value,value"),
         (["--grid", "seed_everything=0,0"], "folder of its own"),
@@ -156,9 +156,9 @@ def test_the_ports_of_tasks_that_share_a_node_differ(capsys, tmp_path, recorded)
         (["--run.root", 'a"b'], "--output must hold no line break"),
     ],
 )
-def test_what_cannot_be_an_array_is_refused_in_one_line(capsys, words, said):
+def test_what_cannot_be_an_array_is_refused_in_one_line(capsys, words, message):
     assert main(["slurm", "write", "-c", STAGE1, *words]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_submit_hands_over_the_script_and_makes_the_folder_of_its_logs(capsys, tmp_path, recorded):

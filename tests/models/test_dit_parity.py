@@ -46,9 +46,9 @@ def test_a_fresh_plan_attention_leaves_ovi_as_it_is(placement, config):
     assert not unexpected
     assert all("plan_attn" in key or key.startswith("latent_mlp") for key in missing)
     video, audio = (recorded[f"in.{name}.0"][None].float() for name in ("vid", "audio"))
-    told = [recorded["in.t"] / 1000, *(recorded[f"in.{name}_context.0"][None].float() for name in ("vid", "audio"))]
+    arguments = [recorded["in.t"] / 1000, *(recorded[f"in.{name}_context.0"][None].float() for name in ("vid", "audio"))]
     plan = Plan(torch.randn(1, 3 * 4, 5), torch.randn(1, 6, 7), (3, 2, 2))
-    for ours, theirs in zip(model(video, audio, *told, plan), model(video, audio, *told), strict=True):
+    for ours, theirs in zip(model(video, audio, *arguments, plan), model(video, audio, *arguments), strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -280,10 +280,10 @@ def voice(made: Made, track: int) -> NDArray[np.float32]:
 
 
 def _spoken(track: Any, made: Made, number: int) -> list[Any]:
-    said, size, packets = voice(made, number), track.codec_context.frame_size or 1024, []
+    output, size, packets = voice(made, number), track.codec_context.frame_size or 1024, []
     resampler = av.AudioResampler(format=track.format, layout=made.layout, rate=made.sample_rate)
-    for start in range(0, len(said), size):
-        chunk = av.AudioFrame.from_ndarray(np.ascontiguousarray(said[start : start + size].T), format="fltp", layout=made.layout)
+    for start in range(0, len(output), size):
+        chunk = av.AudioFrame.from_ndarray(np.ascontiguousarray(output[start : start + size].T), format="fltp", layout=made.layout)
         chunk.sample_rate, chunk.pts, chunk.time_base = made.sample_rate, start, Fraction(1, made.sample_rate)
         for ready in resampler.resample(chunk):
             ready.pts, ready.time_base = start, Fraction(1, made.sample_rate)

@@ -118,9 +118,9 @@ def test_every_tensor_is_accounted_for(tmp_path, capsys):
     save_file(tensors, tmp_path / "w.safetensors")
     files = ["--config", str(FIXTURE / "config.json"), "--weights", str(tmp_path / "w.safetensors")]
     assert main(["convert", "ovi", *files, "--out", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr().err
-    assert "missing (1): video_model.head.modulation" in said and "unexpected (1): video_model.surplus" in said
-    assert "audio_model.head.head.bias [7], not [3]" in said and not (tmp_path / "out").exists()
+    output = capsys.readouterr().err
+    assert "missing (1): video_model.head.modulation" in output and "unexpected (1): video_model.surplus" in output
+    assert "audio_model.head.head.bias [7], not [3]" in output and not (tmp_path / "out").exists()
 
 
 def test_a_conversion_is_repeated_for_nothing_and_never_written_over(tmp_path, capsys):

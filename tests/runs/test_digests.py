@@ -36,11 +36,11 @@ def test_a_file_is_read_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_changed_file_is_noticed_even_if_size_and_time_are_put_back(file: Path) -> None:
-    before, said = digests.digest_of(file, 1), file.stat()
+    before, output = digests.digest_of(file, 1), file.stat()
     with file.open("r+b") as stream:
         stream.write(b"b")
-    os.utime(file, ns=(said.st_atime_ns, said.st_mtime_ns))
-    assert file.stat().st_size == said.st_size and file.stat().st_mtime_ns == said.st_mtime_ns
+    os.utime(file, ns=(output.st_atime_ns, output.st_mtime_ns))
+    assert file.stat().st_size == output.st_size and file.stat().st_mtime_ns == output.st_mtime_ns
     assert digests.digest_of(file, 1) == file_digest(file) != before
 
 

@@ -53,7 +53,7 @@ class Run:
 
     def __init__(self, case: Case, name: str) -> None:
         (case.root.parent / "faults.py").write_text(FAULTS)
-        self.folder, self.said, self.ranks = case.run(name), case.said, case.ranks
+        self.folder, self.output, self.ranks = case.run(name), case.output_file, case.ranks
         self.argv = [*case.command(name), "--trainer.callbacks+=faults.Fault"]
         self.last = self.folder / "checkpoints" / f"step-{SAVE_EVERY}.ckpt"
 
@@ -71,12 +71,12 @@ class Run:
         command = [sys.executable, "-m", "baton_lightning", *self.argv]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
         try:
-            said, _ = process.communicate(timeout=400)  # until the last rank has closed its output
+            output, _ = process.communicate(timeout=400)  # until the last rank has closed its output
             with pytest.raises(ProcessLookupError):
                 for _ in range(50):
                     os.killpg(process.pid, 0)
                     time.sleep(0.1)
-            return process.returncode, said
+            return process.returncode, output
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -88,8 +88,8 @@ class Run:
     def goes_on(self) -> None:
         """By the same command, from the checkpoint that was whole; steps before it are those that were made."""
         before = self.steps()[:SAVE_EVERY]
-        said = call(self.argv, self.said, self.ranks)
-        assert f"from {self.last}" in said, said[-3000:]
+        output = call(self.argv, self.output, self.ranks)
+        assert f"from {self.last}" in output, output[-3000:]
         assert self.steps()[:SAVE_EVERY] == before and [json.loads(line)["step"] for line in self.steps()] == list(range(1, STEPS + 1))
         assert (self.folder / "manifest.json").exists()
 
@@ -113,20 +113,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def is_one_line(said: str, message: str) -> bool:
+def is_one_line(output: str, message: str) -> bool:
     """Errors are one line a rank, without a traceback."""
-    errors = [line for line in said.splitlines() if "baton_lightning: error" in line]
-    return bool(errors) and all(message in line for line in errors) and "Traceback" not in said
+    errors = [line for line in output.splitlines() if "baton_lightning: error" in line]
+    return bool(errors) and all(message in line for line in errors) and "Traceback" not in output
 
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before(run: Callable[..., Run], small_disk: Path) -> None:
     stopped = run("ddp", 2, small_disk)
-    code, said = stopped.with_fault("fill")
-    assert code == 1 and is_one_line(said, f"step 8 could not be saved as {stopped.last.with_name('step-8.ckpt')} (No space left"), said[
-        -3000:
-    ]
-    assert f"{stopped.last} is complete; repeat the command to resume from it" in said
+    code, output = stopped.with_fault("fill")
+    assert code == 1 and is_one_line(output, f"step 8 could not be saved as {stopped.last.with_name('step-8.ckpt')} (No space left"), (
+        output[-3000:]
+    )
+    assert f"{stopped.last} is complete; repeat the command to resume from it" in output
     assert not list(stopped.last.parent.glob("*.part")) and len(stopped.steps()) == 8
     stopped.goes_on()
 
@@ -137,14 +137,14 @@ def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_on
 ) -> None:
     """A limit on the size of files stands for a full disk; the pickle in a shard would run code."""
     stopped = run("zero2_cpu", 2)
-    code, said = stopped.with_fault("limit")
-    assert code == 1 and is_one_line(said, "step 8 could not be saved"), said[-3000:]
+    code, output = stopped.with_fault("limit")
+    assert code == 1 and is_one_line(output, "step 8 could not be saved"), output[-3000:]
     shard = next(stopped.last.rglob("*rank_1*optim_states.pt"))
     whole = shard.read_bytes()
     evil = pickle.dumps(Payload(tmp_path / "ran"))
     shard.write_bytes(evil + bytes(len(whole) - len(evil)))
-    code, said = stopped()
-    assert code == 1 and is_one_line(said, f"{stopped.last} differs from its manifest"), said[-3000:]
+    code, output = stopped()
+    assert code == 1 and is_one_line(output, f"{stopped.last} differs from its manifest"), output[-3000:]
     assert not (tmp_path / "ran").exists()
     shard.write_bytes(whole)
     stopped.goes_on()
@@ -154,8 +154,8 @@ def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_on
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    code, said = stopped()
-    assert code == 0 and "kept as step-8.ckpt.damaged" in said and f"from {stopped.last}, which repeats 4 steps" in said, said[-3000:]
+    code, output = stopped()
+    assert code == 0 and "kept as step-8.ckpt.damaged" in output and f"from {stopped.last}, which repeats 4 steps" in output, output[-3000:]
     assert (stopped.folder / "weights.safetensors").read_bytes() == weights
 
 
@@ -163,8 +163,8 @@ def test_shards_that_cannot_be_written_or_were_changed_are_not_opened_and_the_on
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_a_rank_dies_the_other_ends_and_the_run_goes_on_later(run: Callable[..., Run], rank: int) -> None:
     stopped = run("ddp", 2)
-    code, said = stopped.with_fault(f"kill {rank}")
-    assert code != 0 and not (stopped.folder / "manifest.json").exists(), said[-3000:]
+    code, output = stopped.with_fault(f"kill {rank}")
+    assert code != 0 and not (stopped.folder / "manifest.json").exists(), output[-3000:]
     assert rank or code == -signal.SIGKILL
     stopped.goes_on()
 

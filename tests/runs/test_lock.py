@@ -12,10 +12,10 @@ import pytest
 from baton_lightning.runs.lock import hold_lock
 
 
-def hold(folder: Path, told: multiprocessing.connection.Connection) -> None:
+def hold(folder: Path, pipe: multiprocessing.connection.Connection) -> None:
     held = hold_lock(folder)
-    told.send("held")
-    told.recv()
+    pipe.send("held")
+    pipe.recv()
     del held
 
 

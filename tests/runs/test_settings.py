@@ -120,8 +120,8 @@ class World:
         ]
 
     def fit(self, stage: str, strategy: str, setting: str, experiment: str, code: int = 0, **more: Any) -> str:
-        """Trains a cell to its end, and gives what was said."""
-        return call(self.command(stage, strategy, setting, experiment, **more), self.base / "said.txt", ranks_of(strategy, setting), code)
+        """Trains a cell to its end, and returns its output."""
+        return call(self.command(stage, strategy, setting, experiment, **more), self.base / "output.txt", ranks_of(strategy, setting), code)
 
     def run(self, stage: str, experiment: str) -> Path:
         return self.base / "runs" / experiment / stage
@@ -146,13 +146,13 @@ def test_a_stage_trains_validates_shows_a_clip_and_survives_a_kill(world: World,
     name = f"{strategy}-{setting}"
     world.fit(stage, strategy, setting, name)
     run = world.run(stage, name)
-    told = json.loads((run / "types.json").read_text())
-    assert set(told["kept"].values()) <= {"torch.float32", "torch.float64"}, told
-    assert set(told["losses"].values()) == {"torch.float32"}
+    recorded = json.loads((run / "types.json").read_text())
+    assert set(recorded["kept"].values()) <= {"torch.float32", "torch.float64"}, recorded
+    assert set(recorded["losses"].values()) == {"torch.float32"}
     assert {t.dtype for t in load_file(run / "weights.safetensors").values() if t.is_floating_point()} == {torch.float32}
     cut = f"{name}-cut"
     ledger = world.run(stage, cut) / "ledger.jsonl"
-    kill_at(world.command(stage, strategy, setting, cut), world.base / "said.txt", ranks_of(strategy, setting), ledger, STEPS - 1)
+    kill_at(world.command(stage, strategy, setting, cut), world.base / "output.txt", ranks_of(strategy, setting), ledger, STEPS - 1)
     assert "step-2.ckpt" in world.fit(stage, strategy, setting, cut)
     assert first_difference(run, world.run(stage, cut)) is None
     if stage.startswith("stage3"):
@@ -166,8 +166,8 @@ def test_a_stage_trains_validates_shows_a_clip_and_survives_a_kill(world: World,
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "strategy", "setting"), REFUSED)
 def test_weights_in_bfloat16_without_masters_are_refused(world: World, stage: str, strategy: str, setting: str) -> None:
-    said = world.fit(stage, strategy, setting, f"{strategy}-{setting}", code=1)
-    assert "float32 masters" in said and "Traceback" not in said
+    output = world.fit(stage, strategy, setting, f"{strategy}-{setting}", code=1)
+    assert "float32 masters" in output and "Traceback" not in output
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from baton_lightning.runs import manifest
-from tests.sessions.cut_runs import MODULE, ROOT, Runs
+from tests.sessions.interrupted_runs import MODULE, ROOT, Runs
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from baton_lightning.runs import checkpoints
-from tests.sessions.cut_runs import Runs
+from tests.sessions.interrupted_runs import Runs
 
 
 def steps(runs: Runs) -> list[int]:
@@ -71,8 +71,8 @@ def test_deleted_checkpoints_are_no_fresh_start_in_silence(cut: Runs, capsys: py
     before = (cut.folder / "ledger.jsonl").read_bytes()
     shutil.rmtree(cut.folder / "checkpoints")
     cut.fit(code=1)
-    said = capsys.readouterr().err
-    assert "ledger.jsonl has 3 steps" in said and "of step 2, is missing" in said and "--resume never" in said
+    output = capsys.readouterr().err
+    assert "ledger.jsonl has 3 steps" in output and "of step 2, is missing" in output and "--resume never" in output
     assert (cut.folder / "ledger.jsonl").read_bytes() == before
     cut.fit("--resume=never")
     assert "kept as ledger.1.jsonl" in capsys.readouterr().out

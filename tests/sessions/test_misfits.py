@@ -10,8 +10,8 @@ from baton_lightning.sessions.misfits import misfits_named
 
 def test_networks_of_other_sizes_or_parts_are_named() -> None:
     net, wider, other = (torch.nn.Sequential(torch.nn.Linear(2, rows)) for rows in (3, 4, 3))
-    said = r"0.weight is \[3, 2\] there and \[4, 2\] here.*another run.experiment"
-    with pytest.raises(ValueError, match=said) as caught, misfits_named():
+    output = r"0.weight is \[3, 2\] there and \[4, 2\] here.*another run.experiment"
+    with pytest.raises(ValueError, match=output) as caught, misfits_named():
         wider.load_state_dict(net.state_dict())
     assert "2 parameters of another shape" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"2 that only one of both has \(0.weight, 0.bias\)"), misfits_named():

@@ -14,7 +14,7 @@ import yaml
 
 from baton_lightning.runs import checkpoints, manifest
 from baton_lightning.sessions import compared, segments
-from tests.sessions.cut_runs import SCHEDULE, Runs
+from tests.sessions.interrupted_runs import SCHEDULE, Runs
 
 REFUSED = [
     {
@@ -48,8 +48,8 @@ def test_changes_that_make_another_result_are_refused_in_one_line_before_network
     monkeypatch.setenv("NO_NETWORKS", "1")
     before = {file.name: file.read_bytes() for file in cut.folder.iterdir() if file.is_file()}
     cut.fit(*(word.format(base=base) for word in changes), code=1)
-    said = [line for line in capsys.readouterr().err.splitlines() if "step-2.ckpt" in line]
-    assert len(said) == 1 and not [values for values in changes.values() if values.format(base=base) not in said[0]]
+    output = [line for line in capsys.readouterr().err.splitlines() if "step-2.ckpt" in line]
+    assert len(output) == 1 and not [values for values in changes.values() if values.format(base=base) not in output[0]]
     assert {"config.yaml", segments.NAME} <= before.keys()
     assert {file.name: file.read_bytes() for file in cut.folder.iterdir() if file.is_file()} == before
 

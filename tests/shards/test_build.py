@@ -214,8 +214,8 @@ def test_words_go_to_the_clips_they_are_said_in_and_untimed_texts_to_none_of_sev
     ]
     timed = listed(tmp_path, {"file": film, "text": "x", "words": words})
     assert build(timed, tmp_path / "timed") == 0
-    said = {key: (meta["speech"], meta["speakers"]) for key, (_, meta, _) in clips(tmp_path / "timed").items()}
-    assert list(said.values()) == [("one", ["Ann"]), ("two", ["Ann"]), ("three", ["Ann"])]
+    output = {key: (meta["speech"], meta["speakers"]) for key, (_, meta, _) in clips(tmp_path / "timed").items()}
+    assert list(output.values()) == [("one", ["Ann"]), ("two", ["Ann"]), ("three", ["Ann"])]
     whole = listed(tmp_path, {"file": film, "text": "x", "speech": "one two three"})
     for i, (settings, count) in enumerate(
         ((["--repeat", "none"], 0), (["--repeat", "caption"], 0), (["--repeat", "all"], 3), (["--cut", "first"], 1))
@@ -278,9 +278,9 @@ def test_a_film_of_a_phone_is_taken_with_one_switch(tmp_path: Path, recorder: An
 
 
 def test_one_build_works_in_a_folder_at_a_time(recordings: Path, tmp_path: Path, capsys: Any) -> None:
-    from baton_lightning.shards.claim import claim
+    from baton_lightning.shards.lock import hold_lock
 
-    with claim(tmp_path / "set", "shards build"):
+    with hold_lock(tmp_path / "set", "shards build"):
         assert build(recordings, tmp_path / "set") == 1
         assert "another build is at work in" in capsys.readouterr().err
         (tmp_path / "set/train").mkdir()
@@ -310,7 +310,7 @@ def test_small_recordings_are_enlarged_with_a_word_or_refused(tmp_path: Path, re
         (["--val", "1.5"], "a held-out split is a share below 1 or a number of recordings"),
         (["--val", "0.6", "--test", "0.5"], "must leave some to train on"),
         (["--limit", "min_moton=1"], "did you mean `min_motion`?"), (["--max-rejected", "2"], "must lie in 0 .. 1"),
-        (["--shard-size", "0"], "needs shard size >= 1"), (["--max-seconds", "0.5"], "must be as long as a clip at least"),
+        (["--shard-size", "0"], "needs shard size >= 1"), (["--max-seconds", "0.5"], "must be at least the duration of a clip"),
         (["--clip", "experiments/nothing.yaml"], "there is no file"), (["--width", "33"], "clip.width must be a multiple of 8"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from baton_lightning.shards.captions import said_in
+from baton_lightning.shards.captions import speech_of_clip
 from baton_lightning.shards.lists import num_hidden
 from baton_lightning.shards.source import Source, Word
 from baton_lightning.shards.sources import digest_of, read_sources
@@ -148,7 +148,7 @@ def test_words_are_read_with_their_times_or_refused(folder: Path) -> None:
     words = [{"text": "there", "start": 1, "end": 1.5}, {"text": " oh ", "start": 0.2, "end": 0.6, "speaker": "Ann"}]
     (source,) = read_sources(jsonl(folder, [{"file": "a.mp4", "text": "x", "words": words}]), SHARES)
     assert source.words == (Word("oh", 0.2, 0.6, "Ann"), Word("there", 1.0, 1.5))
-    assert [said_in(source, start, 1.0) for start in (0, 1, 2)] == [("oh", ["Ann"]), ("there", []), ("", [])]
+    assert [speech_of_clip(source, start, 1.0) for start in (0, 1, 2)] == [("oh", ["Ann"]), ("there", []), ("", [])]
     (folder / "list.csv").write_text('file,text,words\na.mp4,x,"' + json.dumps(words).replace('"', '""') + '"\n')
     assert read_sources(folder / "list.csv", SHARES)[0].words == source.words
     for wrong in ("oh", [{"text": "oh"}], [{"text": "oh", "start": 2, "end": 1}], [{"text": 3, "start": 1, "end": 2}]):

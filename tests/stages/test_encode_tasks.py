@@ -92,14 +92,14 @@ def test_three_processes_of_which_one_is_killed_and_repeated_leave_what_one_leav
 
     callbacks = yaml.safe_dump([{"class_path": "killer.Killer"}], default_flow_style=True).strip()
     processes = [start(0), start(1, f"--trainer.callbacks={callbacks}"), start(2)]
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, -signal.SIGKILL, 0], said
+    output = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, -signal.SIGKILL, 0], output
     assert not (root / CACHE).exists() and len(list(root.glob("*/text-*.tar"))) == 6
     again = [start(1), start(1), start(0)]  # twice at once, and one that has nothing left to do
-    said = [process.communicate(timeout=240)[0] for process in again]
-    assert [process.returncode for process in again] == [0, 0, 0], said
+    output = [process.communicate(timeout=240)[0] for process in again]
+    assert [process.returncode for process in again] == [0, 0, 0], output
     assert digests(root) == alone and json.loads((root / CACHE).read_text())
-    assert sum("14 clips" in text and "nothing was to do" not in text for text in said) == 1
+    assert sum("14 clips" in text and "nothing was to do" not in text for text in output) == 1
 
 
 def test_a_job_that_is_told_amid_a_shard_writes_it_requeues_itself_and_goes_on_with_the_next(

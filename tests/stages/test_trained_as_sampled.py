@@ -250,7 +250,7 @@ def test_known_latents_weigh_nothing_in_the_loss(clips: Clips) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"share": 0.0}, "share must be positive"),
         ({"video": "given", "audio": "given"}, "must generate"),
@@ -258,6 +258,6 @@ def test_known_latents_weigh_nothing_in_the_loss(clips: Clips) -> None:
         ({"prefix": 1.5}, "prefix must be a probability"),
     ],
 )
-def test_a_task_without_meaning_is_refused(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_task_without_meaning_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Task(**wrong)

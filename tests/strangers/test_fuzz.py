@@ -193,10 +193,10 @@ def break_one(folder: Path, outside: Path, draw: random.Random) -> None:
 def read_run(run: Path, out: Path, draw: random.Random) -> Iterator[Callable[[], object]]:
     from baton_lightning import trust
     from baton_lightning.cli import run as lightning
-    from baton_lightning.generation.described import run_description
     from baton_lightning.generation.load import load_run, sections
+    from baton_lightning.generation.run_description import run_description
     from baton_lightning.plain_files import require_own_files
-    from baton_lightning.preflight import answered
+    from baton_lightning.preflight import early_exit_code
     from baton_lightning.release import export
     from baton_lightning.runs import manifest, weights
     from baton_lightning.sessions import segments
@@ -204,7 +204,7 @@ def read_run(run: Path, out: Path, draw: random.Random) -> Iterator[Callable[[],
 
     yield lambda: trust.require(sections(run_description(run, None).get("config"), run), str(run))
     yield lambda: trust.require_saved(["-c", str(run / "config.yaml")], [])
-    yield lambda: (trust.require_saved(["-c", str(run / "config.yaml")], []), answered("validate", ["-c", str(run / "config.yaml")]))
+    yield lambda: (trust.require_saved(["-c", str(run / "config.yaml")], []), early_exit_code("validate", ["-c", str(run / "config.yaml")]))
     yield lambda: segments.read(run)
     yield lambda: [one.read() for one in weights.stored(run, "dit").values()]
     yield lambda: manifest.require(run)

@@ -35,20 +35,20 @@ def checkout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_cache_of_another_data_set_is_made_in_that_one() -> None:
-    with hints.given(["fit", "-c", "experiments/stage1.yaml", "--data.init_args.root", "data/tiny", "--clip.keyframe_fps=4"]):
+    with hints.given_command(["fit", "-c", "experiments/stage1.yaml", "--data.init_args.root", "data/tiny", "--clip.keyframe_fps=4"]):
         for name in (hints.ENCODE, hints.STATISTICS, hints.PLANS):
             asked = followed(hints.predict(name, Path("data/tiny")))
             assert asked["data"]["init_args"]["root"] == "data/tiny" and asked["clip"]["keyframe_fps"] == 4  # type: ignore[index]
 
 
 def test_the_cache_is_made_by_the_experiment_beside_the_one_that_was_given() -> None:
-    with hints.given(["fit", "-c", "experiments/paper/stage1.yaml"]):
+    with hints.given_command(["fit", "-c", "experiments/paper/stage1.yaml"]):
         assert "experiments/paper/encode.yaml" in hints.predict(hints.ENCODE, Path("data/paper"))
 
 
 @pytest.mark.parametrize("run", ["runs/demo/stage1", "runs/cc/stage1", "elsewhere/cc/stage2", "/tmp/runs/cc/stage3_adapt"])
 def test_a_missing_parent_is_trained_where_it_is_looked_for(run: str) -> None:
-    with hints.given(["fit", "-c", "experiments/stage2.yaml", "--run.experiment", "other"]):
+    with hints.given_command(["fit", "-c", "experiments/stage2.yaml", "--run.experiment", "other"]):
         assert settings.folder(followed(hints.fit(Path(run)))) == Path(run)
 
 
@@ -56,12 +56,12 @@ def test_a_missing_parent_is_trained_where_it_is_looked_for(run: str) -> None:
     ("verb", "option"), [("fit", "--data.init_args.val_split=train"), ("generate", "--split train"), ("shards", "Use another")]
 )
 def test_another_split_is_named_as_the_verb_takes_it(verb: str, option: str) -> None:
-    with hints.given([verb]):
+    with hints.given_command([verb]):
         assert option in hints.another_split("val", "train")
 
 
 def test_no_file_is_named_that_is_not_there() -> None:
-    with hints.given(["generate", "--run", "runs/nope/stage17"]):
+    with hints.given_command(["generate", "--run", "runs/nope/stage17"]):
         assert hints.fit(Path("runs/nope/stage17")) == ""
 
 

@@ -57,14 +57,14 @@ def test_a_mistake_is_told_in_one_line(
 
 def test_unknown_words_are_named_once_with_the_nearest_and_an_example() -> None:
     from baton_lightning.frozen.words import word_tokenizer
-    from baton_lightning.generation.doubts import doubts
+    from baton_lightning.generation.prompt_warnings import prompt_warnings
     from baton_lightning.metrics.prompts import Prompt
 
     tokenizer = word_tokenizer()
-    (told,) = doubts(tokenizer, [Prompt("a purple circl on the left. first the red circle sings.", "first a thump.")])
+    (told,) = prompt_warnings(tokenizer, [Prompt("a purple circl on the left. first the red circle sings.", "first a thump.")])
     assert "purple" in told and "circl (did you mean circle?)" in told and "sings" in told and "a red circle on the left" in told
     assert told.count("purple") == 1
-    (told,) = doubts(tokenizer, [Prompt("A red circle jumps on the left", "thump")])
+    (told,) = prompt_warnings(tokenizer, [Prompt("A red circle jumps on the left", "thump")])
     assert "cannot be scored" in told
-    assert not doubts(tokenizer, [Prompt("a red circle on the left. first the red circle jumps.", "first a thump.")])
-    assert not doubts(word_tokenizer(["a", "purple", "dog"]), [Prompt("a purple dog", "a dog")])
+    assert not prompt_warnings(tokenizer, [Prompt("a red circle on the left. first the red circle jumps.", "first a thump.")])
+    assert not prompt_warnings(word_tokenizer(["a", "purple", "dog"]), [Prompt("a purple dog", "a dog")])

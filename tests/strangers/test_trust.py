@@ -125,7 +125,7 @@ def test_own_experiments_may_name_any_class_and_later_commands_are_not_limited(
     stranger: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = stranger()
-    with trust.limited():
+    with trust.limit_imports():
         pass
     Path("mine.yaml").write_text(yaml.safe_dump({"model": {"class_path": f"{HERE}.Model"}}))
     main(["fit", "-c", "mine.yaml"])
@@ -146,7 +146,7 @@ def test_packages_of_the_working_directory_do_not_stand_in_for_those_of_the_libr
     )
     assert done.returncode == 1 and "nowhere" in done.stderr and not (tmp_path / "pwned").exists()
     places = subprocess.run(
-        [sys.executable, "-c", "from baton_lightning import trust; print(trust.place_of('datamodules'))"],
+        [sys.executable, "-c", "from baton_lightning import trust; print(trust.import_folder('datamodules'))"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
@@ -163,7 +163,10 @@ def test_a_configuration_that_is_nested_deeply_is_refused_and_does_not_end_the_p
 
 
 def test_the_name_after_trust_is_one_of_a_package() -> None:
-    assert trust.taken(["fit", "--trust", "mine", "-c", "x", "--trust=my.other"]) == (["fit", "-c", "x"], ["mine", "my.other"])
+    assert trust.split_trust_options(["fit", "--trust", "mine", "-c", "x", "--trust=my.other"]) == (
+        ["fit", "-c", "x"],
+        ["mine", "my.other"],
+    )
     for words in (["--trust"], ["--trust", "../x"], ["--trust", "jsonargparse"], ["--trust=*"]):
         with pytest.raises(ValueError, match="--trust must be followed by the name of a package"):
-            trust.taken(words)
+            trust.split_trust_options(words)

@@ -43,7 +43,7 @@ def test_a_zero3_run_in_bfloat16_leaves_samples_and_makes_clips_wherever_it_is_m
     joint += [f"--model.init_args.parents={{'planner': '{tmp_path}/runs/e/stage1'}}", "--model.init_args.sampler.init_args.steps=2"]
     joint += ["--trainer.precision=bf16-mixed", "-c", "experiments/strategy/zero3_cpu.yaml"]
     shutil.rmtree(tmp_path / "qwen")  # the planner's run keeps what is needed of it
-    call(["fit", "-c", "experiments/stage3_joint.yaml", *small, *joint], tmp_path / "said.txt", ranks=2)
+    call(["fit", "-c", "experiments/stage3_joint.yaml", *small, *joint], tmp_path / "output.txt", ranks=2)
     samples = sorted((tmp_path / "runs/e/stage3_joint/samples/step-000002").glob("*.mp4"))
     assert len(samples) == 2 and read_mp4(samples[0]).frames.shape == (25, 32, 32, 3)
 

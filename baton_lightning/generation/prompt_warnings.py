@@ -16,7 +16,7 @@ MOST = 3
 """Maximum number of prompts with a warning of their own; the others are counted."""
 
 
-def doubts(tokenizer: Any, prompts: Iterable[Prompt]) -> list[str]:
+def prompt_warnings(tokenizer: Any, prompts: Iterable[Prompt]) -> list[str]:
     """Warnings about prompts that a run may not understand. Clips are generated nevertheless.
 
     Args:

@@ -10,7 +10,7 @@ import yaml
 
 from baton_lightning import settings
 from baton_lightning.__main__ import main
-from baton_lightning.written import named
+from baton_lightning.folder_names import named
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["007", "1e3", "77950e8", "0x1F", "1:30", "yes", "12_34", "1.50", "2024-11-25", "-3", "off"]

@@ -33,7 +33,7 @@ class PowerCut(Callback):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with its cache, and trained planners."""
-    folder = tmp_path_factory.mktemp("going_on")
+    folder = tmp_path_factory.mktemp("resume")
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
     patch.syspath_prepend(folder)
@@ -123,7 +123,7 @@ def sharded(base: Path, own: str) -> Callable[..., Path]:
 
     def run(strategy: str, stage: str, code: int = 0) -> Path:
         overlay = ["-c", f"experiments/strategy/{strategy}.yaml", "--trainer.precision=bf16-mixed"]
-        call(["fit", *arguments(base, stage, 4, *overlay, root=own)], base / "said.txt", ranks=2, code=code)
+        call(["fit", *arguments(base, stage, 4, *overlay, root=own)], base / "output.txt", ranks=2, code=code)
         return base / own / "demo" / stage
 
     return run

@@ -27,7 +27,7 @@ OWN = ("baton_lightning", "datamodules", "callbacks")
 LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "deepspeed", "jsonargparse", "omegaconf")
 
 
-class Unclear(Exception):
+class NeedsParser(Exception):
     """Only the full parser can decide."""
 
 
@@ -59,12 +59,12 @@ def read(argv: list[str]) -> list[Layer]:
     while rest:
         key, equals, text = rest.pop(0).partition("=")
         if not key.startswith("--") or key.endswith(".help") or key in ("--help", "--print_config"):
-            raise Unclear
+            raise NeedsParser
         given = text if equals else rest.pop(0) if rest and not rest[0].startswith("--") else None
         if key == "--config":
             layers.append(Layer(values_of(Path(given or "")), word=False))
         else:
-            layers.append(Layer(settings.nested(placed(key[2:].split("."), below), given), word=True))
+            layers.append(Layer(settings.nested(complete_key(key[2:].split("."), below), given), word=True))
         below = settings.merge(below, layers[-1].values)
     return layers
 
@@ -78,13 +78,13 @@ def values_of(file: Path) -> dict[str, Any]:
     try:
         values = settings.parsed(file.read_bytes(), str(file))
     except ValueError as error:
-        raise Unclear from error
+        raise NeedsParser from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise Unclear
+        raise NeedsParser
     return values
 
 
-def placed(keys: list[str], below: dict[str, Any]) -> list[str]:
+def complete_key(keys: list[str], below: dict[str, Any]) -> list[str]:
     """A dotted key, completed with ``init_args``, which overrides may omit."""
     found: list[str] = []
     node: Any = below
@@ -114,15 +114,15 @@ def resolved(layers: list[Layer]) -> dict[str, Any]:
     try:
         chosen = settings.interpolated(merged(layers))
     except OmegaConfBaseException as error:
-        raise Unclear from error
+        raise NeedsParser from error
     if not all(isinstance(chosen.get(section, {}), dict) for section in (*SECTIONS, "model", "data")):
-        raise Unclear  # the section names a file of settings
+        raise NeedsParser  # the section names a file of settings
     if not all(isinstance(chosen.get("run", {}).get(key, ""), str) for key in ("root", "experiment", "stage")):
-        raise Unclear  # the parser may format a number differently
+        raise NeedsParser  # the parser may format a number differently
     return chosen
 
 
-def asked(argv: list[str]) -> str | None:
+def settings_digest(argv: list[str]) -> str | None:
     """Digest of everything that determines the settings of a run, for its manifest; ``None`` if this needs the parser.
 
     Args:
@@ -131,7 +131,7 @@ def asked(argv: list[str]) -> str | None:
     try:
         layers = read(argv)
         return digest(layers, resolved(layers))
-    except (Unclear, OSError):
+    except (NeedsParser, OSError):
         return None
 
 
@@ -149,13 +149,13 @@ def digest(layers: list[Layer], chosen: dict[str, Any]) -> str:
         {key: value for key, value in values.items() if key not in BEGINNING} for values in (*(layer.values for layer in layers), chosen)
     ]
     if any(isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")) for value in leaves(given)):
-        raise Unclear
+        raise NeedsParser
     if any(name.partition(".")[0] not in (*OWN, *LIBRARIES) for name in class_paths(given)):
-        raise Unclear
+        raise NeedsParser
     try:
         versions = {name: version(name) for name in LIBRARIES}
     except PackageNotFoundError as error:
-        raise Unclear from error
+        raise NeedsParser from error
     found = hashlib.sha256(json.dumps([versions, *filter(None, given)], default=str).encode())
     for package in OWN:
         spec = find_spec(package)

@@ -13,7 +13,7 @@ LOCK = ".build.lock"
 
 
 @contextmanager
-def claim(out: Path, verb: str) -> Iterator[None]:
+def hold_lock(out: Path, verb: str) -> Iterator[None]:
     """Holds an exclusive lock of a folder until the build ends, with or without an error. The lock file is deleted at the end.
 
     Args:
