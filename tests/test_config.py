@@ -28,7 +28,7 @@ def test_a_base_is_relative_to_the_file_that_names_it(tmp_path):
 
 def test_a_circle_is_named(tmp_path):
     write(tmp_path, a="base: b.yaml\n", b="base: a.yaml\n")
-    with pytest.raises(ValueError, match=r"circle: a.yaml -> b.yaml -> a.yaml"):
+    with pytest.raises(ValueError, match=r"cycle: a.yaml -> b.yaml -> a.yaml"):
         chain(tmp_path / "a.yaml")
 
 

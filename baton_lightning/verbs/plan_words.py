@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning import hints
-from baton_lightning.generation.described import require_run
+from baton_lightning.generation.run_description import require_run
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan

@@ -168,7 +168,7 @@ def test_another_type_makes_the_tokens_again_and_half_of_them_are_refused(planne
     assert after.dtype == torch.float32 and torch.equal(after, before.bfloat16().float()) and not torch.equal(after, before)
     shutil.copy(planned / "train/plans-000000.json", root / "train")
     shutil.copy(planned / "train/plans-000000.tar", root / "train")
-    with pytest.raises(ValueError, match="train/plans-000000.tar was made by other networks than .*plans.json"):
+    with pytest.raises(ValueError, match="train/plans-000000.tar was not made by the networks that .*plans.json"):
         opened(root)
 
 

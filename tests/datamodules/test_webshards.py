@@ -139,7 +139,7 @@ def test_another_batch_size_amid_an_epoch_is_refused_by_number(root: Path, whole
 def test_epochs_of_another_length_are_refused(make_set: SetMaker, tmp_path: Path) -> None:
     made = make_set(tmp_path / "set", [9])
     _, state = Machine(made, 1, None, 4).run(1)
-    with pytest.raises(ValueError, match="epoch_clips=8, and it cannot go on with None"):
+    with pytest.raises(ValueError, match="epoch_clips=8, and it cannot resume with None"):
         Machine(made, 1, state | {"epoch_clips": 8}, 4).run(1)
 
 
@@ -153,7 +153,7 @@ def test_a_run_does_not_go_on_in_the_order_of_another_seed(make_set: SetMaker, t
 def test_a_run_does_not_go_on_with_other_clips(make_set: SetMaker, tmp_path: Path) -> None:
     made = make_set(tmp_path / "set", [9])
     _, state = Machine(made, 1, None, 4).run(1)
-    with pytest.raises(ValueError, match="order is of {'av': 9, 'audio': 4} clips, and it cannot go on with {'av': 9}"):
+    with pytest.raises(ValueError, match="order is of {'av': 9, 'audio': 4} clips, and it cannot resume with {'av': 9}"):
         Machine(made, 1, state | {"clips": {"av": 9, "audio": 4}}, 4).run(1)
 
 
@@ -267,8 +267,8 @@ def test_stale_caches_are_refused_by_name(make_set: SetMaker, tmp_path: Path) ->
     cache = json.loads((root / CACHE).read_text())
     for change, message in (
         ({"clip": cache["clip"] | {"text_width": 5}}, "another geometry .*text_width: 3 != 5"),
-        ({"splits": cache["splits"] | {"val": "0"}}, "other clips than the splits val hold now"),
-        ({"recipe": "others"}, "text-000000.tar was made by other networks"),
+        ({"splits": cache["splits"] | {"val": "0"}}, "clips other than those in the splits val"),
+        ({"recipe": "others"}, "text-000000.tar was not made by the networks"),
     ):
         write_json(root / CACHE, cache | change)
         with pytest.raises(ValueError, match=message):

@@ -195,7 +195,7 @@ def test_the_verb_leaves_a_page_that_plays_by_itself_and_marks_what_fails(tmp_pa
     text = (tmp_path / "index.html").read_text()
     page = Page(text)
     assert not page.open and len(page.videos) == 2 and all(src.startswith("data:video/mp4;base64,AAAA") for src in page.videos)
-    assert "red says 'ba ku'" in page.marked and "said by the voice of blue" in text and 'src="http' not in text
+    assert "red says 'ba ku'" in page.marked and "spoken by the voice of blue" in text and 'src="http' not in text
     assert text.index("<h3>1 ") < text.index("<h3>0 ")
     with Image.open(tmp_path / "scores.png") as picture:
         assert picture.width > 800

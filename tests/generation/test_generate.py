@@ -214,7 +214,7 @@ def test_an_unfinished_run_makes_clips_from_a_checkpoint_and_says_so(made, unfin
     assert "NOT the final weights" in capsys.readouterr().err
     assert "averages of the weights of step 7" in json.loads(clip.with_suffix(".json").read_text())["weights"]
     generate(tmp_path, tmp_path / "y", *data, "--ckpt", f"{unfinished}/checkpoints/step-8.ckpt", code=1)
-    assert "step-8.ckpt must be a whole checkpoint, but it is not there" in capsys.readouterr().err
+    assert "step-8.ckpt must be a complete checkpoint, but it does not exist" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_run_is_refused_though_its_weights_would_fit(made, unfinished, tmp_path, capsys):

@@ -146,7 +146,7 @@ def test_the_ports_of_tasks_that_share_a_node_differ(capsys, tmp_path, recorded)
         (["--array", "nowhere"], "no list nowhere"),
         (["--trainer.devices=auto"], "--gpus-per-node"),
         (["oops"], "--key=value"),
-        (["--gpu-per-node", "8"], "no section of an experiment called --gpu-per-node"),
+        (["--gpu-per-node", "8"], "--gpu-per-node is neither an option nor a section of an experiment"),
         (["--resume", "never"], "would apply again at every requeue"),
         (["--grid", "ckpt_path=a.ckpt,b.ckpt"], "would apply again at every requeue"),
         (["--grid", "data.init_args.fields=[a,b"], "or lists: --grid betas=[0.9,0.98],[0.9,0.95]"),

@@ -288,11 +288,11 @@ def test_a_save_that_fails_says_what_is_left_and_leaves_it(tmp_path: Path, monke
         saved(values, file, *args, **more)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ValueError, match=r"step 3 could not be saved.*No space left on device\); .*step-2.ckpt is whole"):
+    with pytest.raises(ValueError, match=r"step 3 could not be saved.*No space left on device\); .*step-2.ckpt is complete"):
         fit(tmp_path, 4, plugins=[PlainFile()])
     assert steps_kept(tmp_path) == [2]
 
 
 def test_saving_in_its_own_time_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="AsyncCheckpointIO saves in its own time"):
+    with pytest.raises(ValueError, match="AsyncCheckpointIO saves asynchronously"):
         fit(tmp_path, 1, plugins=[AsyncCheckpointIO()])

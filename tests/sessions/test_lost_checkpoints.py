@@ -37,8 +37,8 @@ def test_one_flipped_byte_costs_the_steps_since_the_checkpoint_before(later: Run
     capsys.readouterr()
     later.fit()
     out, err = capsys.readouterr()
-    assert "step-4.ckpt does not have the content" in err and "kept as step-4.ckpt.damaged and was not opened" in err
-    assert "checkpoints/step-2.ckpt, which costs 2 steps" in out
+    assert "step-4.ckpt differs from its manifest" in err and "kept as step-4.ckpt.damaged and was not loaded" in err
+    assert "checkpoints/step-2.ckpt, which repeats 2 steps" in out
     assert len(later.rates) == 4 and steps(later) == [1, 2, 3, 4, 5, 6] and [step for step, _ in later.recorded()] == [0, 2]
     assert os.readlink(later.folder / "checkpoints/last.ckpt") == "step-6.ckpt"
 
@@ -48,7 +48,7 @@ def test_settings_are_compared_with_those_that_made_the_checkpoint_before(cut: R
     cut.fit("--resume=changed", *words, cut=5)
     flip(cut, "step-4.ckpt")
     cut.fit(*words, code=1)
-    assert "settings that made step-2.ckpt, but changed: model.init_args.optimizer.init_args.lr: 0.1 -> 0.5" in capsys.readouterr().err
+    assert "but these changed: model.init_args.optimizer.init_args.lr: 0.1 -> 0.5" in capsys.readouterr().err
     cut.fit("--resume=changed", *words)
     assert cut.rates == [0.5] * 4
 
@@ -56,7 +56,7 @@ def test_settings_are_compared_with_those_that_made_the_checkpoint_before(cut: R
 def test_a_damaged_checkpoint_without_one_before_names_the_way_out(cut: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     flip(cut, "step-2.ckpt")
     cut.fit(code=1)
-    assert "there is none before it; restore it, or begin again with --resume never" in capsys.readouterr().err
+    assert "there is no earlier checkpoint; restore it, or start again with --resume never" in capsys.readouterr().err
     cut.fit("--resume=never")
     assert steps(cut) == [1, 2, 3, 4, 5, 6]
 

@@ -111,7 +111,7 @@ def test_a_run_that_begins_again_does_not_go_on_from_what_was_there(cut: Runs, c
     words = ("--model.init_args.dropout=0.5",)
     cut.fit(*words, "--resume=never", cut=1)
     cut.fit(*words)
-    assert "step-2.ckpt: it was saved before this run began" in capsys.readouterr().err
+    assert "step-2.ckpt: it was saved before this run started" in capsys.readouterr().err
     assert [step for step, _ in cut.recorded()] == [0] and len(cut.rates) == 6
 
 

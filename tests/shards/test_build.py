@@ -306,7 +306,7 @@ def test_small_recordings_are_enlarged_with_a_word_or_refused(tmp_path: Path, re
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--bucket", "64x32"], "the bucket '64x32' is no WIDTHxHEIGHTxSECONDSs"),
+        (["--bucket", "64x32"], "the bucket '64x32' must be WIDTHxHEIGHTxSECONDSs"),
         (["--val", "1.5"], "a held-out split is a share below 1 or a number of recordings"),
         (["--val", "0.6", "--test", "0.5"], "must leave some to train on"),
         (["--limit", "min_moton=1"], "did you mean `min_motion`?"), (["--max-rejected", "2"], "must lie in 0 .. 1"),

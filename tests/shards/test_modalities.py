@@ -95,7 +95,7 @@ def test_media_that_no_clip_of_a_batch_has_are_absent(mixed: Path) -> None:
 def test_only_the_buckets_that_are_asked_for_are_read(mixed: Path) -> None:
     made = data(mixed, buckets=["audio"], batch_size=2)
     assert [bucket_of(batch.keys) for batch in made.train_dataloader()] == ["audio"] * 2
-    with pytest.raises(ValueError, match=r"data.init_args.buckets must be of av, video, audio, got sound"):
+    with pytest.raises(ValueError, match=r"data.init_args.buckets must be among av, video, audio, got sound"):
         data(mixed, buckets=["sound"])
     with pytest.raises(ValueError, match="4 clips of the bucket video do not make one global batch: 1 ranks x 8"):
         data(mixed, batch_size=8).train_dataloader()

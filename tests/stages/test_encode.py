@@ -256,7 +256,7 @@ def test_clips_that_were_built_again_make_the_cache_stale(copy: Path) -> None:
     for file in (copy / "val").glob("clips-*"):
         file.unlink()
     build_world(copy, CLIP, {"train": 9, "val": 4, "test": 2}, workers=0, shard_clips=5)
-    with pytest.raises(ValueError, match="made from clips other than the splits val hold now"):
+    with pytest.raises(ValueError, match="made from clips other than those in the splits val"):
         WebShards(CLIP, str(copy)).setup("fit")
     assert encode(copy) == 4
     WebShards(CLIP, str(copy)).setup("fit")

@@ -212,7 +212,7 @@ def test_files_that_are_too_large_or_no_files_are_not_read(tmp_path: Path) -> No
         read_json(tmp_path / "cache.json")
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000, "x.json")
-    with pytest.raises(ValueError, match="Infinity is no number of JSON"):
+    with pytest.raises(ValueError, match="Infinity is not a JSON number"):
         parse_json('{"a": -Infinity}'.replace("-", ""), "x.json")
 
 

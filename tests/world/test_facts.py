@@ -35,7 +35,7 @@ def test_a_missing_event_is_named():
 
 def test_a_wrong_speaker_is_named():
     heard = replace(SCENE, events=(replace(SCENE.events[0], actor="blue"), SCENE.events[1]))
-    assert faults(SCENE, heard) == [["said by the voice of blue"], []]
+    assert faults(SCENE, heard) == [["spoken by the voice of blue"], []]
 
 
 def test_wrong_words_are_quoted():
