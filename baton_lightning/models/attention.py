@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,14 @@ class KeyValueSource:
         tokens: [B, L, C].
         phase: Rotary phases of their positions [L, D/2] or [B, L, D/2], complex; ``None`` gives them no position.
         mask: Which tokens exist [B, L], bool; ``None`` = all. Without a mask, torch can use its fast kernels.
+        windows: Which of them each query reads: a :class:`~baton_lightning.models.plan_window.Window` for each group of queries, for every
+            clip (one entry if they are equal); ``None`` = all.
     """
 
     tokens: Tensor
     phase: Tensor | None = None
     mask: Tensor | None = None
+    windows: tuple[tuple[Any, ...], ...] | None = None
 
 
 def attend(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,7 @@ from baton_lightning.batch import Plan
 from baton_lightning.models.attention import KeyValueSource
 from baton_lightning.models.patches import Patches
 from baton_lightning.models.plan_attention import PlanOptions
+from baton_lightning.models.plan_window import Window, plan_windows
 from baton_lightning.models.rope import rotary_phases
 from baton_lightning.models.rs_rope import planned_positions
 
@@ -134,3 +135,31 @@ def plan_rotary_phases(
     key_positions = for_each_grid(grids, lambda grid: planned_positions(planned, grid, times=times, **layout))
     axes = slice(1 if options.rs_rope == "temporal" else None)
     return rotary_phases(positions[..., axes], head_dim, dtype=dtype), rotary_phases(key_positions[..., axes], head_dim, dtype=dtype)
+
+
+def windows_of_grids(
+    planned: Grid, times: Tensor | None, num_keyframes: int, options: PlanOptions, patches: Patches, grids: list[Grid]
+) -> tuple[tuple[Window, ...], ...] | None:
+    """Windows of the branch's tokens over the plan, for each grid; ``None`` if all tokens read the whole plan.
+
+    They are computed on the CPU, from the times by which RS-RoPE positions the plan. The meta device has no times, so there the plan is
+    aligned with the latents.
+
+    Args:
+        planned: Grid of the plan.
+        times: Times of its first axis, in s; ``None`` = unknown.
+        num_keyframes: Keyframes of the plan.
+        options: How the plan is read.
+        patches: The branch's patches, which have its unit and rate.
+        grids: Token grids of the clips.
+    """
+    if options.window is None:
+        return None
+    seconds = None if times is None or times.is_meta or not options.timestamps else times.cpu()
+    planned_size, windows = math.prod(planned[1:]), []
+    for grid in grids:
+        layout: dict[str, Any] = {"unit": patches.unit, "alignment": options.alignment, "rate": patches.rate, "device": "cpu"}
+        steps = torch.arange(grid[0], dtype=torch.float64, device="cpu") * patches.unit
+        planned_steps = planned_positions(planned, grid, times=seconds, **layout)[::planned_size, 0]
+        windows.append(plan_windows(steps, planned_steps, (math.prod(grid[1:]), planned_size), num_keyframes, options.window))
+    return tuple(windows)

@@ -31,6 +31,7 @@ from baton_lightning.models.conditions import (
     modality_plan,
     patchify,
     plan_rotary_phases,
+    windows_of_grids,
 )
 from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, token_positions
@@ -191,7 +192,8 @@ class FusedBranches(nn.Module):
                 planned, plan_times, self.plan_attention, patches, grids, positions, branch.head_dim, tokens.dtype
             )
             plan_mask = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
-            plan_source = KeyValueSource(self.latent_mlp[name](features.to(dtype)), key_phase, plan_mask)
+            windows = windows_of_grids(planned, plan_times, plan.video_grid[0], self.plan_attention, patches, grids)
+            plan_source = KeyValueSource(self.latent_mlp[name](features.to(dtype)), key_phase, plan_mask, windows)
         phase = rotary_phases(positions, branch.head_dim, dtype=tokens.dtype)
         clean = None if known is None else known_tokens(patches, known)
         return tokens, BlockConditions(time, modulation, text, phase, mask, clean, plan_source, plan_phase), grids

@@ -9,6 +9,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from baton_lightning.models.attention import EPS, KeyValueSource, RMSNorm, apply_rotary, attend
+from baton_lightning.models.plan_window import attend_in_windows
 from baton_lightning.models.rs_rope import Alignment
 
 
@@ -22,6 +23,11 @@ class PlanOptions:
         rs_rope: ``full`` aligns the plan in time and space, ``temporal`` in time only, ``none`` gives it no position.
         alignment: Alignment of the plan's grid with the latents' grid: ``ends`` on ends, or cell ``centres`` on centres.
         timestamps: Whether a plan with times is positioned by them, instead of by its grid.
+        window: A latent reads the planned tokens of its own keyframe, which is the nearest in time, and of this many keyframes before and
+            after it; for sound, see :mod:`~baton_lightning.models.plan_window`. ``None`` reads the whole plan, as the paper does.
+
+    Raises:
+        ValueError: If ``window`` is negative, or given for ``concat``, where text and plan share one softmax.
 
     Note:
         Placement within the block, pre-norm and the zero-initialised output are our reconstruction. A newly initialised model with
@@ -32,6 +38,15 @@ class PlanOptions:
     rs_rope: Literal["full", "temporal", "none"] = "full"
     alignment: Alignment = "ends"
     timestamps: bool = False
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 0:
+            raise ValueError(f"plan_attention.window counts keyframes on either side, so it must be null or at least 0, got {self.window}")
+        if self.window is not None and not self.own_layers:
+            raise ValueError(
+                f"plan_attention.window needs layers of the plan's own, placement cascade or parallel; got window {self.window} with concat"
+            )
 
     @property
     def own_layers(self) -> bool:
@@ -70,5 +85,6 @@ class PlanAttention(nn.Module):
         """
         query = apply_rotary(self.norm_q(self.q(self.norm(tokens))).unflatten(-1, self.heads), phase)
         key = apply_rotary(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
-        update = self.o(attend(query, key, self.v(plan.tokens).unflatten(-1, self.heads)))
+        value = self.v(plan.tokens).unflatten(-1, self.heads)
+        update = self.o(attend(query, key, value) if plan.windows is None else attend_in_windows(query, key, value, plan.windows))
         return update if plan.mask is None else update * plan.mask[:, :1, None]

@@ -210,7 +210,7 @@ def test_a_plan_is_not_looked_at_by_a_model_without_plan_attention():
 
 
 def test_options_default_to_batons_own():
-    assert PlanOptions() == PlanOptions(placement="cascade", rs_rope="full", alignment="ends", timestamps=False)
+    assert PlanOptions() == PlanOptions(placement="cascade", rs_rope="full", alignment="ends", timestamps=False, window=None)
 
 
 def test_mixed_precision_trains():
