@@ -77,6 +77,7 @@ def evaluate(
     *,
     has_plan: Bool[Tensor, "B"] | None = None,
     skip_blocks: Collection[int] = (),
+    **kept: Any,
 ) -> tuple[Tensor, Tensor]:
     """Velocities of both modalities. Training, validation and all samplers evaluate the network only through this function.
 
@@ -92,8 +93,9 @@ def evaluate(
         given: Latents that are held fixed.
         has_plan: Which clips use the plan; ``None`` = all.
         skip_blocks: Indices of fused blocks to skip.
+        kept: What the network keeps for further evaluations of the same clips: ``sources`` and ``plan_updates`` of the transformer.
     """
     video, audio = given.over(video, audio)
     known = {f"known_{name}": held.known for name, held in zip(MODALITIES, given.both, strict=True) if held is not None}
     texts = condition.video_context, condition.audio_context
-    return network(video, audio, t, *texts, condition.plan, has_plan=has_plan, skip_blocks=skip_blocks, **known)
+    return network(video, audio, t, *texts, condition.plan, has_plan=has_plan, skip_blocks=skip_blocks, **known, **kept)

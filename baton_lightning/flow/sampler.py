@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from baton_lightning.flow.savings import Savings
+
 NUM_TRAIN_TIMESTEPS = 1000
 """Number of training timesteps of diffusers' schedulers; their times run from 1000 to 0."""
 
@@ -26,6 +28,7 @@ class Sampler:
     Args:
         steps: Number of evaluations of the velocity.
         shift: Shifts the steps' times towards noise, see :func:`~baton_lightning.flow.path.shift_time` (Ovi: 5).
+        savings: Work that is saved between the steps and within a guided step.
 
     Raises:
         ValueError: If ``steps`` or ``shift`` is not positive.
@@ -33,10 +36,10 @@ class Sampler:
 
     start: float = 1.0
 
-    def __init__(self, steps: int = 50, shift: float = 5.0) -> None:
+    def __init__(self, steps: int = 50, shift: float = 5.0, savings: Savings = Savings()) -> None:  # noqa: B008
         if steps < 1 or shift <= 0:
             raise ValueError(f"a sampler needs steps >= 1 and shift > 0, got steps={steps}, shift={shift}")
-        self.steps, self.shift = steps, shift
+        self.steps, self.shift, self.savings = steps, shift, savings
 
     def scheduler(self) -> Any:
         """A new diffusers scheduler."""

@@ -144,7 +144,8 @@ class Generator:
         positive = Condition(context, context, plan)
         negative = Condition(*(self.negative(text, context) for text in model.negatives)) if model.guidance.guides_text else None
         with self.placement.in_use(model.dit, "transformer"):
-            return given.over(*model.sampler(model.guidance(model.dit, positive, negative, given), *noise))
+            velocity = model.guidance(model.dit, positive, negative, given, model.sampler.savings)
+            return given.over(*model.sampler(velocity, *noise))
 
     def negative(self, text: str, context: Tensor) -> Tensor:
         """Context of a negative prompt, the same for every clip, shaped as ``context``. An empty prompt is zeros."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,22 @@ class KeyValueSource:
         mask: Which tokens exist [B, L], bool; ``None`` = all. Without a mask, torch can use its fast kernels.
         windows: Which of them each query reads: a :class:`~baton_lightning.models.plan_window.Window` for each group of queries, for every
             clip (one entry if they are equal); ``None`` = all.
+        projections: Keys and values that layers made of the tokens, kept for further evaluations; ``None`` keeps none.
     """
 
     tokens: Tensor
     phase: Tensor | None = None
     mask: Tensor | None = None
     windows: tuple[tuple[Any, ...], ...] | None = None
+    projections: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
+
+    def project(self, layer: nn.Module, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer: ``make()``, or what it gave at the first call if projections are kept."""
+        if self.projections is None:
+            return make()
+        if layer not in self.projections:
+            self.projections[layer] = make()
+        return self.projections[layer]
 
 
 def attend(
@@ -111,7 +122,7 @@ class FusionAttention(nn.Module):
         self,
         tokens: Float[Tensor, "B L C"],
         phase: Complex[Tensor, "*B L P"],
-        context: Float[Tensor, "B N C"],
+        context: KeyValueSource,
         other: KeyValueSource | None = None,
         plan: KeyValueSource | None = None,
         plan_phase: Complex[Tensor, "*B L P"] | None = None,
@@ -127,18 +138,25 @@ class FusionAttention(nn.Module):
             plan_phase: Rotary phases of the queries for attention to the plan.
         """
         query = self.norm_q(self.q(tokens)).unflatten(-1, self.heads)
-        key, value = self.norm_k(self.k(context)).unflatten(-1, self.heads), self.v(context).unflatten(-1, self.heads)
         if plan is None:
-            out = attend(query, key, value)
+            out = attend(query, *self.keys_and_values(context))
         else:
-            plan_key = apply_rotary(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
-            plan_value = self.v(plan.tokens).unflatten(-1, self.heads)
-            out = attend_jointly(query, apply_rotary(query, plan_phase), (key, value), (plan_key, plan_value), plan.mask)
+            rotated = self.keys_and_values(plan)
+            out = attend_jointly(query, apply_rotary(query, plan_phase), self.keys_and_values(context), rotated, plan.mask)
         if other is not None:
             source_tokens = self.pre_attn_norm_fusion(other.tokens)
             other_key = apply_rotary(self.norm_k_fusion(self.k_fusion(source_tokens)).unflatten(-1, self.heads), other.phase)
             out = out + attend(apply_rotary(query, phase), other_key, self.v_fusion(source_tokens).unflatten(-1, self.heads), other.mask)
         return self.o(out)
+
+    def keys_and_values(self, source: KeyValueSource) -> tuple[Tensor, Tensor]:
+        """Keys, rotated by the source's phases, and values of text or plan."""
+
+        def make() -> tuple[Tensor, Tensor]:
+            key = apply_rotary(self.norm_k(self.k(source.tokens)).unflatten(-1, self.heads), source.phase)
+            return key, self.v(source.tokens).unflatten(-1, self.heads)
+
+        return source.project(self, make)
 
 
 def attend_jointly(

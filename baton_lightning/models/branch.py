@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from baton_lightning.models.attention import EPS, FusionAttention, KeyValueSource, SelfAttention
-from baton_lightning.models.conditions import BlockConditions
+from baton_lightning.models.conditions import BlockConditions, Grid, Latents
 from baton_lightning.models.layers import Head, Modulation, mlp, modulate, rows_of_tokens, sinusoid
 from baton_lightning.models.patches import Patches
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
+from baton_lightning.models.precision import upcast_half
 
 
 class Block(nn.Module):
@@ -51,8 +54,19 @@ class Block(nn.Module):
         phase, plan_phase = conditions.phase, conditions.plan_phase
         out = tokens + self.cross_attn(self.norm3(tokens), phase, conditions.context, other, concatenated, plan_phase)
         if self.plan_attn is not None and conditions.plan is not None:
-            out = out + self.plan_attn(tokens if self.parallel else out, plan_phase, conditions.plan)
+            out = out + self.plan_update(tokens if self.parallel else out, conditions, conditions.plan)
         return out
+
+    def plan_update(self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions, plan: KeyValueSource) -> Float[Tensor, "B L C"]:
+        """Residual update by the plan: computed, or kept from an earlier evaluation."""
+        assert self.plan_attn is not None
+        kept = conditions.plan_updates
+        if kept is not None and self.plan_attn in kept:
+            return kept[self.plan_attn]
+        update = self.plan_attn(tokens, conditions.plan_phase, plan)
+        if kept is not None:
+            kept[self.plan_attn] = update
+        return update
 
     def feed_forward(self, tokens: Float[Tensor, "B L C"], conditions: BlockConditions) -> Float[Tensor, "B L C"]:
         """Modulated, gated feed-forward network."""
@@ -146,3 +160,12 @@ def fused_block(
     if audio is not None and audio_conditions is not None:
         audio = audio_block.feed_forward(audio_block.cross_attention(audio, audio_conditions, video_source), audio_conditions)
     return video, audio
+
+
+def unpatchify(branch: Branch, tokens: Tensor, conditions: BlockConditions, grids: list[Grid], *, dense: bool) -> Latents:
+    """Velocities of a branch's tokens, as one tensor (``dense``) or as a list with one tensor per clip."""
+    values, patches = upcast_half(branch.head(tokens, conditions.time, conditions.known)), branch.patch_embedding
+    if dense:
+        return patches.unpatchify(values, grids[0])
+    clip_grids = grids if len(grids) > 1 else grids * len(values)
+    return [patches.unpatchify(v[None, : math.prod(grid)], grid)[0] for v, grid in zip(values, clip_grids, strict=True)]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from baton_lightning.batch import Plan
@@ -35,22 +35,57 @@ class BlockConditions:
     Args:
         time: Time embedding [B, N, C]: a row of the clip's time and, if there are known tokens, a row of time 0.
         modulation: Projected time embedding [B, N, 6, C]: shift, scale and gate of self-attention and of the feed-forward network.
-        context: Embedded text [B, M, C].
+        context: Embedded text, without positions.
         phase: Rotary phases of the branch's tokens.
         mask: Which tokens exist [B, L], bool; ``None`` = all.
         known: Which tokens are known and clean, so that their time is 0 [B, L], bool; ``None`` = none.
         plan: Planned tokens of the modality.
         plan_phase: Rotary phases of the branch's tokens for attention to the plan.
+        plan_updates: Updates by the plan that earlier evaluations left for this one, by layer; ``None`` computes and keeps none.
     """
 
     time: Tensor
     modulation: Tensor
-    context: Tensor
+    context: KeyValueSource
     phase: Tensor
     mask: Tensor | None = None
     known: Tensor | None = None
     plan: KeyValueSource | None = None
     plan_phase: Tensor | None = None
+    plan_updates: dict[nn.Module, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What evaluations of one clip, or one batch of clips, keep for each other in sampling.
+
+    Args:
+        sources: Texts and plans with the keys and values that layers made of them; ``None`` keeps none. It is exact, and can be shared by
+            evaluations with other texts or plans.
+        plan_updates: Updates by plan attention, by layer; ``None`` keeps none. An evaluation fills what is missing and takes the rest as it
+            is, so it is an approximation. Only for evaluations with the same text and plan.
+    """
+
+    sources: dict[tuple[str, int], tuple[Any, Any]] | None = None
+    plan_updates: dict[nn.Module, Tensor] | None = None
+
+    @property
+    def projections(self) -> dict[nn.Module, tuple[Tensor, Tensor]] | None:
+        """A place for a source's keys and values; ``None`` if none are kept."""
+        return None if self.sources is None else {}
+
+    def source(self, name: str, owner: Any, make: Callable[[], Any]) -> Any:
+        """``make()``, or what it gave for the same object before."""
+        if self.sources is None:
+            return make()
+        if (name, id(owner)) not in self.sources:
+            self.sources[name, id(owner)] = (owner, make())  # the object is held, so that no other gets its id
+        return self.sources[name, id(owner)][1]
+
+
+def cast(latents: Latents, dtype: torch.dtype) -> Latents:
+    """Latents converted to another type, as one tensor or as a list."""
+    return latents.to(dtype) if isinstance(latents, Tensor) else [x.to(dtype) for x in latents]
 
 
 def patchify(patches: Patches, latents: Latents) -> tuple[Float[Tensor, "B L C"], list[Grid], Bool[Tensor, "B L"] | None]:

@@ -8,8 +8,9 @@ Without plan attention it equals Ovi, in its outputs and in its parameter names,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,11 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.attention import KeyValueSource
-from baton_lightning.models.branch import Branch, fused_block
+from baton_lightning.models.branch import Branch, fused_block, unpatchify
 from baton_lightning.models.conditions import (
     BlockConditions,
     Grid,
+    Kept,
     Latents,
+    cast,
     for_each_grid,
     known_tokens,
     modality_plan,
@@ -36,7 +39,7 @@ from baton_lightning.models.conditions import (
 from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, token_positions
 from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
-from baton_lightning.models.precision import parameter_dtype, upcast_half
+from baton_lightning.models.precision import parameter_dtype
 from baton_lightning.models.preconditioning import Preconditioning
 from baton_lightning.models.rope import rotary_phases
 
@@ -110,6 +113,8 @@ class FusedBranches(nn.Module):
         known_video: Latents | None = None,
         known_audio: Latents | None = None,
         skip_blocks: Collection[int] = (),
+        sources: dict[Any, Any] | None = None,
+        plan_updates: dict[Any, Any] | None = None,
         on_block: Callable[[int, Tensor | None, Tensor | None], None] | None = None,
     ) -> tuple[Any, Any]:
         """Velocities (noise - clean) of both modalities.
@@ -128,18 +133,27 @@ class FusedBranches(nn.Module):
                 The first latent frame alone is image-to-video. ``None`` = none.
             known_audio: Which audio latents are known and clean [B, L], bool, or a list of [L]; likewise.
             skip_blocks: Fused blocks to skip (skip-layer guidance).
+            sources: Keeps texts and plans with their keys and values for further evaluations of the same clips; empty at the first. Outputs
+                are the same to the bit as long as texts and plan are the same tensors.
+            plan_updates: Keeps the outputs of plan attention likewise. Later evaluations take them as they are, at other noisy latents,
+                until it is emptied. Needs plan attention with layers of its own (not ``concat``).
             on_block: Called with the block's number and both branches' tokens after every block.
 
         Returns:
             Video and audio velocities in float32, shaped as the latents; ``None`` for an absent modality.
 
         Raises:
-            ValueError: If both modalities are absent, or a text is missing or has wrong sizes.
+            ValueError: If both modalities are absent, a text is missing or has wrong sizes, or plan updates cannot be kept.
         """
+        if plan_updates is not None and (self.plan_attention is None or not self.plan_attention.own_layers):
+            raise ValueError(
+                "only plan attention with layers of its own (placement cascade or parallel) has updates to keep; set plan_every to 1"
+            )
+        kept = Kept(sources, plan_updates)
         if video_latents is None and audio_latents is None:
             raise ValueError("the transformer needs video latents, audio latents or both; got neither")
         embedded = [
-            None if latents is None else self._embed(name, latents, t, context, plan, has_plan, known)
+            None if latents is None else self._embed(name, latents, t, context, plan, has_plan, known, kept)
             for name, latents, context, known in (
                 ("video", video_latents, video_context, known_video),
                 ("audio", audio_latents, audio_context, known_audio),
@@ -170,6 +184,7 @@ class FusedBranches(nn.Module):
         plan: Plan | None,
         has_plan: Tensor | None,
         known: Latents | None,
+        kept: Kept,
     ) -> tuple[Tensor, BlockConditions, list[Grid]]:
         """Tokens of a branch, its blocks' other inputs, and the token grid of every clip (one entry if all grids are equal)."""
         branch: Branch = getattr(self, f"{name}_model")
@@ -179,24 +194,38 @@ class FusedBranches(nn.Module):
             raise ValueError(f"t must hold one flow time per clip, got {len(t)} for {len(tokens)} clips of {name}")
         if context is None:
             raise ValueError(f"{name} latents need {name}_context; got None")
-        padded = context if isinstance(context, Tensor) else pad_sequence(list(context), batch_first=True)
-        padded = padded.to(dtype)
         times = t[:, None] if known is None else torch.stack((t, torch.zeros_like(t)), 1)
         time, modulation = branch.embed_time(times)
-        text = branch.embed_text(padded if self.text else torch.zeros_like(padded))
+        text = kept.source(f"{name} text", context, lambda: KeyValueSource(self._embed_text(branch, context), projections=kept.projections))
         positions = for_each_grid(grids, lambda grid: token_positions(patches, grid, tokens.device))
         plan_source, plan_phase = None, None
         if plan is not None and self.plan_attention is not None:
-            features, planned, plan_times = modality_plan(plan, name)
-            plan_phase, key_phase = plan_rotary_phases(
-                planned, plan_times, self.plan_attention, patches, grids, positions, branch.head_dim, tokens.dtype
-            )
-            plan_mask = None if has_plan is None else has_plan[:, None].expand(features.shape[:2])
-            windows = windows_of_grids(planned, plan_times, plan.video_grid[0], self.plan_attention, patches, grids)
-            plan_source = KeyValueSource(self.latent_mlp[name](features.to(dtype)), key_phase, plan_mask, windows)
+            embed_plan = partial(self._embed_plan, name, plan, self.plan_attention, grids, positions, kept)
+            plan_source, plan_phase = kept.source(f"{name} plan", plan, embed_plan)
+            plan_mask = None if has_plan is None else has_plan[:, None].expand(plan_source.tokens.shape[:2])
+            plan_source = replace(plan_source, mask=plan_mask)
         phase = rotary_phases(positions, branch.head_dim, dtype=tokens.dtype)
         clean = None if known is None else known_tokens(patches, known)
-        return tokens, BlockConditions(time, modulation, text, phase, mask, clean, plan_source, plan_phase), grids
+        conditions = BlockConditions(time, modulation, text, phase, mask, clean, plan_source, plan_phase, kept.plan_updates)
+        return tokens, conditions, grids
+
+    def _embed_text(self, branch: Branch, context: Latents) -> Tensor:
+        """Embedded text; pad rows only if the text is not used."""
+        padded = context if isinstance(context, Tensor) else pad_sequence(list(context), batch_first=True)
+        padded = padded.to(parameter_dtype(branch))
+        return branch.embed_text(padded if self.text else torch.zeros_like(padded))
+
+    def _embed_plan(
+        self, name: str, plan: Plan, options: PlanOptions, grids: list[Grid], positions: Tensor, kept: Kept
+    ) -> tuple[KeyValueSource, Tensor | None]:
+        """Planned tokens of a modality, and the rotary phases of the branch's tokens for attention to them."""
+        branch: Branch = getattr(self, f"{name}_model")
+        patches, dtype = branch.patch_embedding, parameter_dtype(branch)
+        features, planned, times = modality_plan(plan, name)
+        phase, key_phase = plan_rotary_phases(planned, times, options, patches, grids, positions, branch.head_dim, dtype)
+        windows = windows_of_grids(planned, times, plan.video_grid[0], options, patches, grids)
+        tokens = self.latent_mlp[name](features.to(dtype))
+        return KeyValueSource(tokens, key_phase, windows=windows, projections=kept.projections), phase
 
 
 class DualBranchDiT(FusedBranches):
@@ -266,17 +295,3 @@ class DualBranchDiT(FusedBranches):
         outputs = dict(zip(noisy, velocities, strict=True))
         outputs |= {n: scale.velocity(noisy[n], t, known[n], outputs[n]) for n, scale in scales.items()}
         return outputs["video"], outputs["audio"]
-
-
-def cast(latents: Latents, dtype: torch.dtype) -> Latents:
-    """Latents converted to another type, as one tensor or as a list."""
-    return latents.to(dtype) if isinstance(latents, Tensor) else [x.to(dtype) for x in latents]
-
-
-def unpatchify(branch: Branch, tokens: Tensor, conditions: BlockConditions, grids: list[Grid], *, dense: bool) -> Latents:
-    """Velocities of a branch's tokens, as one tensor (``dense``) or as a list with one tensor per clip."""
-    values, patches = upcast_half(branch.head(tokens, conditions.time, conditions.known)), branch.patch_embedding
-    if dense:
-        return patches.unpatchify(values, grids[0])
-    clip_grids = grids if len(grids) > 1 else grids * len(values)
-    return [patches.unpatchify(v[None, : math.prod(grid)], grid)[0] for v, grid in zip(values, clip_grids, strict=True)]

@@ -84,7 +84,11 @@ class PlanAttention(nn.Module):
             plan: Planned tokens with their rotary phases; the mask has one value for all tokens of a clip.
         """
         query = apply_rotary(self.norm_q(self.q(self.norm(tokens))).unflatten(-1, self.heads), phase)
-        key = apply_rotary(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
-        value = self.v(plan.tokens).unflatten(-1, self.heads)
+        key, value = plan.project(self, lambda: self.keys_and_values(plan))
         update = self.o(attend(query, key, value) if plan.windows is None else attend_in_windows(query, key, value, plan.windows))
         return update if plan.mask is None else update * plan.mask[:, :1, None]
+
+    def keys_and_values(self, plan: KeyValueSource) -> tuple[Tensor, Tensor]:
+        """Keys, rotated by the plan's phases, and values."""
+        key = apply_rotary(self.norm_k(self.k(plan.tokens)).unflatten(-1, self.heads), plan.phase)
+        return key, self.v(plan.tokens).unflatten(-1, self.heads)

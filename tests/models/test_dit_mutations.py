@@ -146,7 +146,7 @@ def the_other_branch_without_positions(patch):
 def fusion(patch, query_of):
     def forward(self, tokens, phase, context, other=None, plan=None, plan_phase=None):
         query = self.norm_q(self.q(tokens)).unflatten(-1, self.heads)
-        out = attend(query, self.norm_k(self.k(context)).unflatten(-1, self.heads), self.v(context).unflatten(-1, self.heads))
+        out = attend(query, *self.keys_and_values(context))
         if other is not None:
             query, out = query_of(self, tokens, query, out)
             seen = self.pre_attn_norm_fusion(other.tokens)
@@ -232,7 +232,9 @@ def text_read_after_the_other_branch(patch):
     def two_steps(self, tokens, conditions, other):
         tokens = tokens + self.cross_attn(self.norm3(tokens), conditions.phase, conditions.context, None)
         if other is not None:
-            tokens = tokens + self.cross_attn(self.norm3(tokens), conditions.phase, torch.zeros_like(conditions.context), other)
+            tokens = tokens + self.cross_attn(
+                self.norm3(tokens), conditions.phase, KeyValueSource(torch.zeros_like(conditions.context.tokens)), other
+            )
         return tokens
 
     patch.setattr(branch.Block, "cross_attention", two_steps)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models import plan_attention
+from baton_lightning.models.conditions import windows_of_grids
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.plan_attention import PlanOptions
 from baton_lightning.models.plan_window import Slices, Window, attend_in_windows, plan_windows
@@ -138,9 +139,14 @@ def test_gradients_of_overlapping_slices_add_up():
     assert torch.autograd.gradcheck(lambda x: Slices.apply(x, [(0, 3), (2, 5), (1, 2)]), tensor)
 
 
-def test_a_plan_without_values_is_aligned_with_the_latents():
-    shapes = [x.shape for x in transformer(1).to("meta")(*(x.to("meta") for x in inputs()), timed_plan().to("meta"))]
-    assert shapes == [x.shape for x in inputs()[:2]]
+def test_times_without_values_are_as_none():
+    model, grid = transformer(1), CLIP.token_grid
+    times = torch.tensor(CLIP.keyframe_times)
+    options, patches = model.plan_attention, model.video_model.patch_embedding
+    of_times, of_none, of_meta = (
+        windows_of_grids(CLIP.video_plan_grid, t, CLIP.num_keyframes, options, patches, [grid]) for t in (times, None, times.to("meta"))
+    )
+    assert of_meta == of_none != of_times
 
 
 def test_recomputed_windows_have_the_same_gradients():
