@@ -194,7 +194,7 @@ def test_a_dry_run_submits_nothing(door, queue, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {config: stage1.yaml, after: [b]}", "a comes after b, and there is no stage of that name; the stages are a"),
+        ("a: {config: stage1.yaml, after: [b]}", "a comes after b, but there is no stage of that name; the stages are a"),
         ("part: {config: stage1.yaml}\nb: {config: stage1.yaml, after: [prt]}", "did you mean part?"),
         ("a: {config: stage1.yaml, after: [a]}", "a comes after a, and a after a (a -> a)"),
         ("a: {config: stage1.yaml, after: [b]}\nb: {config: stage1.yaml, after: [a]}", "b after a (a -> b -> a), so none could start"),

@@ -47,7 +47,7 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path: Path) ->
 
 def test_weights_that_are_a_pipe_or_damaged_are_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match="no regular file"), weights.opened(tmp_path / "weights.safetensors"):
+    with pytest.raises(ValueError, match="not a regular file"), weights.opened(tmp_path / "weights.safetensors"):
         pass
     (tmp_path / "weights.safetensors").unlink()
     (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 100)
