@@ -159,7 +159,7 @@ def test_statistics_of_clips_that_were_built_again_are_refused(estimated: Path) 
     for file in (estimated / "train").glob("clips-*"):
         file.unlink()
     build_world(estimated, CLIP, {"train": 7, "val": 3}, workers=0, shard_clips=3)
-    with pytest.raises(ValueError, match="is not of the clips in .*train/ holds now"):
+    with pytest.raises(ValueError, match="is not of the clips in .*train/; repeat"):
         opened(estimated, "media").feature_statistics(online(CLIP))
 
 
