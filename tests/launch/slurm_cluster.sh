@@ -19,11 +19,13 @@ unpack() {
     command -v apt-get dpkg > /dev/null || unable "there is no apt here, from which SLURM's packages come"
     mkdir -p "$folder"/{archives,lists}/partial "$folder"/{root,bin}
     local options="-qq -o Debug::NoLocking=1 -o Acquire::Retries=0 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20"
-    local fetch="apt-get install $options -o Dir::Cache::archives=$folder/archives --yes --download-only --reinstall --no-install-recommends"
+    local fetch="apt-get install $options -o Dir::Cache::archives=$folder/archives"
+    fetch+=" --yes --download-only --reinstall --no-install-recommends"
     local packages="slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2"
     local lists="-o Dir::State::lists=$folder/lists"
     timeout "$PATIENCE" bash -c "$fetch $packages || { apt-get update $options $lists && $fetch $lists $packages; }" \
-        > "$folder/apt.log" 2>&1 || unable "within $PATIENCE s SLURM's packages did not come: $(grep -m 1 fetch "$folder/apt.log" || tail -n 1 "$folder/apt.log")"
+        > "$folder/apt.log" 2>&1 < /dev/null \
+        || unable "within $PATIENCE s SLURM's packages did not come: $(grep -m 1 "Failed to fetch" "$folder/apt.log" || tail -n 1 "$folder/apt.log")"
     for package in "$folder"/archives/*.deb; do
         dpkg -x "$package" "$folder/root"
     done
