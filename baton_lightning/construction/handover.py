@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.deferred import fill
+from baton_lightning.lora import A, B, is_adapter, under_base_names
 from baton_lightning.runs.manifest import require
 from baton_lightning.runs.weights import Stored, shared_digest, stored
 
@@ -52,7 +53,8 @@ def hand_over(
 
     Args:
         target: Module whose weights are loaded.
-        run: Folder of a finished run, of an export or of a converted checkpoint; its manifest may list layers that it lacks.
+        run: Folder of a finished run, of an export or of a converted checkpoint; its manifest may list layers that it lacks. A parent
+            without adapters is the base of a target with new ones.
         source: Prefix of the parent's keys, without the dot, e.g. ``planner``.
         clip: Required geometry of the parent.
         fresh: Prefixes of target keys that the parent may lack.
@@ -66,14 +68,15 @@ def hand_over(
     run = Path(run)
     manifest = require(run, clip, digest=shared_digest)
     require_same(run, manifest, digest)
-    lacks = manifest.get("lacks", [])
     there, here = manifest.get("beyond_shapes", {}).get(source, {}), getattr(target, "beyond_shapes", {})
     if differs := [f"{name}: {here[name]:g} here, {there[name]:g} there" for name in here if there.get(name, here[name]) != here[name]]:
         raise ValueError(
             f"hand-over from {run}/ to `{source}` needs the same network settings, also those that tensor shapes do not determine: "
             f"{'; '.join(differs)}; set those of `{source}` to the parent's"
         )
-    own, weights = target.state_dict(), stored(run, source)
+    own = target.state_dict()
+    weights = under_base_names(own, stored(run, source))
+    lacks = [*manifest.get("lacks", []), *([] if any(map(is_adapter, weights)) else [A, B])]
     common = require_match(own, run, source, weights, fresh=fresh, dropped=dropped, lacks=lacks)
     for key, tensor in own.items():
         if key in common:
@@ -118,7 +121,12 @@ def require_match(
     if missing or unexpected or shapes:
         parts = [("missing in the parent", missing), ("unexpected from the parent", unexpected), ("shapes differ", shapes)]
         details = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
-        raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {details}; give both stages the same settings")
+        fix = "give both stages the same settings"
+        if any(map(is_adapter, unexpected)):
+            fix = (
+                f"give both stages the same lora, or merge the parent's adapters: python -m baton_lightning export {run} --merge --out OUT"
+            )
+        raise ValueError(f"hand-over from {run}/ to `{source}` must match key by key: {details}; {fix}")
     return common
 
 

@@ -203,10 +203,14 @@ def missing_from_checkpoint(module: nn.Module) -> set[str]:
     checkpoint = resume_checkpoint(module)
     if checkpoint is None:
         return set()
-    if checkpoints.lacks_frozen(checkpoint):
-        return {name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
-    foreign = tuple(getattr(module, "not_exported", ()))
-    return set() if checkpoint.is_dir() or not foreign else {name for name in module.state_dict() if name.startswith(foreign)}
+    frozen = frozen_names(module) if checkpoints.lacks_frozen(checkpoint) else set()
+    foreign = () if checkpoint.is_dir() else tuple(getattr(module, "not_exported", ()))
+    return frozen | {name for name in module.state_dict() if foreign and name.startswith(foreign)}
+
+
+def frozen_names(module: nn.Module) -> set[str]:
+    """Names of a module's parameters that are not trained."""
+    return {name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
 
 
 class Resumable(LightningModule):

@@ -14,6 +14,7 @@ from baton_lightning.frozen import language_files
 from baton_lightning.frozen.downloads import explain_weight_errors, load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import WORDS, warn_of_unknown_words, word_tokenizer
+from baton_lightning.lora import LoraOptions, add_adapters
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast, Qwen3Model
@@ -153,7 +154,7 @@ class PretrainedLLM(TextLLM):
         seed: Seed of the adapters' initial weights.
 
     Raises:
-        ValueError: If the weights cannot be read, or if ``lora_rank`` is set and ``peft`` is not installed.
+        ValueError: If the weights cannot be read, or adapters cannot be added.
     """
 
     def __init__(
@@ -182,7 +183,8 @@ class PretrainedLLM(TextLLM):
                     model = load_pretrained(AutoModel, name_or_path, dtype=getattr(torch, dtype), licence=licence)
             tokenizer = load_tokenizer(name_or_path, num_embeddings=model.config.vocab_size, licence=licence)
         if lora_rank is not None:
-            _add_adapters(model, rank=lora_rank, alpha=lora_alpha or 2 * lora_rank, targets=lora_targets, seed=seed)
+            with seeded(seed):
+                add_adapters(model, LoraOptions(lora_rank, lora_alpha, tuple(lora_targets)))
         if gradient_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         super().__init__(model, tokenizer)
@@ -195,17 +197,3 @@ def uninitialised(name_or_path: str, *, dtype: torch.dtype) -> Qwen3Model:
 
     with no_init_weights():
         return AutoModel.from_config(language_model_config(name_or_path), dtype=dtype)
-
-
-def _add_adapters(model: nn.Module, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
-    """Adds float32 LoRA adapters to ``model`` and freezes all other parameters; new adapters do not change the output."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ValueError("lora_rank needs the package peft: run `pip install peft`, or set lora_rank to null") from error
-    with seeded(seed):
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), model)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()  # the frozen base may have half precision; trained adapters must not
-        parameter.requires_grad_("lora_" in name)

@@ -87,7 +87,7 @@ def load_run(
     args = config["model"]["init_args"]
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
     planner = follows and not (reads and cached)
-    frozen = checkpoint is not None and checkpoints.lacks_frozen(checkpoint) and args.get("frozen")
+    frozen = checkpoint is not None and checkpoints.lacks_frozen(checkpoint) and has_frozen(args)
     config = with_current_paths(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
@@ -108,6 +108,13 @@ def load_run(
         weights, what = checkpoint_weights.weights_of(checkpoint, model)
     checkpoint_weights.fill(model, weights, str(checkpoint or f"{run}/"))
     return model.eval(), cli.datamodule, what
+
+
+def has_frozen(args: dict[str, Any]) -> bool:
+    """Whether a stage 3 with these settings does not train all of its transformer: parts are frozen, or a base under adapters."""
+    dit = args.get("dit")
+    network = dit.get("init_args") if isinstance(dit, dict) else None
+    return bool(args.get("frozen") or (isinstance(network, dict) and network.get("lora")))
 
 
 def sections(config: Any, run: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.lora import LoraOptions, add_adapters
 from baton_lightning.models.attention import KeyValueSource
 from baton_lightning.models.branch import Branch, fused_block, unpatchify
 from baton_lightning.models.conditions import (
@@ -38,7 +39,7 @@ from baton_lightning.models.conditions import (
 )
 from baton_lightning.models.layers import mlp
 from baton_lightning.models.patches import AudioPatches, VideoPatches, token_positions
-from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
+from baton_lightning.models.plan_attention import PLAN_LAYERS, PlanAttention, PlanOptions
 from baton_lightning.models.precision import parameter_dtype
 from baton_lightning.models.preconditioning import Preconditioning
 from baton_lightning.models.rope import rotary_phases
@@ -80,6 +81,9 @@ class FusedBranches(nn.Module):
             video_plan, audio_plan = plan_widths
             self.latent_mlp = nn.ModuleDict({"video": mlp(video_plan, width, width), "audio": mlp(audio_plan, width, width)})
         self.initialise_weights()
+        epsilons = {"video_eps": video_model.eps, "audio_eps": audio_model.eps}
+        self.beyond_shapes: dict[str, int | float] = {"num_heads": video_model.num_heads, **epsilons}
+        """Settings that tensor shapes do not determine. Weights of a model with other values would load, but compute something else."""
 
     def initialise_weights(self) -> None:
         """Wan's initialisation of linear layers, with a small instead of a zero head. Plan attention's output projections start at zero."""
@@ -94,11 +98,6 @@ class FusedBranches(nn.Module):
         for module in self.modules():
             if isinstance(module, PlanAttention):
                 nn.init.zeros_(module.o.weight)
-
-    @property
-    def beyond_shapes(self) -> dict[str, int | float]:
-        """Settings that tensor shapes do not determine. Weights of a model with other values would load, but compute something else."""
-        return {"num_heads": self.video_model.num_heads, "video_eps": self.video_model.eps, "audio_eps": self.audio_model.eps}
 
     def forward(
         self,
@@ -243,6 +242,7 @@ class DualBranchDiT(FusedBranches):
         recompute: Recompute each block in the backward pass instead of keeping its activations.
         precondition: Let the network correct the best linear estimate of the velocity (:mod:`~baton_lightning.models.preconditioning`)
             instead of predicting the velocity. Ovi does not.
+        lora: Low-rank adapters, trained instead of the weights that Ovi has; layers for the plan are trained whole. ``None`` = no adapters.
     """
 
     def __init__(
@@ -257,13 +257,17 @@ class DualBranchDiT(FusedBranches):
         text: bool = True,
         recompute: bool = False,
         precondition: bool = False,
+        lora: LoraOptions | None = None,
     ) -> None:
-        rate = clip.video_latent_rate / clip.video_patch[0]
         unit = clip.audio_scale / clip.video_patch[0]
         sizes = {"width": width, "depth": depth, "num_heads": num_heads, "ffn_width": ffn_width, "frequency_width": frequency_width}
         sizes |= {"text_tokens": clip.text_tokens, "text_width": clip.text_width}
         super().__init__(
-            Branch(VideoPatches(clip.video_channels, width, clip.video_patch, rate), **sizes, plan=plan_attention),
+            Branch(
+                VideoPatches(clip.video_channels, width, clip.video_patch, clip.video_latent_rate / clip.video_patch[0]),
+                **sizes,
+                plan=plan_attention,
+            ),
             Branch(AudioPatches(clip.audio_channels, width, unit, unit * clip.audio_latent_rate), **sizes, plan=plan_attention),
             plan_widths=(clip.video_plan_width, clip.audio_plan_width),
             plan_attention=plan_attention,
@@ -274,6 +278,9 @@ class DualBranchDiT(FusedBranches):
         if precondition:
             self.preconditioning["video"] = Preconditioning(clip.video_channels, axis=1)
             self.preconditioning["audio"] = Preconditioning(clip.audio_channels, axis=-1)
+        if lora is not None:
+            add_adapters(self, lora, whole=PLAN_LAYERS)
+            self.beyond_shapes["lora_alpha"] = lora.scale
 
     def forward(
         self,

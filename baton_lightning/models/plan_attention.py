@@ -12,6 +12,9 @@ from baton_lightning.models.attention import EPS, KeyValueSource, RMSNorm, apply
 from baton_lightning.models.plan_window import attend_in_windows
 from baton_lightning.models.rs_rope import Alignment
 
+PLAN_LAYERS = ("plan_attn", "latent_mlp")
+"""Submodules of a transformer that read the plan, which a pretrained Ovi lacks."""
+
 
 @dataclass(frozen=True)
 class PlanOptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from baton_lightning import atomic
 from baton_lightning.arguments import Parser
+from baton_lightning.names import quoted
 from baton_lightning.plain_files import MOST_BYTES, read_json, require_no_link, require_own_files
+from baton_lightning.release import adapters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+PARAMETER = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
+LONGEST_KEY = 500
+"""Maximum length of a tensor's name, in characters."""
+RESERVED = ("adapter", "language")
 LANGUAGE = "language"
 """Folder with configuration and tokenizer of a planner's language model, as :mod:`baton_lightning.frozen.language_files` saves them."""
-LLM = "language.llm.model."
-ADAPTER = ("lora_A.default.", "lora_B.default.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m baton_lightning export",
         description=__doc__,
         epilog="The folder is a parent like the run itself: `model.init_args.parents: {dit: OUT}`. LoRA adapters are written a second "
-        "time in PEFT's own names, for `peft.PeftModel.from_pretrained(model, 'OUT/adapter')`.",
+        "time in OUT/adapter/, in PEFT's own names for `peft.PeftModel.from_pretrained(model, 'OUT/adapter')`, and those of a transformer "
+        "also in the names of diffusers.",
     )
     made.add_argument("run", type=Path, help="folder of a finished run, or of a conversion")
     made.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -38,13 +44,8 @@ def parser() -> argparse.ArgumentParser:
         default="baton",
         help="ovi: the transformer alone, under Ovi's names and without plan layers, as `convert ovi` reads it (default: %(default)s)",
     )
+    made.add_argument("--merge", action="store_true", help="add LoRA adapters to the weights, which then need no adapters")
     made.add_argument("--force", action="store_true", help="replace --out, if `export` wrote it")
-    made.add_argument(
-        "--dtype",
-        choices=["float32", "float16", "bfloat16"],
-        default="float32",
-        help="type of the floating weights in the files; half the size in half precision, and rounded (default: %(default)s)",
-    )
     made.add_argument("--shard-size", type=float, default=5.0, help="largest file, in GB (default: %(default)s)")
     return made
 
@@ -55,7 +56,6 @@ def main(argv: list[str]) -> int:
     from rich.table import Table
     from safetensors import SafetensorError
 
-    from baton_lightning.release.components import components_of
     from baton_lightning.runs import manifest
 
     described = manifest.require(options.run)
@@ -86,6 +86,42 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
+    """Component -> weights. The component is the first part of a tensor's name in a run, and the folder's name in an export."""
+    from safetensors import SafetensorError, safe_open
+
+    from baton_lightning.runs import weights
+
+    try:
+        if (run / weights.WEIGHTS).exists():
+            with safe_open(run / weights.WEIGHTS, "pt") as file:
+                keys = list(file.keys())
+            require_names(keys, run)
+            names = sorted({key.partition(".")[0] for key in keys})
+        else:
+            names = sorted({path.parent.name for path in weights.files(run)})
+        found = {name: weights.read(run, name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"export: the weights of {run}/ must be safetensors files ({error}); restore them") from error
+    require_names([f"{name}.{key}" for name, tensors in found.items() for key in tensors], run)
+    return found
+
+
+def require_names(keys: list[str], run: Path) -> None:
+    """Refuses weights whose names are not valid names of parameters, because folders are named after them.
+
+    Raises:
+        ValueError: If a name is invalid or its component is reserved. The message shows the first such name.
+    """
+    for key in keys:
+        if len(key) > LONGEST_KEY or not PARAMETER.fullmatch(key):
+            raise ValueError(
+                f"export: the tensors of {run}/ must be named as parameters are, part.of.a.module, got {quoted(key)}; it is no run's"
+            )
+        if key.partition(".")[0] in RESERVED:
+            raise ValueError(f"export: {run}/ has a component {quoted(key.partition('.')[0])}, a name that the folder needs itself")
+
+
 def require_free(out: Path, *, force: bool) -> None:
     """Refuses an existing output path, except an earlier export with ``force``.
 
@@ -103,50 +139,40 @@ def require_free(out: Path, *, force: bool) -> None:
 
 def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
     """Writes every component with its settings, then the model card, and the manifest last. Returns the facts of each component."""
-    from baton_lightning.release.bundle import bundle_of
-    from baton_lightning.release.model_card import model_card, networks_of
+    from baton_lightning.release.model_card import model_card
     from baton_lightning.runs import manifest, weights
 
     facts = {}
-    bundle = bundle_of(options.run, described)
-    if bundle is not None:
-        components = components | bundle.components
-        bundle.copy_files(part)
-    if options.dtype != "float32":
-        components = {name: in_half(tensors, options.dtype) for name, tensors in components.items()}
     settings = {name: settings_of(options.run, described, name) for name in components}
+    found = {name: adapter for name in components if (adapter := adapters.adapter_of(name, components[name], settings[name]))}
+    if options.merge:
+        if not found:
+            raise ValueError(f"export --merge needs a run with LoRA adapters, {options.run}/ has none; leave --merge out")
+        components = components | {name: adapters.merged(components[name], adapter) for name, adapter in found.items()}
+        described = adapters.describe_merged(described, found)
+        settings |= {name: adapters.without_adapters(settings[name]) for name in found}
     for name, tensors in components.items():
         facts[name] = write_one(part / name, tensors, options.shard_size)
         (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described.get("clip", {})}, indent=1))
-    with_language = bundle.parents.get("planner", options.run) if bundle is not None else options.run
-    if (language := with_language / LANGUAGE).is_dir():
+    if (language := options.run / LANGUAGE).is_dir():
         require_no_link(language)
         require_own_files(language)  # the target of a link would be published
         if large := [file for file in language.rglob("*") if file.stat().st_size > MOST_BYTES]:
             raise ValueError(f"export: {large[0]} must be a file of a tokenizer or a configuration, with at most {MOST_BYTES:,} bytes")
         shutil.copytree(language, part / LANGUAGE)
-    if adapter := adapter_of(components.get("planner", {})):
-        write_adapter(part / "adapter", adapter, settings["planner"]["init_args"]["llm"]["init_args"])
+    for adapter in found.values():
+        adapters.write(part / "adapter", adapter)
+    networks = ["Ovi", "MMAudio", "Wan2.2 VAE"] * ("dit" in components) + ["Qwen3", "SigLIP2", "WavTokenizer"] * ("planner" in components)
     roles = ", ".join(f"{name}: {options.out}" for name in components if name in ("dit", "planner"))
     use = f"model.init_args.parents: {{{roles}}}"
-    if bundle is not None:
-        use = f'import baton_lightning as baton\n\npipe = baton.load("{options.out}")\n\n# as a parent in a YAML file\n{use}'
     (part / "README.md").write_text(
-        model_card(
-            f"Baton: {described.get('stage', options.run.name)}",
-            facts,
-            provenance(options.run, described),
-            use,
-            networks_of(options.run, described),
-        )
+        model_card(f"Baton: {described.get('stage', options.run.name)}", facts, provenance(options.run, described), use, networks)
     )
     content = {k: v for k, v in described.items() if k != "weights_sha256"} | {
         "weights_sha256": weights.digest(part),
         "exported_from": described["weights_sha256"],
         "components": facts,
     }
-    if bundle is not None:
-        content |= {"config": bundle.config, "bundled": sorted(bundle.parents)}
     atomic.write_text(part / manifest.NAME, json.dumps(content, indent=1))
     return facts
 
@@ -164,11 +190,7 @@ def settings_of(run: Path, described: dict[str, Any], name: str) -> dict[str, An
     else:
         model = described.get("config", {}).get("model")
         settings = model.get("init_args") if isinstance(model, dict) else None
-        settings = settings if isinstance(settings, dict) else {}
-        source = settings.get("plan")
-        inside = source.get("init_args") if isinstance(source, dict) else None
-        found = settings.get(name) or (inside.get(name) if isinstance(inside, dict) else None)
-        found = found or {"class_path": described.get("stage", "unknown")}
+        found = (settings.get(name) if isinstance(settings, dict) else None) or {"class_path": described.get("stage", "unknown")}
     if not isinstance(found, dict):
         raise ValueError(f"export: the settings of {name} in {run}/ must be a mapping, got a {type(found).__name__}; restore them")
     return found
@@ -200,11 +222,14 @@ def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: d
 
     if "dit" not in components:
         raise ValueError(f"export --format ovi needs a run with a transformer, {options.run}/ has {', '.join(components)}")
-    plain = {k: v for k, v in components["dit"].items() if not any(plan_key in k for plan_key in PLAN_KEYS)}
-    if left_out := len(components["dit"]) - len(plain):
+    settings, whole = settings_of(options.run, described, "dit"), components["dit"]
+    if adapter := adapters.adapter_of("dit", whole, settings):
+        print("export: the adapters are added to the weights; Ovi has none")
+        whole = adapters.merged(whole, adapter)
+    plain = {k: v for k, v in whole.items() if not any(plan_key in k for plan_key in PLAN_KEYS)}
+    if left_out := len(whole) - len(plain):
         print(f"export: {left_out} tensors of plan attention and Latent-MLPs are left out; without them the model no longer reads a plan")
     facts = {"ovi": write_one(part, plain, options.shard_size)}
-    settings = settings_of(options.run, described, "dit")
     config = settings.get("ovi") or ovi_config(plain, clip_of(described.get("clip", {})), num_heads_of(settings, options.run))
     (part / "config.json").write_text(json.dumps(config, indent=1))
     use = f"python -m baton_lightning convert ovi --config {options.out}/config.json --weights {options.out} --out weights/ovi"
@@ -232,43 +257,3 @@ def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> di
 
     num_bytes = weights.write(folder, tensors, shard_size)
     return {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors.values()), "bytes": num_bytes}
-
-
-def in_half(tensors: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """Weights in half precision; buffers of statistics and tensors that are not floating stay as they are."""
-    import torch
-
-    kind = getattr(torch, dtype)
-    kept = ("norm.mean", "norm.std", "preconditioning.")
-    return {k: t.to(kind) if t.is_floating_point() and not any(part in k for part in kept) else t for k, t in tensors.items()}
-
-
-def adapter_of(planner: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LoRA adapters of the language model, named as in PEFT."""
-    return {
-        "base_model.model." + key.removeprefix(LLM).replace(".default.", "."): tensor
-        for key, tensor in planner.items()
-        if key.startswith(LLM) and any(part in key for part in ADAPTER)
-    }
-
-
-def write_adapter(folder: Path, tensors: dict[str, Tensor], llm: dict[str, Any]) -> None:
-    """Writes an adapter in PEFT's format.
-
-    Args:
-        folder: Folder to create.
-        tensors: Adapters, named as in PEFT.
-        llm: Settings of :class:`~baton_lightning.frozen.llm.PretrainedLLM`.
-    """
-    from peft import LoraConfig
-
-    folder.mkdir()
-    atomic.write_tensors(folder / "adapter_model.safetensors", {k: v.contiguous() for k, v in tensors.items()}, {"format": "pt"})
-    rank = llm["lora_rank"]
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=llm.get("lora_alpha") or 2 * rank,
-        target_modules=sorted({k.split(".")[-3] for k in tensors}),
-        base_model_name_or_path=llm.get("name_or_path"),
-    )
-    config.save_pretrained(str(folder))

@@ -134,7 +134,8 @@ class AtomicCheckpoint(ModelCheckpoint):
                     (part / LATEST).write_text(TAG)
                 entries = {name: entry for entries in all_entries for name, entry in entries.items()}
                 entries |= checkpoints.described(part, [name for name in checkpoints.files(part) if name not in entries])
-                frozen = not getattr(trainer.strategy, "exclude_frozen_parameters", False)
+                dropping = {"exclude_frozen_parameters": trainer.strategy, "drops_frozen": trainer.lightning_module}
+                frozen = not any(getattr(owner, name, False) for name, owner in dropping.items())
                 run = run_of(trainer)
                 checkpoints.commit(checkpoint, entries, step=trainer.global_step, ranks=trainer.world_size, frozen=frozen, run=run)
                 if (session := session_of(trainer)) is not None:

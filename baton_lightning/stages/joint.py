@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from baton_lightning.batch import Batch, Plan
 from baton_lightning.clip import ClipSpec
 from baton_lightning.construction.handover import hand_over
-from baton_lightning.construction.networks import Resumable, construct, parents_at_start, restored, resume_checkpoint
+from baton_lightning.construction.networks import Resumable, construct, frozen_names, parents_at_start, restored, resume_checkpoint
 from baton_lightning.flow import draws
 from baton_lightning.flow.guidance import Guidance
 from baton_lightning.flow.matching import Errors
@@ -26,6 +26,7 @@ from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.tasks import Known, Task, TaskMix
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
+from baton_lightning.lora import is_adapter, under_base_names
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
 from baton_lightning.optim import build_optimizer
@@ -139,6 +140,7 @@ class JointTraining(Resumable):
         """Builds the networks with their initial weights."""
         self.dit = self.make_dit(self.clip)
         freeze(self.dit, **self.parts, prefix="dit", setting="model.init_args")
+        self.described["beyond_shapes"] = {"dit": self.dit.beyond_shapes}
         with language_files.used_from(self.parents.get("planner")):
             self.plan = self.make_plan(self.clip)
         if isinstance(self.plan, CachedPlan) and "planner" in self.parents:
@@ -176,18 +178,24 @@ class JointTraining(Resumable):
         if isinstance(self.plan, CachedPlan):
             self.plan.require_made_by(self.trainer.datamodule.planned_by())
 
+    @property
+    def drops_frozen(self) -> bool:
+        """Whether checkpoints lack frozen weights: the base under adapters is in the parent, many times larger than what is trained."""
+        return "dit" in self.parents and any(map(is_adapter, self.dit.state_dict()))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Removes the frozen planner, whose weights are in its own run."""
-        for key in [k for k in checkpoint.get("state_dict", {}) if k.startswith(self.not_exported or ("\0",))]:
+        """Removes the frozen planner, and the frozen base under adapters, whose weights are in their own runs."""
+        frozen = frozen_names(self) if self.drops_frozen else set()
+        for key in [k for k in checkpoint.get("state_dict", {}) if k in frozen or k.startswith(self.not_exported or ("\0",))]:
             del checkpoint["state_dict"][key]
 
     def untrained(self) -> dict[str, Tensor]:
         """Frozen weights of the transformer, read from its parent in full precision; DeepSpeed holds them in half precision."""
-        frozen = {f"dit.{name}" for name, parameter in self.dit.named_parameters() if not parameter.requires_grad}
+        frozen = {name.removeprefix("dit.") for name in frozen_names(self) if name.startswith("dit.")}
         if not frozen or "dit" not in self.parents:
             return {}
-        parent_weights = stored.read(Path(self.parents["dit"]), "dit")
-        return {f"dit.{name}": tensor for name, tensor in parent_weights.items() if f"dit.{name}" in frozen}
+        parent_weights = under_base_names(frozen, stored.read(Path(self.parents["dit"]), "dit"))
+        return {f"dit.{name}": tensor for name, tensor in parent_weights.items() if name in frozen}
 
     # ---- loss
     def flow_loss(

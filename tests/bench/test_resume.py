@@ -41,6 +41,15 @@ def test_a_run_whose_steps_accumulate_survives_two_kills_and_is_validated_by_ste
     assert [event.step for event in events.Scalars("val/loss")] == [7]  # once, at the last step, as Lightning counts them
 
 
+@pytest.mark.slow
+def test_a_run_of_adapters_resumes_from_checkpoints_without_their_base(survival: Path) -> None:
+    found = prove(Case(survival, "stage3_lora", "ddp", steps=6, kills=1, seed=SEED))
+    assert found["first_difference"] is None
+    checkpoint = next((survival / "runs/stage3_lora-ddp-1-whole/stage3_lora/checkpoints").glob("step-*.ckpt"))
+    held = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert any(".lora_B." in key for key in held) and not any(".base_layer." in key for key in held)
+
+
 def finished(folder: Path, loss: str = "0x1p+0", weight: float = 1.0, lines: int = 3) -> Path:
     folder.mkdir(parents=True)
     steps = [json.dumps({"step": n, "epoch": 0, "digest": "a", "loss": loss if n == 2 else "0x0"}) + "\n" for n in range(1, lines + 1)]
