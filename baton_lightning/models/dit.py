@@ -259,25 +259,20 @@ class DualBranchDiT(FusedBranches):
         precondition: bool = False,
         lora: LoraOptions | None = None,
     ) -> None:
+        rate = clip.video_latent_rate / clip.video_patch[0]
         unit = clip.audio_scale / clip.video_patch[0]
         sizes = {"width": width, "depth": depth, "num_heads": num_heads, "ffn_width": ffn_width, "frequency_width": frequency_width}
         sizes |= {"text_tokens": clip.text_tokens, "text_width": clip.text_width}
         super().__init__(
-            Branch(
-                VideoPatches(clip.video_channels, width, clip.video_patch, clip.video_latent_rate / clip.video_patch[0]),
-                **sizes,
-                plan=plan_attention,
-            ),
+            Branch(VideoPatches(clip.video_channels, width, clip.video_patch, rate), **sizes, plan=plan_attention),
             Branch(AudioPatches(clip.audio_channels, width, unit, unit * clip.audio_latent_rate), **sizes, plan=plan_attention),
             plan_widths=(clip.video_plan_width, clip.audio_plan_width),
             plan_attention=plan_attention,
             text=text,
             recompute=recompute,
         )
-        self.preconditioning = nn.ModuleDict()
-        if precondition:
-            self.preconditioning["video"] = Preconditioning(clip.video_channels, axis=1)
-            self.preconditioning["audio"] = Preconditioning(clip.audio_channels, axis=-1)
+        scales = {"video": Preconditioning(clip.video_channels, axis=1), "audio": Preconditioning(clip.audio_channels, axis=-1)}
+        self.preconditioning = nn.ModuleDict(scales if precondition else {})
         if lora is not None:
             add_adapters(self, lora, whole=PLAN_LAYERS)
             self.beyond_shapes["lora_alpha"] = lora.scale
