@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from baton_lightning.arguments import Parser
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.verbs import plan_words
+from baton_lightning.verbs import plan_obey, plan_words
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python -m baton_lightning plan edit plan.safetensors later.jsonl --out later.safetensors
   python -m baton_lightning plan diff plan.safetensors later.safetensors
   python -m baton_lightning generate --run runs/demo/stage3_joint --plan later.safetensors --out clips
+  python -m baton_lightning plan obey runs/demo/stage3_joint --num 50 --json obey.json
 """
 SAME = 1e-6
 
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="python -m baton_lightning plan", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,probes}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,probes,obey}")
 
     make = verbs.add_parser("make", help="plan a prompt, or a clip of the data set, and write the plan")
     make.add_argument("--run", type=Path, required=True, help="run folder of a stage 3 with a planner")
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--force", action="store_true", help="replace --out")
 
     plan_words.add_probes(verbs)
+    plan_obey.add_obey(verbs)
     return made
 
 
@@ -142,6 +144,8 @@ def main(argv: list[str]) -> int:
 
     if options.verb == "probes":
         return plan_words.make_probes(options)
+    if options.verb == "obey":
+        return plan_obey.obey(options)
 
     from baton_lightning.plan import edits
     from baton_lightning.plan.clip_plan import ClipPlan

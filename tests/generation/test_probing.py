@@ -1,7 +1,8 @@
-"""Probes of a run are trained on its data set and scored on held-out clips."""
+"""A run's data set trains its probes, and its held-out prompts show whether clips obey edits of their plans."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,25 @@ def test_a_data_set_that_is_not_of_the_world_is_one_line(pipe: pipeline.Pipeline
     monkeypatch.setattr(pipe, "datasets", {"train": Clips(pipe.generator.model.clip, "train", 2, of_world=False)})
     with pytest.raises(ValueError, match="must be of the benchmark world[^\n]*k0 has none$"):
         probing.train(pipe)
+
+
+def test_obedience_of_an_untrained_run_is_measured_on_the_same_prompts_for_both_plans(
+    pipe: pipeline.Pipeline, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "load", lambda run, **options: pipe)
+    monkeypatch.setattr(pipe, "datasets", {"test": Clips(pipe.generator.model.clip, "test", 12)})
+    words = ["plan", "obey", str(made / "runs/e/stage3_joint"), "--num", "1"]
+    found = {}
+    for plan, edits in (("planned", "shift,swap,splice"), ("truth", "shift")):
+        file = tmp_path / f"{plan}.json"
+        assert main([*words, "--edits", edits, "--plan", plan, "--json", str(file)]) == 0
+        told = capsys.readouterr().out
+        assert max(map(len, told.split(str(file))[0].splitlines())) <= 80 and "hit rate" in told
+        found[plan] = json.loads(file.read_text())
+    assert found["planned"]["edits"].keys() == {"shift", "swap", "splice"} and found["planned"]["plan"] == "planned"
+    assert [row["key"] for row in found["truth"]["clips"]] == [row["key"] for row in found["planned"]["clips"] if row["edit"] == "shift"]
+    assert all(row["kept"] <= row["held"] for row in found["planned"]["clips"])
+    for wrong, said in ((["--edits", "shift,turn"], "got 'turn'"), (["--json", str(file)], "--force"), (["--num", "0"], "num")):
+        assert main([*words, *wrong]) == 1
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
