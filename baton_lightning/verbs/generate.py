@@ -126,7 +126,7 @@ def main(argv: list[str]) -> int:
     )
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
         raise ValueError(
-            f"generate: {options.run} was trained on ground-truth plans and has no planner; use --plan truth or none, or a joint run"
+            f"generate: {options.run} was trained without a planner; use --plan none, --plan truth if it knows true plans, or a joint run"
         )
     if options.dit is not None:
         hand_over(model.dit, options.dit, source="dit", clip=model.clip)
@@ -165,9 +165,9 @@ def main(argv: list[str]) -> int:
     folder.prepare(options.out, force=options.force)
     total, scored = 0, True
     with torch.no_grad():
-        for place, (batch, metadata) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
+        for place, (batch, of_clips) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
             frames, waveform = clips_of(generator, wanted, place, batch, plan, held)
-            for i, (key, meta) in enumerate(zip(batch.keys, metadata, strict=True)):
+            for i, (key, meta) in enumerate(zip(batch.keys, of_clips, strict=True)):
                 file = options.out / f"{require_name(key, 'the key of a clip')}.mp4"
                 file.with_suffix(".json").write_text(json.dumps(meta | metadata, indent=1))
                 generator.write(file, *((frames[i], waveform[i]) if given is None else given.complete(frames[i], waveform[i])))
