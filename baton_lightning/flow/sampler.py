@@ -31,7 +31,7 @@ class Sampler:
         savings: Work that is saved between the steps and within a guided step.
 
     Raises:
-        ValueError: If ``steps`` or ``shift`` is not positive.
+        ValueError: If ``steps`` or ``shift`` is not positive, or a saving is out of range.
     """
 
     start: float = 1.0
@@ -39,6 +39,7 @@ class Sampler:
     def __init__(self, steps: int = 50, shift: float = 5.0, savings: Savings = Savings()) -> None:  # noqa: B008
         if steps < 1 or shift <= 0:
             raise ValueError(f"a sampler needs steps >= 1 and shift > 0, got steps={steps}, shift={shift}")
+        savings.require_valid()
         self.steps, self.shift, self.savings = steps, shift, savings
 
     def scheduler(self) -> Any:

@@ -34,9 +34,6 @@ class Savings:
         guided: Interval of flow time with guidance, within [0, 1]; outside, only the prompt with its plan is evaluated.
         one_batch: Whether the evaluations of a guided step are computed in one batch, which needs as much more memory. Not together with
             ``skip_block``, which skips a block in some of them.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
 
     keep_projections: bool = False
@@ -44,7 +41,12 @@ class Savings:
     guided: tuple[float, float] = (0.0, 1.0)
     one_batch: bool = False
 
-    def __post_init__(self) -> None:
+    def require_valid(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            ValueError: If there is one. The message names it.
+        """
         if self.plan_every < 1:
             raise ValueError(f"savings.plan_every counts steps, so it must be at least 1, got {self.plan_every}")
         if not 0.0 <= self.guided[0] <= self.guided[1] <= 1.0:

@@ -57,7 +57,7 @@ class FusedBranches(nn.Module):
         recompute: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
-        ValueError: If depth, width or head width of the branches differ.
+        ValueError: If depth, width or head width of the branches differ, or the plan cannot be read so.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class FusedBranches(nn.Module):
         self.video_model, self.audio_model = video_model, audio_model
         width = sizes[0][1]
         if plan_attention is not None:
+            plan_attention.require_valid()
             video_plan, audio_plan = plan_widths
             self.latent_mlp = nn.ModuleDict({"video": mlp(video_plan, width, width), "audio": mlp(audio_plan, width, width)})
         self.initialise_weights()

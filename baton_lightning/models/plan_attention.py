@@ -29,9 +29,6 @@ class PlanOptions:
         window: A latent reads the planned tokens of its own keyframe, which is the nearest in time, and of this many keyframes before and
             after it; for sound, see :mod:`~baton_lightning.models.plan_window`. ``None`` reads the whole plan, as the paper does.
 
-    Raises:
-        ValueError: If ``window`` is negative, or given for ``concat``, where text and plan share one softmax.
-
     Note:
         Placement within the block, pre-norm and the zero-initialised output are our reconstruction. A newly initialised model with
         ``cascade`` or ``parallel`` equals its base exactly. With ``concat`` it differs, because the plan is part of the text's softmax.
@@ -43,7 +40,12 @@ class PlanOptions:
     timestamps: bool = False
     window: int | None = None
 
-    def __post_init__(self) -> None:
+    def require_valid(self) -> None:
+        """Refuses windows that make no sense.
+
+        Raises:
+            ValueError: If ``window`` is negative, or given for ``concat``, where text and plan share one softmax.
+        """
         if self.window is not None and self.window < 0:
             raise ValueError(f"plan_attention.window counts keyframes on either side, so it must be null or at least 0, got {self.window}")
         if self.window is not None and not self.own_layers:

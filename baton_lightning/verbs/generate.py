@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.generation.run_description import require_run
 from baton_lightning.names import require_name
 from baton_lightning.runs import manifest
-from baton_lightning.verbs.generate_options import PLANS, SCALES, check, form_of, parser
+from baton_lightning.verbs.generate_options import PLANS, SAVINGS, SCALES, check, form_of, parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,10 @@ def adjust(model: JointTraining, options: argparse.Namespace) -> dict[str, Any]:
     for name in SCALES:
         if getattr(options, name) is not None:
             setattr(model.guidance, name, getattr(options, name))
-    return {"seed": model.seed, "steps": model.sampler.steps} | {name: getattr(model.guidance, name) for name in SCALES}
+    saved: dict[str, Any] = {name: tuple(value) if name == "guided" else value for name in SAVINGS if (value := getattr(options, name))}
+    model.sampler.savings = replace(model.sampler.savings, **saved)
+    chosen = {"seed": model.seed, "steps": model.sampler.steps} | {name: getattr(model.guidance, name) for name in SCALES}
+    return chosen | ({"savings": asdict(model.sampler.savings)} if model.sampler.savings != type(model.sampler.savings)() else {})
 
 
 def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan) -> Plan | None:

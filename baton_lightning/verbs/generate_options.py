@@ -12,6 +12,7 @@ from baton_lightning.arguments import Parser, require_at_least_one
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
 FORMS = ("image", "video", "audio", "extend", "inpaint")
 SCALES = ("video_scale", "audio_scale", "plan_scale")
+SAVINGS = ("keep_projections", "one_batch", "plan_every", "guided")
 EXAMPLES = """examples:
   held-out prompts of the run's data, scored if they are the benchmark world's:
     python -m baton_lightning generate --run runs/demo/stage3_joint --num 8 --out clips
@@ -102,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
         sampling.add_argument(
             f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"{what}; 1: no guidance and no additional forward pass"
         )
+    sampling.add_argument(
+        "--keep-projections", action="store_true", help="compute keys and values of text and plan once per clip; same clips, more memory"
+    )
+    sampling.add_argument(
+        "--one-batch", action="store_true", help="compute a guided step in one batch; more memory, same clips but for rounding"
+    )
+    sampling.add_argument("--plan-every", type=int, metavar="N", help="use an output of plan attention for N steps; approximate")
+    sampling.add_argument("--guided", type=float, nargs=2, metavar=("LOW", "HIGH"), help="flow times with guidance; approximate")
 
     where = made.add_argument_group("device")
     where.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:n (default: %(default)s)")
@@ -142,6 +151,12 @@ def check(options: argparse.Namespace) -> None:
     require_at_least_one("generate", options, "num", "batch_size")
     if options.steps is not None:
         require_at_least_one("generate", options, "steps")
+    if options.plan_every is not None:
+        require_at_least_one("generate", options, "plan_every")
+    if options.guided is not None and not 0 <= options.guided[0] <= options.guided[1] <= 1:
+        raise ValueError(
+            f"generate: --guided must be flow times LOW <= HIGH within 0 and 1, got {options.guided[0]:g} {options.guided[1]:g}"
+        )
     for name in SCALES:
         if (value := getattr(options, name)) is not None and not math.isfinite(value):
             raise ValueError(f"generate: --{name.replace('_', '-')} must be a finite number, got {value}")

@@ -140,9 +140,9 @@ def test_plan_updates_do_not_outlive_the_interval_of_guidance():
 
 def test_what_cannot_be_saved_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        Savings(plan_every=0)
+        EulerSampler(savings=Savings(plan_every=0))
     with pytest.raises(ValueError, match="within"):
-        Savings(guided=(0.8, 0.2))
+        EulerSampler(savings=Savings(guided=(0.8, 0.2)))
     with pytest.raises(ValueError, match="skip_block null"):
         Guidance(plan_scale=2.0, skip_block=1)(transformer(), conditions()[0], savings=Savings(one_batch=True))
     with pytest.raises(ValueError, match="plan_every to 1"):

@@ -80,9 +80,12 @@ def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clip
 
 def test_scales_and_steps_of_the_command_line_are_used_and_the_run_s_own_are_kept_otherwise(made, tmp_path):
     first = generate(made, tmp_path / "a")
-    assert first.read_bytes() != generate(made, tmp_path / "b", "--plan-scale", "1", "--video-scale", "3").read_bytes()
+    saved = ["--keep-projections", "--plan-every", "2", "--guided", "0.2", "1"]
+    assert first.read_bytes() != generate(made, tmp_path / "b", "--plan-scale", "1", "--video-scale", "3", *saved).read_bytes()
     metadata = [json.loads((tmp_path / name / "prompt.json").read_text()) for name in "ab"]
     assert [(t["video_scale"], t["audio_scale"], t["plan_scale"]) for t in metadata] == [(1, 1, 3), (3, 1, 1)]
+    savings = {"keep_projections": True, "plan_every": 2, "guided": [0.2, 1.0], "one_batch": False}
+    assert "savings" not in metadata[0] and metadata[1]["savings"] == savings
 
 
 def test_clips_that_are_there_are_neither_overwritten_nor_mixed_in(made, tmp_path, capsys):

@@ -161,6 +161,6 @@ def test_recomputed_windows_have_the_same_gradients():
 
 def test_a_window_that_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="at least 0, got -1"):
-        PlanOptions(window=-1)
+        transformer(-1)
     with pytest.raises(ValueError, match="cascade or parallel"):
-        PlanOptions("concat", window=1)
+        transformer(1, placement="concat")

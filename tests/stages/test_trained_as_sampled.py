@@ -11,7 +11,7 @@ import torch
 from baton_lightning.batch import Batch
 from baton_lightning.bench.trained_as_sampled import TIMES, compare
 from baton_lightning.clip import ClipSpec
-from baton_lightning.flow import given, guidance, matching, tasks
+from baton_lightning.flow import given, guidance, matching, savings, tasks
 from baton_lightning.flow.condition import Condition
 from baton_lightning.flow.sampler import EulerSampler, Sampler, UniPCSampler
 from baton_lightning.flow.tasks import CONDITIONS, Task, TaskMix, given_of
@@ -86,12 +86,12 @@ def scaled_latents(patch: pytest.MonkeyPatch) -> None:
 
 def rounded_time(patch: pytest.MonkeyPatch) -> None:
     original = given.evaluate
-    patch.setattr(guidance, "evaluate", lambda net, v, a, t, *r, **k: original(net, v, a, (t + 1e-4), *r, **k))
+    patch.setattr(savings, "evaluate", lambda net, v, a, t, *r, **k: original(net, v, a, (t + 1e-4), *r, **k))
 
 
 def time_in_thousands(patch: pytest.MonkeyPatch) -> None:
     original = given.evaluate
-    patch.setattr(guidance, "evaluate", lambda net, v, a, t, *r, **k: original(net, v, a, 1000 * t, *r, **k))
+    patch.setattr(savings, "evaluate", lambda net, v, a, t, *r, **k: original(net, v, a, 1000 * t, *r, **k))
 
 
 def swapped_texts(patch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def swapped_texts(patch: pytest.MonkeyPatch) -> None:
     def evaluate(net, v, a, t, c, *r, **k):  # type: ignore[no-untyped-def]
         return original(net, v, a, t, Condition(c.video_context, c.audio_context.flip(1), c.plan), *r, **k)
 
-    patch.setattr(guidance, "evaluate", evaluate)
+    patch.setattr(savings, "evaluate", evaluate)
 
 
 def texts_without_their_last_row(patch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def plan_of_another_grid(patch: pytest.MonkeyPatch) -> None:
 
 def known_latents_at_the_clips_time(patch: pytest.MonkeyPatch) -> None:
     original = given.evaluate
-    patch.setattr(guidance, "evaluate", lambda net, v, a, t, c, g, **k: original(net, *g.over(v, a), t, c, **k))
+    patch.setattr(savings, "evaluate", lambda net, v, a, t, c, g, **k: original(net, *g.over(v, a), t, c, **k))
 
 
 def known_latents_not_put_back(patch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def known_latents_not_put_back(patch: pytest.MonkeyPatch) -> None:
         known = {f"known_{name}": held.known for name, held in zip(given.MODALITIES, g.both, strict=True) if held is not None}
         return net(v, a, t, c.video_context, c.audio_context, c.plan, **known)
 
-    patch.setattr(guidance, "evaluate", evaluate)
+    patch.setattr(savings, "evaluate", evaluate)
 
 
 def another_task(patch: pytest.MonkeyPatch) -> None:
