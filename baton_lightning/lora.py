@@ -72,7 +72,7 @@ def add_adapters(network: nn.Module, options: LoraOptions, whole: Collection[str
     excluded = any(ends_with(name, target) for name in inside for target in options.targets)
     config = LoraConfig(
         r=options.rank,
-        lora_alpha=options.scale,  # type: ignore[arg-type]  # declared as int, used as a factor
+        lora_alpha=options.scale,  # declared as int, used as a factor
         target_modules=list(options.targets),
         exclude_modules=rf"(.*\.)?({'|'.join(whole)})\..*" if excluded else None,
     )

@@ -92,7 +92,7 @@ class Generator:
         Returns:
             Video tokens [B, K_v, C_v] and audio tokens [B, K_a, C_a], standardised.
         """
-        source = self.model.plan
+        source: Any = self.model.plan
         with self.placement.in_use(self.planner, "planner"):
             return source.planned(batch) if isinstance(source, PlannedTokens) else source.truth(batch)
 
@@ -104,7 +104,8 @@ class Generator:
             ValueError: If the batch has no features.
         """
         with self.placement.in_use(self.planner, "planner"):
-            return self.model.plan.truth(batch)
+            source: Any = self.model.plan
+            return source.truth(batch)
 
     # ---- noise
     def noise(self, index: Tensor, device: torch.device, *, seed: int | None = None) -> tuple[Tensor, Tensor]:

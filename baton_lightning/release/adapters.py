@@ -114,7 +114,7 @@ def write(folder: Path, adapter: Adapter) -> None:
     layers = sorted({key.partition(A)[0].removeprefix(adapter.network) for key in adapter.tensors if A in key})
     config = LoraConfig(
         r=adapter.rank,
-        lora_alpha=int(adapter.alpha) if adapter.alpha == int(adapter.alpha) else adapter.alpha,  # type: ignore[arg-type]
+        lora_alpha=int(adapter.alpha) if adapter.alpha == int(adapter.alpha) else adapter.alpha,
         target_modules=sorted({layer.rpartition(".")[2] for layer in layers}) if adapter.network else layers,
         base_model_name_or_path=adapter.base,
     )

@@ -35,8 +35,8 @@ from baton_lightning.stages import flow_matching, plan_space
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.latent_statistics import latent_statistics
 from baton_lightning.stages.loss_by_time import LossByTime
-from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens, apply_presence_mask
-from baton_lightning.stages.shuffled_plans import ShuffledPlans
+from baton_lightning.stages.plan_sources import GroundTruthPlan, NoPlan, PlannedTokens, apply_presence_mask
+from baton_lightning.stages.shuffled_plans import ShuffledPlans, validation_plans
 
 PROBE_TIMES = 8
 
@@ -74,7 +74,7 @@ class JointTraining(Resumable):
         self,
         clip: ClipSpec,
         dit: Callable[[ClipSpec], DualBranchDiT],
-        plan: Callable[[ClipSpec], GroundTruthPlan | PlannedTokens],
+        plan: Callable[[ClipSpec], GroundTruthPlan | PlannedTokens | NoPlan],
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         timesteps: UniformTimesteps | None = None,
@@ -270,14 +270,11 @@ class JointTraining(Resumable):
     # ---- the four curves
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss at fixed times and noise, with the ground-truth plan, the planner's plan, another clip's plan and no plan."""
-        truth = self.plan.truth(batch)
-        planned = self.plan.planned(batch) if isinstance(self.plan, PlannedTokens) else None
-        shuffled, has_other = self.shuffled(planned or truth)
-        plans = {"truth": truth, "shuffled": shuffled, "none": None} | ({"planned": planned} if planned else {})
+        plans, own_name, has_other = validation_plans(self.plan, batch, self.shuffled)
         noise = flow_matching.noise(batch, seed=self.seed, epoch=0, purpose="probe")
         t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
         for name, plan in plans.items():
-            own = name == ("planned" if "planned" in plans else "truth")
+            own = name == own_name
             errors = self.flow_loss(batch, plan, t, noise, split="val" if own else None)
             weight = len(batch) if has_other or name != "shuffled" else 0
             self.log(f"val/flow_loss/{name}", errors.total, batch_size=weight, sync_dist=True)

@@ -62,6 +62,25 @@ class GroundTruthPlan(nn.Module):
         return self.truth(batch)
 
 
+class NoPlan(nn.Module):
+    """No plan: training of plain Ovi. The data set needs no features.
+
+    Args:
+        clip: Geometry of the clip.
+    """
+
+    parent_role: str | None = None
+
+    def __init__(self, clip: ClipSpec) -> None:
+        super().__init__()
+
+    def truth(self, batch: Batch) -> None:
+        """No plan."""
+
+    def forward(self, batch: Batch, *, seed: int) -> None:
+        """No plan."""
+
+
 class PlannedTokens(nn.Module):
     """Planned tokens of the frozen VA-Planner (Baton, training stage 3), computed in every step.
 

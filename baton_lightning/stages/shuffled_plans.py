@@ -1,8 +1,9 @@
-"""A control for validation: every clip gets the plan of another clip."""
+"""Plans of a validation, and its control: every clip gets the plan of another clip."""
 
 from __future__ import annotations
 
-from baton_lightning.batch import Plan
+from baton_lightning.batch import Batch, Plan
+from baton_lightning.stages.plan_sources import GroundTruthPlan, NoPlan, PlannedTokens
 
 
 class ShuffledPlans:
@@ -29,3 +30,25 @@ class ShuffledPlans:
     def forget(self) -> None:
         """Resets the state for a new validation."""
         self.before = None
+
+
+def validation_plans(
+    source: GroundTruthPlan | PlannedTokens | NoPlan, batch: Batch, shuffled: ShuffledPlans
+) -> tuple[dict[str, Plan | None], str, bool]:
+    """Plans with which a batch is validated.
+
+    Args:
+        source: The plan source of the stage.
+        batch: Clips of the validation.
+        shuffled: The control.
+
+    Returns:
+        Name -> plan; the name of the plan that the stage trains with; whether the clips of `shuffled` have plans of other clips.
+    """
+    truth = None if isinstance(source, NoPlan) else source.truth(batch)
+    if truth is None:
+        return {"none": None}, "none", False
+    planned = source.planned(batch) if isinstance(source, PlannedTokens) else None
+    other, has_other = shuffled(planned or truth)
+    plans = {"truth": truth, "shuffled": other, "none": None}
+    return (plans, "truth", has_other) if planned is None else (plans | {"planned": planned}, "planned", has_other)
