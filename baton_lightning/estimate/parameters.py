@@ -97,7 +97,7 @@ def pieces(model: nn.Module) -> dict[str, list[nn.Module]]:
             layers = [block.plan_attn for block in branch.blocks if getattr(block, "plan_attn", None) is not None]
             if layers:
                 found[f"plan attention, {name.split()[0]}"] = layers
-        if list(dit.latent_mlp.parameters()):
+        if dit.plan_attention is not None:
             found["Latent-MLPs"] = [dit.latent_mlp]
     return found
 

@@ -46,8 +46,8 @@ def test_ovi_is_converted_adapted_sampled_and_merged(survival: Path, tmp_path: P
             }
         },
         "trainer": {
-            "max_steps": 3,
-            "val_check_interval": 3,
+            "max_steps": 4,
+            "val_check_interval": 4,
             "precision": "32-true",
             "accelerator": "cpu",
             "callbacks": base["trainer"]["callbacks"],
@@ -56,7 +56,7 @@ def test_ovi_is_converted_adapted_sampled_and_merged(survival: Path, tmp_path: P
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     assert main(["fit", "-c", "experiments/ovi/lora.yaml", "-c", f"{tmp_path}/tiny.yaml"]) == 0
     run = tmp_path / "runs/ovi/lora"
-    held = torch.load(next((run / "checkpoints").glob("step-3*.ckpt")), weights_only=True)["state_dict"]
+    held = torch.load(next((run / "checkpoints").glob("step-4*.ckpt")), weights_only=True)["state_dict"]
     assert held and all(".lora_" in key for key in held)
 
     assert main(["generate", "--run", str(run), "--plan", "none", "--num", "1", "--out", f"{tmp_path}/clips"]) == 0
