@@ -127,8 +127,8 @@ def sounds_of(scene: Scene, since: float) -> list[tuple[float, str]]:
     """Words, with their voices, and effects of a scene from a time on, in s."""
     found = []
     for event in scene.events:
-        names = [f"{event.actor} {word}" for word in event.words] or [v.EFFECTS[event.kind]] * (event.kind in v.EFFECTS)
-        found += [(time, name) for time, name in zip(event.anchors, names, strict=False) if time >= since]
+        names = [f"{event.actor} {word}" for word in event.words] + [v.EFFECTS[kind] for kind in (event.kind,) if kind in v.EFFECTS]
+        found += [(time, name) for time, name in zip(event.anchors, names, strict=False) if time >= since]  # a slide is silent
     return found
 
 

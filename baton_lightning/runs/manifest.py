@@ -61,6 +61,7 @@ SHAPE: dict[str, Callable[[Any], bool]] = {
     "weights_sha256": is_text,
     "data": lambda value: value is None or is_text(value),
     "metrics": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    "planner_gate": lambda value: isinstance(value, dict) and isinstance(value.get("failed", []), list),
     "directory": is_text,
     "config": lambda value: isinstance(value, dict),
     "lacks": lambda value: isinstance(value, list) and all(map(is_text, value)),

@@ -31,7 +31,7 @@ from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
-from baton_lightning.stages import flow_matching, plan_space
+from baton_lightning.stages import flow_matching, plan_space, planner_gate
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.latent_statistics import latent_statistics
 from baton_lightning.stages.loss_by_time import LossByTime
@@ -61,11 +61,10 @@ class JointTraining(Resumable):
         tasks: What training clips are asked for, see :mod:`baton_lightning.flow.tasks`; ``None`` generates both modalities of every clip.
         plan_dropout: Share of training clips, in [0, 1], without a plan, so that the model also works without one.
         caption_dropout: Share of training clips, in [0, 1], with an empty text, for guidance with an empty negative prompt.
-        frozen: Names of parts of the transformer that are not trained, e.g. ``dit.video_model`` or ``dit.*.self_attn``, where ``*`` stands
-            for any characters. They are part of the run's weights.
-        trained: Names of parts within the frozen ones that are trained nevertheless: ``frozen: [dit]`` and
-            ``trained: [dit.latent_mlp, dit.*.plan_attn]`` train only the parts that read the plan.
+        frozen: Names of untrained parts of the transformer, e.g. ``dit.*.self_attn``, where ``*`` stands for any characters.
+        trained: Names of parts within the frozen ones that are trained; ``[dit.latent_mlp, dit.*.plan_attn]`` read the plan.
         rates: Name of a part -> factor of the learning rate, e.g. ``{dit.latent_mlp: 10}``; the longest matching name is used.
+        accept_failed_planner: Whether a planner whose run failed its gate (``callbacks.planner_gate``) is used nevertheless.
         parents: Role -> parent run. ``dit`` initialises the transformer from an earlier stage 3, ``planner`` loads the planner.
         seed: Seed of every draw, together with epoch and sample index.
     """
@@ -91,6 +90,7 @@ class JointTraining(Resumable):
         frozen: Sequence[str] = (),
         trained: Sequence[str] = (),
         rates: dict[str, float] | None = None,
+        accept_failed_planner: bool = False,
         parents: dict[str, str] | None = None,
         seed: int = 0,
     ) -> None:
@@ -102,7 +102,7 @@ class JointTraining(Resumable):
         self.described: dict[str, Any] = {}
         """Additional entries of the manifest."""
         self.parts = {"frozen": tuple(frozen), "trained": tuple(trained)}
-        self.rates = rates or {}
+        self.rates, self.accept_failed_planner = rates or {}, accept_failed_planner
         self.make_dit, self.make_plan = dit, plan
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.timesteps, self.sampler = timesteps or UniformTimesteps(), sampler or EulerSampler()
@@ -124,13 +124,14 @@ class JointTraining(Resumable):
         """Loads the parents' weights, except those that the checkpoint to resume from contains.
 
         Raises:
-            ValueError: If a role is unknown or the planner's is missing.
+            ValueError: If a role is unknown, the planner's is missing, or the planner failed its gate.
         """
         roles = {"dit", self.plan.parent_role} - {None}
         if unknown := set(self.parents) - roles:
             raise ValueError(f"model.init_args.parents: unknown role {sorted(unknown)}; this run knows {sorted(map(str, roles))}")
         if self.plan.parent_role is not None and self.plan.parent_role not in self.parents:
             raise ValueError("model.init_args.parents must name the run of the trained planner: {planner: runs/<experiment>/stage2}")
+        planner_gate.require_passed(self)
         if "dit" in self.parents and not restored(self, self.dit):
             hand_over(self.dit, self.parents["dit"], source="dit", clip=self.clip, digest=parents_at_start(self, "dit"))
         if isinstance(self.plan, PlannedTokens) and self.plan.parent_role in self.parents and not restored(self, self.plan):

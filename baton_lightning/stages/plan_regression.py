@@ -165,19 +165,21 @@ class PlanRegression(Resumable):
                 self.log(f"train/loss_{name}", value, batch_size=count)
         return loss.total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._score(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Plan]:
+        """Scores a batch and returns its ``plan`` and ``target`` for callbacks."""
+        return self._score(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._score(batch, "test")
 
-    def _score(self, batch: Batch, split: str) -> None:
+    def _score(self, batch: Batch, split: str) -> dict[str, Plan]:
         plan, target = self(batch), self.target(batch)
         loss = plan_loss(plan, target, batch.has_video, batch.has_audio)
         self.log(f"{split}/loss", loss.total, batch_size=len(batch), sync_dist=True)
         self.scores["r2_video"].update(plan.video, target.video, batch.has_video)
         self.scores["r2_audio"].update(plan.audio, target.audio, batch.has_audio)
         self.log_dict({f"{split}/{name}": score for name, score in self.scores.items()}, batch_size=len(batch))
+        return {"plan": plan, "target": target}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Plan:
         """The standardised plans of a batch."""

@@ -68,6 +68,8 @@ def test_a_spliced_sound_must_be_heard_and_nothing_else_may_change() -> None:
     assert obeyed["hit"] and obeyed["changed"] == []
     assert not obedience.judge(SCENE, trial, before, before)["hit"]
     assert "picture 1" in obedience.judge(SCENE, trial, before, clip_of(mixed))["changed"]
+    silent = replace(OTHER, events=(OTHER.events[0], Event("slides", "red", 0.84, column=1)))
+    assert obedience.splice([SCENE, silent], 0, CLIP) is None  # it has no sound to give
 
 
 def test_a_shift_touches_no_other_event_and_stays_in_the_clip() -> None:
