@@ -18,20 +18,10 @@ from scipy.stats import t as student
 from baton_lightning import atomic
 from baton_lightning.ablation.suite import ROWS, Row, Suite, scores_file
 from baton_lightning.runs.manifest import git_commit
+from baton_lightning.world.score_table import SCORES
 
-SCORES = {
-    "p_acc": "P-Acc",
-    "p_check": "P-Check",
-    "order": "Order",
-    "m_ter": "M-TER",
-    "desync": "DeSync, s",
-    "desync_p": "DeSync-P, s",
-    "id": "ID",
-}
+SHOWN = ("p_acc", "p_check", "order", "m_ter", "desync", "desync_p", "id")
 CLAIM_KEYS = ("row", "than", "tiers", "score", "by", "share", "apart")
-FALLING = ("m_ter", "desync", "desync_p")
-"""Scores of which lower values are better."""
-WITHIN_0_1 = ("p_acc", "p_check", "order", "id")
 PAIRED = "A claim is about means. *Better by* is the mean difference with its 95 % interval, as the seeds pair the two rows."
 
 
@@ -45,7 +35,7 @@ def interval(values: Sequence[float], score: str | None = None) -> tuple[float, 
     if n < 2:
         return mean, math.nan, math.nan
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    bottom, top = -math.inf if score is None else 0.0, 1.0 if score in WITHIN_0_1 else math.inf
+    bottom, top = -math.inf if score is None else 0.0, 1.0 if score in SCORES and SCORES[score].full == 1 else math.inf
     return mean, max(bottom, mean - half), min(top, mean + half)
 
 
@@ -60,7 +50,7 @@ def collect(suite: Suite, out: Path, seeds: Sequence[int]) -> list[dict[str, Any
         files = {seed: scores_file(suite, row, seed, out) for seed in seeds}
         found = {seed: json.loads(file.read_text())["tiers"] for seed, file in files.items() if file.exists()}
         for tier in dict.fromkeys(tier for tiers in found.values() for tier in tiers):
-            for score in SCORES:
+            for score in SHOWN:
                 values = {seed: tiers[tier][score]["mean"] for seed, tiers in found.items() if tiers[tier][score]["mean"] is not None}
                 if not values:
                     continue
@@ -90,10 +80,10 @@ def require_claims(suite: Suite) -> None:
     rows = {path.stem for path in (suite.path.parent / ROWS).glob("*.yaml")}
     for claim in suite.claims:
         complete = isinstance(claim, dict) and {"row", "than", "tiers"} <= claim.keys() <= set(CLAIM_KEYS)
-        if not (complete and {claim["row"], claim["than"]} <= rows and claim.get("score", "p_acc") in SCORES):
+        if not (complete and {claim["row"], claim["than"]} <= rows and claim.get("score", "p_acc") in SHOWN):
             raise ValueError(
                 f"ablate: {suite.path}: a claim must name row, than (files beside the suite's rows) and tiers, and may have a score "
-                f"({', '.join(SCORES)}), by, share and apart, got {claim}"
+                f"({', '.join(SHOWN)}), by, share and apart, got {claim}"
             )
 
 
@@ -110,11 +100,11 @@ def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, 
     a, b = entries.get((claim["row"], tier, score)), entries.get((claim["than"], tier, score))
     if a is None or b is None:
         return None, "not measured"
-    gain = (b["mean"] - a["mean"]) if score in FALLING else (a["mean"] - b["mean"])
+    gain = (b["mean"] - a["mean"]) if SCORES[score].better == "lower" else (a["mean"] - b["mean"])
     needed = claim["share"] * b["mean"] if "share" in claim else claim.get("by", 0.0)
     holds = gain >= needed - 1e-9
     if claim.get("apart"):
-        better, worse = (b, a) if score in FALLING else (a, b)
+        better, worse = (b, a) if SCORES[score].better == "lower" else (a, b)
         holds = holds and better["low"] is not None and worse["high"] is not None and better["low"] > worse["high"]
     return holds, f"{cell(a)} against {cell(b)}; better by {gain_of(a, b, score)}"
 
@@ -122,14 +112,14 @@ def judge(claim: Mapping[str, Any], tier: str, entries: Mapping[tuple[str, str, 
 def gain_of(a: Mapping[str, Any], b: Mapping[str, Any], score: str) -> str:
     """Paired difference of two rows (positive if ``a`` is better): mean and interval over the seeds that both have."""
     values = [dict(zip(entry["seeds"], entry["values"], strict=True)) for entry in (a, b)]
-    sign = -1 if score in FALLING else 1
+    sign = -1 if SCORES[score].better == "lower" else 1
     mean, low, high = interval([sign * (values[0][seed] - values[1][seed]) for seed in values[0] if seed in values[1]])
     return cell({"mean": mean, "low": None if math.isnan(low) else low, "high": high})
 
 
 def sentence(claim: Mapping[str, Any]) -> str:
     """A claim as a sentence."""
-    score = SCORES[claim.get("score", "p_acc")]
+    score = SCORES[claim.get("score", "p_acc")].title
     if "share" in claim:
         how = f"{score} at least {claim['share']:.0%} better"
     elif claim.get("by", 0.0) < 0:
@@ -219,11 +209,11 @@ def page(suite: Suite, evidence: Mapping[str, Any]) -> str:
         "![P-Acc of every row](evidence.png)",
     ]
     for tier in tiers:
-        columns = ["row", "the paper's P-Acc", *SCORES.values()]
+        columns = ["row", "the paper's P-Acc", *(SCORES[score].title for score in SHOWN)]
         lines += ["", f"## {tier}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         for row in suite.rows:
             if (row.name, tier, "p_acc") in known:
-                cells = [cell(known.get((row.name, tier, score))) for score in SCORES]
+                cells = [cell(known.get((row.name, tier, score))) for score in SHOWN]
                 lines.append(f"| {row.title} | {'-' if row.paper is None else f'{row.paper:.2f}'} | {' | '.join(cells)} |")
     if evidence["claims"]:
         lines += ["", "## Claims", "", PAIRED, "", "| claim | tier | holds | numbers |", "|---|---|---|---|"]

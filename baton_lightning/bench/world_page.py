@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-SCORES = {
-    "p_acc": "P-Acc",
-    "p_check": "P-Check",
-    "order": "Order",
-    "m_ter": "M-TER",
-    "m_ter_cp": "M-TERcp",
-    "desync": "DeSync",
-    "desync_signed": "signed",
-    "desync_p": "DeSync-P",
-    "desync21": "DeSync21",
-    "sync_c": "Sync-C",
-    "id": "ID",
-    "psnr": "PSNR",
-    "in_bank": "in-bank",
-}
+from baton_lightning.world.score_table import SCORES
+
+SHOWN = tuple(name for name in SCORES if name != "p_strict")
 FIRST = ("truth", "codec ceiling")
 SETTINGS = {"nano": "2 s, 32 px, 12 fps", "toy": "5 s, 48 px, 12 fps"}
 SENSES = {"seen": "Picture", "heard": "Sound"}
@@ -59,9 +47,9 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _scores(tier: str, rows: dict[str, Any]) -> str:
     names = [*FIRST, *(name for name in rows if name not in FIRST)]
-    lines = [_row([f"**{tier}**", "clips", *SCORES.values()]), "|---|" + "---:|" * (len(SCORES) + 1)]
+    lines = [_row([f"**{tier}**", "clips", *(SCORES[score].name for score in SHOWN)]), "|---|" + "---:|" * (len(SHOWN) + 1)]
     for name in names:
-        values = [rows[name][score]["mean"] for score in SCORES]
+        values = [rows[name][score]["mean"] for score in SHOWN]
         lines.append(_row([name, str(rows[name]["num_clips"]), *map(_number, values)]))
     return "\n".join(lines) + "\n"
 

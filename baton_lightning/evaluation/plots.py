@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic
+from baton_lightning.world.score_table import SCORES
 
-PANELS = {"p_acc": ("P-Acc", 1.0), "order": ("Order", 1.0), "m_ter": ("M-TER", 2.0), "desync_p": ("DeSync-P, s", 2.0)}
-"""Score -> title of its panel, and full scale."""
+PANELS = ("p_acc", "order", "m_ter", "desync_p")
 WIDTH, ROW, LABEL = 260, 36, 64
 BLUE = (60, 100, 170)
 
@@ -27,9 +27,10 @@ def draw_scores(file: Path, tiers: dict[str, Any]) -> None:
     floor = 32 + ROW * len(tiers)
     for row, tier in enumerate(tiers):
         pen.text((8, 32 + ROW * row + ROW // 2), tier, fill="black", anchor="lm")
-    for column, (name, (title, full)) in enumerate(PANELS.items()):
+    for column, name in enumerate(PANELS):
+        full = SCORES[name].full or 1.0
         left, right = LABEL + column * WIDTH + 12, LABEL + (column + 1) * WIDTH - 24
-        pen.text((left, 8), title, fill="black")
+        pen.text((left, 8), f"{SCORES[name].title} ({SCORES[name].direction})", fill="black")
         pen.line((left, floor, right, floor), fill="black")
         for share in (0.0, 0.5, 1.0):
             x = left + share * (right - left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from baton_lightning import atomic
 from baton_lightning.plain_files import read_json
+from baton_lightning.world.score_table import HEADLINE, SCORES
 
 if TYPE_CHECKING:
     from baton_lightning.media import Media
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 MOST_TOLD = 20
 """Largest number of skipped clips that are named."""
-HEADLINE = ("p_acc", "p_check", "order", "m_ter", "m_ter_cp", "desync", "desync_p")
 WIDEST, WIDTH = 96, 64
 """Pictures wider than ``WIDEST`` pixels are downsampled to ``WIDTH`` before detection."""
 
@@ -126,13 +127,24 @@ def read_clip(file: Path) -> Media:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Prints the tiers' scores as a table."""
-    table = Table("score", title="scores: mean and 95 % interval")
-    for tier in result["tiers"]:
-        table.add_column(tier, justify="right")
-    table.add_row("clips", *(str(scores["num_clips"]) for scores in result["tiers"].values()))
+    console.print(table_of(result["tiers"], "scores: mean [95 % interval]"))
+
+
+def table_of(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """A table with a row per score and a column per aggregate. Five columns fit in 80 characters, as intervals stand below means.
+
+    Args:
+        columns: Title of a column -> aggregate, as :func:`~baton_lightning.world.scores.aggregate` returns it.
+        title: Title of the table.
+    """
+    table = Table("score", title=title)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row("clips", *(str(scores["num_clips"]) for scores in columns.values()))
     for name in HEADLINE:
-        table.add_row(name, *(cell(scores[name]) for scores in result["tiers"].values()))
-    console.print(table)
+        entry = SCORES[name]
+        table.add_row(f"{entry.title}\n({entry.better})", *(stacked(scores[name]) for scores in columns.values()))
+    return table
 
 
 def cell(entry: dict[str, Any]) -> str:
@@ -140,3 +152,8 @@ def cell(entry: dict[str, Any]) -> str:
     if entry["mean"] is None:
         return "-"
     return f"{entry['mean']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+
+
+def stacked(entry: dict[str, Any]) -> str:
+    """The mean, and the interval in a line below it, or a dash if the score applies to no clip."""
+    return "-" if entry["mean"] is None else f"{entry['mean']:.2f}\n{entry['low']:.2f}–{entry['high']:.2f}"

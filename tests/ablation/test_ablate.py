@@ -193,7 +193,7 @@ def test_the_report_holds_every_rows_seeds_and_says_which_claims_fail(table: Sui
         for seed, value in enumerate(values):
             folder = scores_file(table, next(r for r in table.rows if r.name == row), seed, tmp_path).parent
             folder.mkdir(parents=True)
-            scores = {name: {"mean": value} for name in evidence.SCORES}
+            scores = {name: {"mean": value} for name in evidence.SHOWN}
             (folder / "scores.json").write_text(json.dumps({"tiers": {"multi": scores | {"num_clips": 9}}}))
     table = replace(table, claims=({"row": "full", "than": "no_planner", "tiers": ["multi"], "by": 0.25},))
     made = evidence.write(table, tmp_path, tmp_path / "report", (0, 1), "the command", {"a": 60.0})
