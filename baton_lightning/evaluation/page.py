@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic
-from baton_lightning.evaluation.scores import HEADLINE, cell, read_clip
+from baton_lightning.evaluation.scores import cell, read_clip
+from baton_lightning.world.score_table import HEADLINE
 
 SIDE = 288
 """Smallest width of enlarged clips, in pixels. Browsers only support chroma at half resolution, which blurs small pictures."""

@@ -127,7 +127,7 @@ def read_clip(file: Path) -> Media:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Prints the tiers' scores as a table."""
-    console.print(table_of(result["tiers"], "scores: mean [95 % interval]"))
+    console.print(table_of(result["tiers"], "scores: mean and 95 % interval"))
 
 
 def table_of(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:

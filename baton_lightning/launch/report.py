@@ -55,7 +55,7 @@ def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]
 
 def show(out: Path, console: Console) -> None:
     """Prints the report as tables, and the paths of report, clips and logs."""
-    from baton_lightning.evaluation.scores import HEADLINE, cell
+    from baton_lightning.evaluation.scores import table_of
 
     report = json.loads((out / "report.json").read_text())
     table = Table(title="stages")
@@ -66,10 +66,5 @@ def show(out: Path, console: Console) -> None:
         table.add_row(stage, f"{report['seconds'].get(stage, 0):.0f} s", "  ".join(f"{k} {v:.3f}" for k, v in sorted(chosen.items())))
     console.print(table)
     for tier, rows in report["scores"].items():
-        table = Table(title=f"{tier}: {rows['planned']['num_clips']} held-out prompts per condition, mean [95 % interval]")
-        for column in ("condition", *HEADLINE):
-            table.add_column(column, justify="left" if column == "condition" else "right")
-        for condition, scores in rows.items():
-            table.add_row(condition, *[cell(scores[name]) for name in HEADLINE])
-        console.print(table)
+        console.print(table_of(rows, f"{tier}: {rows['planned']['num_clips']} held-out prompts per condition, mean and 95 % interval"))
     console.print(f"report   {out / 'report.json'}\nclips    {out / 'samples'}/*.mp4\nlogs     tensorboard --logdir {out}", highlight=False)

@@ -14,6 +14,7 @@ from baton_lightning.__main__ import main
 from baton_lightning.evaluation import scores
 from baton_lightning.world.detect_audio import detect_audio
 from baton_lightning.world.detect_video import detect_video
+from baton_lightning.world.score_table import HEADLINE, SCORES
 
 RGB = {"red": (230, 40, 40), "blue": (50, 90, 240), "yellow": (235, 215, 40)}
 VOICE = {"red": (400, 480, 560), "blue": (1000, 1160, 1320), "yellow": (1520, 1760, 2000)}
@@ -191,7 +192,7 @@ def test_the_verb_leaves_a_page_that_plays_by_itself_and_marks_what_fails(tmp_pa
     folder_of(tmp_path, Script(5.0, OBJECTS, LOG), Script(5.0, OBJECTS, swapped))
     assert main(["evaluate", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert all(f" {name} " in printed for name in scores.HEADLINE), "a name or a number that is cut tells nothing"
+    assert all(f" {SCORES[name].title} " in printed for name in HEADLINE), "a name or a number that is cut tells nothing"
     text = (tmp_path / "index.html").read_text()
     page = Page(text)
     assert not page.open and len(page.videos) == 2 and all(src.startswith("data:video/mp4;base64,AAAA") for src in page.videos)
