@@ -29,6 +29,7 @@ OTHERS = {
         "baton_lightning.verbs.evaluate",
         "score a run or a folder of clips of the benchmark world; writes a page that marks errors",
     ),
+    "report": ("baton_lightning.verbs.report", "one page of clips, plans, scores and stages, in one file without a server"),
     "metrics": ("baton_lightning.metrics.folder", "published metrics (WER, CLAP, FD, DeSync, ...) over a folder of clips"),
     "bench": (
         "baton_lightning.bench.cli",

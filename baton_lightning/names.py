@@ -4,6 +4,8 @@ from __future__ import annotations
 
 LONGEST = 128
 """Bytes of a name in UTF-8; a prefix and suffixes fit beside it into the 255 of a file name."""
+PLAN_SUFFIX = ".plan.safetensors"
+"""Ending of the file beside ``k.mp4`` that holds the plan of the clip."""
 
 
 def wrong_with(name: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from baton_lightning.names import PLAN_SUFFIX
 from baton_lightning.plain_files import read_json, require_own_files
 
 MADE = {"plan", "run"}
@@ -45,6 +46,7 @@ def prepare(out: Path, *, force: bool) -> None:
         for file in there:
             file.unlink()
             file.with_suffix(".json").unlink()
+            file.with_suffix(PLAN_SUFFIX).unlink(missing_ok=True)
         for name in RESULTS:
             (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`demo`: the whole chain on a machine without a GPU, from an empty folder to generated mp4s with sound and a report.
+"""`demo`: the whole chain on a machine without a GPU, from an empty folder to generated mp4s with sound and a page.
 
 The steps form a graph. A step starts when the steps that it depends on are done. Two steps run in parallel with one thread each, because
 on a small machine two processes with one thread are faster than one process with two threads. A step whose result exists is not run
@@ -44,7 +44,7 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
     ]
     conditions = [("planned", out / "samples")] + [(c, out / "controls" / c) for c in ("shuffled", "none", "truth", "ceiling")]
     for plan, folder in conditions:
-        argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--out", str(folder), "--force"]
+        argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--out", str(folder), "--save-plans", "--force"]
         steps.append(Step(f"generate-{plan}", argv, folder / "scores.json", ("stage3_joint",)))
     return steps
 

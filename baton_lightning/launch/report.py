@@ -9,18 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from baton_lightning.evaluation.report.found import CONDITIONS, condition_folder
+
 STAGES = ("stage1", "stage2", "stage3_adapt", "stage3_joint")
-CONDITIONS = {
-    "ceiling": "codec ceiling: the true clip through both codecs",
-    "truth": "the same generator along the true plan (oracle)",
-    "planned": "the generator along the planner's tokens",
-    "shuffled": "the same generator along another prompt's plan",
-    "none": "the same generator without a plan",
-}
-
-
-def condition_folder(out: Path, condition: str) -> Path:
-    return out / "samples" if condition == "planned" else out / "controls" / condition
 
 
 def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]:
@@ -48,13 +39,15 @@ def write(out: Path, data: Path, *, seconds: dict[str, float]) -> dict[str, Any]
         | {"num_clips": rows["planned"]["num_clips"]}
         for tier, rows in tiers.items()
     }
-    report = {"conditions": CONDITIONS, "p_acc_gain": gain, "scores": tiers, "stages": stages, "data": str(data), "seconds": seconds}
+    described = {name: text for name, (_, text) in CONDITIONS.items()}
+    report = {"conditions": described, "p_acc_gain": gain, "scores": tiers, "stages": stages, "data": str(data), "seconds": seconds}
     (out / "report.json").write_text(json.dumps(report, indent=1))
     return report
 
 
 def show(out: Path, console: Console) -> None:
-    """Prints the report as tables, and the paths of report, clips and logs."""
+    """Prints the report as tables, writes the page, and prints the paths of clips and logs, and last the numbers with the page's path."""
+    from baton_lightning.evaluation.report.page import write_page
     from baton_lightning.evaluation.scores import table_of
 
     report = json.loads((out / "report.json").read_text())
@@ -67,4 +60,8 @@ def show(out: Path, console: Console) -> None:
     console.print(table)
     for tier, rows in report["scores"].items():
         console.print(table_of(rows, f"{tier}: {rows['planned']['num_clips']} held-out prompts per condition, mean and 95 % interval"))
+    page = write_page(out)
     console.print(f"report   {out / 'report.json'}\nclips    {out / 'samples'}/*.mp4\nlogs     tensorboard --logdir {out}", highlight=False)
+    for note in page.notes:
+        console.print(f"not on the page: {note}", highlight=False, markup=False)
+    console.print(f"{page.headline}; open {page.file}", highlight=False, markup=False, soft_wrap=True)

@@ -4,13 +4,14 @@ FOLDER contains k.mp4 and k.json for each clip. The JSON contains `scene`, as wr
 `audio_prompt` in the world's language, from which the events and their schedule are derived. Videos may have any size and frame rate.
 Sound may have any number of channels and a sample rate of 14 kHz or more. A file without sound counts as silent.
 
-It writes scores.json (the errors of each clip; mean, 95 % interval and count of each tier), scores.png, and index.html, a page with
-players, prompts and marked errors, worst clips first.
+It writes scores.json (the errors of each clip; mean, 95 % interval and count of each tier), scores.png, and index.html, the page of
+`report`: players, plans, spectrograms and events on one time axis, with marked errors.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from baton_lightning.arguments import Parser, require_at_least_one
@@ -26,7 +27,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--trust", action="append", default=[], metavar="NAME", help="with --run: package whose classes the run's configuration may name"
     )
-    parser.add_argument("--page-clips", type=int, default=24, help="clips on the page, the worst ones (default: %(default)s)")
+    parser.add_argument(
+        "--page-clips", type=int, default=24, help="clips on the page: the worst, the best and some at random (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
     require_at_least_one("evaluate", options, "num", "page_clips")
     if options.folder is None and options.run is None:
@@ -34,8 +37,8 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from baton_lightning.evaluation.page import write_page
     from baton_lightning.evaluation.plots import draw_scores
+    from baton_lightning.evaluation.report.page import NAME, require_replaceable, write_page
     from baton_lightning.evaluation.scores import score_folder, show
 
     folder = options.folder or options.run / "evaluation"
@@ -44,9 +47,12 @@ def main(argv: list[str]) -> int:
 
         trusted = [word for name in options.trust for word in ("--trust", name)]
         generate.main(["--run", str(options.run), "--num", str(options.num), "--out", str(folder), "--force", *trusted])
+    require_replaceable(folder / NAME)
     result = score_folder(folder)
     show(result, Console())
     draw_scores(folder / "scores.png", result["tiers"])
-    write_page(folder, result, options.page_clips)
-    print(f"wrote {folder / 'scores.json'}, scores.png and index.html")
+    page = write_page(folder, options.page_clips, run=options.run)
+    for note in page.notes:
+        print(f"evaluate: not on the page: {note}", file=sys.stderr)
+    print(f"wrote {folder / 'scores.json'}, scores.png and {NAME}: {page.headline}")
     return 0

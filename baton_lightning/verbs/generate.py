@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.names import require_name
+from baton_lightning.names import PLAN_SUFFIX, require_name
 from baton_lightning.runs import manifest
 from baton_lightning.verbs.generate_options import PLANS, SAVINGS, SCALES, check, form_of, parser
 
@@ -72,7 +72,7 @@ def plan_of(generator: Generator, requests: Requests, place: int, batch: Batch, 
 
 def clips_of(
     generator: Generator, requests: Requests, place: int, batch: Batch, plan: str | ClipPlan, held: Callable[[Batch], Given]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Plan | None]:
     """Generates the clips of a batch.
 
     Args:
@@ -84,16 +84,38 @@ def clips_of(
         held: Returns the latents of a batch that are given and not generated.
 
     Returns:
-        Frames [B, T, Y, X, 3], uint8, and waveforms [B, S], in [-1, 1].
+        Frames [B, T, Y, X, 3], uint8, waveforms [B, S], in [-1, 1], and the plan that they follow; ``None`` = none.
     """
     batch = batch.to(generator.placement.device)
     if plan == "ceiling":
         assert batch.video_latents is not None and batch.audio_latents is not None
-        return generator.decode(batch.video_latents, batch.audio_latents)
+        return *generator.decode(batch.video_latents, batch.audio_latents), None
     if generator.model.guidance.guides_text:
         generator.embed_negatives(generator.placement.device)  # before the planner is moved to the device, where both may not fit
     followed = plan_of(generator, requests, place, batch, plan)
-    return generator.decode(*generator.sample(batch, followed, held(batch)))
+    return *generator.decode(*generator.sample(batch, followed, held(batch))), followed
+
+
+def save_plan(file: Path, generator: Generator, plan: Plan, row: int, meta: dict[str, Any], source: str | ClipPlan) -> None:
+    """Writes the plan that a clip follows, with the clip's prompts.
+
+    Args:
+        file: The plan's file.
+        generator: Generator of the clip.
+        plan: Plan of the batch.
+        row: Index of the clip in the batch.
+        meta: Metadata of the clip.
+        source: Kind of plan, or the plan of a file, which is written as it is.
+    """
+    from baton_lightning.plan.clip_plan import ClipPlan
+    from baton_lightning.stages import plan_space
+
+    if isinstance(source, str):
+        prompts = {name: str(meta.get(name, "")) for name in ("video_prompt", "audio_prompt")}
+        statistics = plan_space.statistics(generator.model.plan)
+        origin = "truth" if source == "truth" else "planner"
+        source = ClipPlan.of(plan, row, generator.model.clip, statistics=statistics, source=origin, **prompts)
+    source.save(file)
 
 
 def main(argv: list[str]) -> int:
@@ -170,10 +192,12 @@ def main(argv: list[str]) -> int:
     total, scored = 0, True
     with torch.no_grad():
         for place, (batch, of_clips) in enumerate(tqdm(wanted, desc=f"generate {options.plan}", unit="batch")):
-            frames, waveform = clips_of(generator, wanted, place, batch, plan, held)
+            frames, waveform, followed = clips_of(generator, wanted, place, batch, plan, held)
             for i, (key, meta) in enumerate(zip(batch.keys, of_clips, strict=True)):
                 file = options.out / f"{require_name(key, 'the key of a clip')}.mp4"
                 file.with_suffix(".json").write_text(json.dumps(meta | metadata, indent=1))
+                if options.save_plans and followed is not None:
+                    save_plan(file.with_suffix(PLAN_SUFFIX), generator, followed, i, meta, plan)
                 generator.write(file, *((frames[i], waveform[i]) if given is None else given.complete(frames[i], waveform[i])))
                 total, scored = total + 1, scored and "scene" in meta
     if scored:

@@ -127,6 +127,11 @@ def parser() -> argparse.ArgumentParser:
 
     out = made.add_argument_group("output")
     out.add_argument("--out", type=Path, required=True, help="folder for k.mp4, k.json and scores.json; must not contain clips")
+    out.add_argument(
+        "--save-plans",
+        action="store_true",
+        help="write the plan that each clip follows as k.plan.safetensors, 2 MB per 1,000 tokens of 512 channels; `report` draws them",
+    )
     out.add_argument("--force", action="store_true", help="replace clips that an earlier `generate` left in --out")
     return made
 

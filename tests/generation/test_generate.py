@@ -88,6 +88,15 @@ def test_scales_and_steps_of_the_command_line_are_used_and_the_run_s_own_are_kep
     assert "savings" not in metadata[0] and metadata[1]["savings"] == savings
 
 
+def test_a_saved_plan_makes_the_same_clip_again_and_is_removed_with_its_clip(made, tmp_path):
+    clip = generate(made, tmp_path / "out", "--save-plans")
+    before, plan = clip.read_bytes(), clip.with_suffix(".plan.safetensors")
+    shutil.copy(plan, own := tmp_path / "prompt.safetensors")  # the noise depends on the key, which is the file's name
+    words = ["--plan", str(own), "--out", str(tmp_path / "out"), "--device", "cpu", "--force"]
+    assert main(["generate", "--run", f"{made}/runs/e/stage3_joint", *words]) == 0
+    assert clip.read_bytes() == before and not plan.exists()
+
+
 def test_clips_that_are_there_are_neither_overwritten_nor_mixed_in(made, tmp_path, capsys):
     clip = generate(made, tmp_path / "out")
     stale = clip.with_name("stale.mp4")

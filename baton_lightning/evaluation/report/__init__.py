@@ -1,0 +1,1 @@
+"""One HTML page of clips, scores and stages, in one file."""
