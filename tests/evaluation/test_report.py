@@ -93,6 +93,7 @@ def test_prompts_and_names_of_others_are_inert(experiment):
     assert not [name for _, attrs in elements.found for name in attrs if name.startswith("on")]
     assert not re.search("[\u202e\u2066\x00]", text) and "[U+202E]evil[U+2066][U+0000]" in text
     assert elements.text.count("long ") >= 2 * 1998 and 'x" onload="alert(3)' in elements.text
+    assert [a["data-tab"] for a in elements.of("button") if "data-tab" in a] == ["random"], "unscored clips are neither best nor worst"
     assert visible("a" * 30_000).endswith("… (10,000 more characters)")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from baton_lightning import atomic
 from baton_lightning.evaluation.report import cards, choice, stages
-from baton_lightning.evaluation.report.found import CONDITIONS, Found, find, title_of
+from baton_lightning.evaluation.report.found import CONDITIONS, OTHER, Found, find, title_of
 from baton_lightning.evaluation.report.inert import inert, paragraph
 from baton_lightning.evaluation.report.plan_strips import PlanStrip, plan_strips
 from baton_lightning.evaluation.scores import cell
@@ -30,6 +30,7 @@ RESERVE = 1_500_000
 MOST_FILM = 600_000
 LEAST_FILM = 60_000
 MOST_NOTES = 20
+SECTIONS = ("compare", "clips", "scores", "glossary", "stages")
 GENERATOR = '<meta name="generator" content="baton_lightning report">'
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)
 """Errors of damaged clips and of records that nobody's `evaluate` wrote."""
@@ -102,7 +103,8 @@ def write_page(folder: Path, num_clips: int = 24, *, run: Path | None = None, ou
         "script": script,
         "title": inert(folder.resolve().name, 120),
         "headline": inert(found.headline() or "No clip is scored."),
-        "bounds": inert(found.bounds() and f"Controls: {found.bounds()}."),
+        "bounds": inert(found.headline() and "Higher is better, 1 is the best." + (found.bounds() and f" Controls: {found.bounds()}.")),
+        "links": "".join(f'<a href="#{name}">{name}</a>' for name in SECTIONS if name != "compare" or hero),
         "hero": hero,
         "clips": _tabs(found, shown, num_clips),
         "notes": f'<section class="notes"><h2>Not shown</h2><ul>{notes}{more}</ul></section>' if notes else "",
@@ -195,18 +197,20 @@ def _tabs(found: Found, shown: dict[str, str], num_clips: int) -> str:
         return f'<p class="empty">0 clips: none of the {len(clips)} files can be shown; see “Not shown”.</p>'
     tiers = sorted({clips[key].tier for key in shown})
     options = "".join(f'<option value="{inert(tier, 60)}">{inert(tier, 60)}</option>' for tier in tiers)
+    names = [name for name, keys in choice.tabs(clips, num_clips).items() if not shown.keys().isdisjoint(keys)]  # without scores: random
     buttons = "".join(
         f'<button type="button" role="tab" id="tab-{name}" aria-controls="cards" data-tab="{name}" '
         f'aria-selected="{"true" if not place else "false"}" tabindex="{0 if not place else -1}">{name}</button>'
-        for place, name in enumerate(choice.TABS)
+        for place, name in enumerate(names)
     )
+    of = "" if found.shown == OTHER else f" of “{inert(title_of(found.shown))}”"
     lacking = "" if any(clip.plan_file.is_file() for clip in clips.values()) else " Plans: <code>generate --save-plans</code> writes them."
     return (
-        f'<p class="how">{len(shown)} of {len(clips)} clips of “{inert(title_of(found.shown))}”.{lacking}</p>'
+        f'<p class="how">{len(shown)} of {len(clips)} clips{of}.{lacking}</p>'
         f'<div class="tools"><div role="tablist" aria-label="clips by P-Acc">{buttons}</div>'
         f'<label>tier <select id="tier"><option value="">all</option>{options}</select></label>'
         f'<span id="count" role="status"></span></div>'
-        f'<div id="cards" role="tabpanel" aria-labelledby="tab-worst">{"".join(shown.values())}</div>'
+        f'<div id="cards" role="tabpanel" aria-labelledby="tab-{names[0]}">{"".join(shown.values())}</div>'
     )
 
 

@@ -95,10 +95,10 @@ def chain_table(stages: Iterable[StageEntry]) -> str:
             "<br>".join(f"{inert(name, 60)} {value:.3f}" for name, value in sorted(metrics.items())[:MOST_METRICS]) or "-",
             inert(stage.record.get("seed", "-"), 20),
             f"{seconds:.0f} s" if isinstance(seconds, int | float) else "-",
-            inert(stage.state, 200),
         ]
-        rows.append(f'<tr><th scope="row">{inert(stage.folder.name, 60)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    head = "".join(f'<th scope="col">{t}</th>' for t in ("stage", "class", "weights", "parents", "held-out", "seed", "session", "state"))
+        name = f"{inert(stage.folder.name, 60)}<small>{inert(stage.state, 200)}</small>"
+        rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
+    head = "".join(f'<th scope="col">{t}</th>' for t in ("stage", "class", "weights", "parents", "held-out", "seed", "session"))
     return f'<div class="wide" tabindex="0" role="region" aria-label="stages"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
