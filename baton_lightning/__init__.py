@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from baton_lightning.generation.clip import GeneratedClip
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.pipeline import Pipeline, load
+    from baton_lightning.generation.pretrained import pretrained
     from baton_lightning.plan.clip_plan import ClipPlan
 
-__all__ = ["ClipPlan", "GeneratedClip", "Generator", "Pipeline", "load"]
+__all__ = ["ClipPlan", "GeneratedClip", "Generator", "Pipeline", "load", "pretrained"]
 
 _HOMES = {
     "ClipPlan": "baton_lightning.plan.clip_plan",
@@ -22,6 +23,7 @@ _HOMES = {
     "Generator": "baton_lightning.generation.generator",
     "Pipeline": "baton_lightning.generation.pipeline",
     "load": "baton_lightning.generation.pipeline",
+    "pretrained": "baton_lightning.generation.pretrained",
 }
 
 

@@ -24,6 +24,7 @@ LIGHTNING = {
 OTHERS = {
     "shards": ("baton_lightning.verbs.shards", "make, list and check data sets of webdataset tar shards"),
     "generate": ("baton_lightning.verbs.generate", "write mp4s with sound from a finished stage-3 run"),
+    "try": ("baton_lightning.playground.server", "a page in your browser: prompts, their plan, edits of it, and the clips"),
     "plan": ("baton_lightning.verbs.plan", "make, draw, compare and edit the plan of a clip"),
     "evaluate": (
         "baton_lightning.verbs.evaluate",

@@ -185,7 +185,8 @@ def load(
     """Loads a run for planning and generation.
 
     Args:
-        run: Folder of a stage-3 run; its planner's run is searched beside it.
+        run: Folder of a stage-3 run or of its export, or the name of weights that come with the library, e.g. ``nano``. The planner's run
+            is searched beside a run.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:n``.
         dtype: Type of the weights: ``auto`` (bfloat16 on a GPU, float32 on the CPU), ``float32`` or ``bfloat16``.
         data: Current folder of its data set; ``None`` = the configured folder.
@@ -196,12 +197,13 @@ def load(
         ValueError: If the run is not finished, names classes of other packages, is not a stage 3, or its parents are not found.
     """
     from baton_lightning.generation.load import load_run
+    from baton_lightning.generation.pretrained import folder_of
     from baton_lightning.placement import DTYPES, Placement, parse_device, parse_dtype
     from baton_lightning.runs import manifest
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    placement, run = Placement(parse_device(device), offload=False), Path(run)
+    placement, run = Placement(parse_device(device), offload=False), folder_of(run)
     where, source = (Path(path) if path else None for path in (checkpoint, data))
     model, module, _ = load_run(run, checkpoint=where, data=source, trusted=trust)
     generator = Generator(model, placement)  # load_run refuses other modules

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from baton_lightning import trust
 from baton_lightning.arguments import Parser, require_at_least_one
+from baton_lightning.generation.pretrained import folder_of
 
 PLANS = ("planned", "truth", "shuffled", "none", "ceiling")
 FORMS = ("image", "video", "audio", "extend", "inpaint")
@@ -36,9 +37,10 @@ def parser() -> argparse.ArgumentParser:
     run = made.add_argument_group("which run")
     run.add_argument(
         "--run",
-        type=Path,
+        type=folder_of,
         required=True,
-        help="run folder of a stage 3, e.g. runs/demo/stage3_joint; its planner's run, if it is needed, is searched beside it",
+        help="run folder of a stage 3, e.g. runs/demo/stage3_joint, whose planner's run is searched beside it; an export of one; "
+        "or `nano`, the tiny weights that come with the library",
     )
     run.add_argument("--ckpt", type=Path, metavar="FILE", help="use this checkpoint in the run's folder; the run need not be finished")
     run.add_argument("--dit", type=Path, metavar="RUN", help="use the transformer of this stage-3 run instead, e.g. of the adaptation")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baton_lightning.arguments import Parser
+from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
 from baton_lightning.verbs import plan_obey, plan_words
 
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,probes,obey}")
 
     make = verbs.add_parser("make", help="plan a prompt, or a clip of the data set, and write the plan")
-    make.add_argument("--run", type=Path, required=True, help="run folder of a stage 3 with a planner")
+    make.add_argument("--run", type=folder_of, required=True, help="run folder of a stage 3 with a planner, or `nano`")
     make.add_argument("--out", type=Path, required=True, metavar="FILE", help="the plan, a .safetensors file")
     make.add_argument("--video-prompt", help="what is seen")
     make.add_argument("--audio-prompt", help="what is heard")
