@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from baton_lightning import hints, settings, trust
 from baton_lightning.clip import ClipSpec
+from baton_lightning.generation.no_data import NoData
 from baton_lightning.generation.run_description import require_own_checkpoint, run_description
 from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints
@@ -64,7 +65,7 @@ def load_run(
     Args:
         run: Folder of a run.
         checkpoint: Checkpoint of the run to load; ``None`` = its final weights.
-        data: Current folder of its data set; ``None`` = the configured folder.
+        data: Current folder of its data set; ``None`` = the configured folder, and no data for an export.
         follows: Whether clips have plans. Only then the parent run of the planner is needed.
         cached: Whether all prompts have cached plans, so that a run with a cached plan source needs no planner.
         trusted: Packages besides the library whose classes the run may name; classes of other packages are not imported.
@@ -82,6 +83,8 @@ def load_run(
         require_own_checkpoint(run, checkpoint)
     described = run_description(run, checkpoint)
     config = sections(described.get("config"), run)
+    if "bundled" in described and data is None:
+        config["data"] = {"class_path": f"{NoData.__module__}.{NoData.__name__}", "init_args": {}}
     trust.require(config, f"{run}/", trusted)
     require_makes_clips(config["model"]["class_path"], run)
     args = config["model"]["init_args"]

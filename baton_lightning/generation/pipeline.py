@@ -197,6 +197,7 @@ def load(
         ValueError: If the run is not finished, names classes of other packages, is not a stage 3, or its parents are not found.
     """
     from baton_lightning.generation.load import load_run
+    from baton_lightning.generation.no_data import NoData
     from baton_lightning.generation.pretrained import folder_of
     from baton_lightning.placement import DTYPES, Placement, parse_device, parse_dtype
     from baton_lightning.runs import manifest
@@ -210,4 +211,4 @@ def load(
     generator.place_networks(parse_dtype(dtype, placement.device))
     record = manifest.read(run) if (run / manifest.NAME).exists() else {}
     planner = record.get("parents", {}).get("planner", {}).get("weights_sha256")
-    return Pipeline(generator, module, planner, run)
+    return Pipeline(generator, None if isinstance(module, NoData) else module, planner, run)

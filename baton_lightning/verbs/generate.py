@@ -135,6 +135,7 @@ def main(argv: list[str]) -> int:
     from baton_lightning.generation import conditions, folder, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
+    from baton_lightning.generation.no_data import NoData
     from baton_lightning.placement import Placement, parse_device, parse_dtype
     from baton_lightning.plan.clip_plan import ClipPlan
     from baton_lightning.stages import plan_space
@@ -150,6 +151,10 @@ def main(argv: list[str]) -> int:
     model, data, weights = load_run(
         options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own, trusted=options.trust
     )
+    if isinstance(data, NoData) and not own:
+        raise ValueError(
+            f"generate: {options.run}/ is an export and has no data set, so no held-out prompts; give --prompts FILE, or --data FOLDER"
+        )
     if options.plan in ("planned", "shuffled") and not isinstance(model.plan, PlannedTokens):
         raise ValueError(
             f"generate: {options.run} was trained without a planner; use --plan none, --plan truth if it knows true plans, or a joint run"

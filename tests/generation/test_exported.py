@@ -62,3 +62,10 @@ def test_an_export_whose_planner_was_taken_away_is_refused(exported: Path, tmp_p
     shutil.rmtree(tmp_path / "model/planner")
     with pytest.raises(ValueError, match="must have the digest"):
         baton.load(tmp_path / "model")
+
+
+def test_an_export_has_no_held_out_prompts(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--run", str(exported), "--out", str(tmp_path / "clips")]) == 1
+    assert "is an export and has no data set" in capsys.readouterr().err and not (tmp_path / "clips").exists()
+    with pytest.raises(ValueError, match="has no held-out clips"):
+        baton.load(exported).held_out("0")

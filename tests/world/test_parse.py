@@ -1,8 +1,12 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.world import vocabulary as v
 from baton_lightning.world.parse import parse_prompts
-from baton_lightning.world.prompts import prompts
+from baton_lightning.world.prompts import VOCABULARY, prompts
 from baton_lightning.world.scene import TIERS, sample_scene
 
 SCENE = "a red circle on the left and a blue square in the middle. "
@@ -64,3 +68,12 @@ def test_the_tier_is_inferred():
 def test_texts_outside_the_language_are_refused_by_sentence(video, audio, message):
     with pytest.raises(ValueError, match=message):
         parse_prompts(video, audio, 2.0)
+
+
+def test_the_page_of_the_prompt_language_tells_the_truth() -> None:
+    page = (Path(__file__).parents[2] / "docs/prompts.md").read_text()
+    examples = [tuple(block.split("\n")) for block in re.findall(r"```\n(.*?)\n```", page, re.S)]
+    pairs = [pair for pair in examples if len(pair) == 2]
+    pairs.append((examples[0][0], examples[1][0]))
+    assert len(pairs) == 5 and {event.kind for pair in pairs for event in parse_prompts(*pair, 2.0).events} == set(v.KINDS)
+    assert f"{len(VOCABULARY)} words" in page and all(f"`{word}`" in page for word in (*v.COLOURS, *v.SHAPES, *v.WORDS))
