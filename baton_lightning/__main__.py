@@ -13,6 +13,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os
 import importlib
 
 from baton_lightning.atomic import FULL
+from baton_lightning.names import printable
 from baton_lightning.signals import note_requeue
 
 LIGHTNING = {
@@ -142,7 +143,7 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)  # not ours: a bug or a library's complaint, whose origin matters
     full = isinstance(error, OSError) and error.errno in FULL
     hint = "; free disk space, then repeat the command: it resumes from what is saved" if full else ""
-    print(f"baton_lightning: error: {error}{hint}", file=sys.stderr)
+    print(f"baton_lightning: error: {printable(error)}{hint}", file=sys.stderr)
     return 1
 
 

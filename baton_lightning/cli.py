@@ -29,6 +29,7 @@ from baton_lightning.construction import networks as construction
 from baton_lightning.construction import sharding
 from baton_lightning.explain import explain
 from baton_lightning.folder_names import keep_names
+from baton_lightning.names import printable
 from baton_lightning.plain_files import require_own_files
 from baton_lightning.quiet import silence
 from baton_lightning.runs import checkpoint_weights, manifest, parents, saving
@@ -258,7 +259,7 @@ def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:
         print(finished)
         return 0
     except WrongArguments as error:
-        print(f"baton_lightning: error: {error}", file=sys.stderr)
+        print(f"baton_lightning: error: {printable(error)}", file=sys.stderr)
         return 2
     except MisconfigurationException as error:  # e.g. a setting that this machine does not support
         message = " ".join(str(error).split())

@@ -29,6 +29,12 @@ def quoted(name: object) -> str:
     return text if len(text) <= 80 else text[:76] + "...'"
 
 
+def printable(text: object) -> str:
+    """Text of unknown origin as a terminal may get it: what cannot be printed, such as an escape sequence, is shown as its code. Line
+    breaks are kept."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in str(text))
+
+
 def require_name(name: object, what: str) -> str:
     """A name that may be part of a file name.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -24,7 +25,8 @@ def parse_json(content: bytes | str, where: str, *, finite: bool = True) -> Any:
         ValueError: If it is something else, nested too deeply, or holds NaN or infinity.
     """
     try:
-        return json.loads(content if isinstance(content, str) else content.decode(), parse_constant=_no_number if finite else None)
+        text = content if isinstance(content, str) else content.decode()
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite) if finite else json.loads(text)
     except RecursionError:
         raise ValueError(f"{where} must be JSON, but is nested too deeply to be read") from None
     except ValueError as error:  # also a wrong encoding
@@ -33,6 +35,17 @@ def parse_json(content: bytes | str, where: str, *, finite: bool = True) -> Any:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    """A decimal number. JSON does not bound the exponent, so 1e999 would be infinite.
+
+    Raises:
+        ValueError: If it is too large.
+    """
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def read_json(file: Path, *, most_bytes: int = MOST_BYTES, finite: bool = True) -> Any:

@@ -14,6 +14,7 @@ from baton_lightning import settings, settings_layers
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.keys import Walk, in_mapping, known
+from baton_lightning.names import printable
 from baton_lightning.runs import manifest
 from baton_lightning.settings_layers import Layer, NeedsParser
 
@@ -55,7 +56,7 @@ def early_exit_code(verb: str, argv: list[str]) -> int | None:
         layers = settings_layers.read(expand(argv))
         walk = Walk(known(verb), settings_layers.merged(layers))
         if complaint := next(walk.complaints(layers), None):
-            print(f"baton_lightning: error: {complaint}", file=sys.stderr)
+            print(f"baton_lightning: error: {printable(complaint)}", file=sys.stderr)
             return 2
         chosen = settings_layers.resolved(layers)
         folder = settings.folder(chosen)

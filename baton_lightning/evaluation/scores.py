@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from baton_lightning import atomic
+from baton_lightning.names import printable
 from baton_lightning.plain_files import read_json
 from baton_lightning.world.score_table import HEADLINE, SCORES
 
@@ -58,7 +60,7 @@ def score_folder(folder: Path) -> dict[str, Any]:
         texts = {name: meta[name] for name in ("video_prompt", "audio_prompt") if name in meta}
         clips[file.stem] = found.scores.to_dict() | {"tier": scene.tier} | texts | {"facts": found.facts}
     for key, why in list(unreadable.items())[:MOST_TOLD]:
-        print(f"evaluate: {key}.mp4 is left out: {why}", file=sys.stderr, flush=True)
+        print(f"evaluate: {printable(key)}.mp4 is left out: {printable(why)}", file=sys.stderr, flush=True)
     if not clips:
         raise ValueError(f"evaluate: no clip of {folder}/ can be scored; the first, {files[0].name}: {unreadable[files[0].stem]}")
     result: dict[str, Any] = {"clips": clips, "tiers": {tier: aggregate(scores) for tier, scores in sorted(tiers.items())}}
@@ -139,7 +141,7 @@ def table_of(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """
     table = Table("score", title=title)
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(escape(printable(column)), justify="right", no_wrap=True)
     table.add_row("clips", *(str(scores["num_clips"]) for scores in columns.values()))
     for name in HEADLINE:
         entry = SCORES[name]

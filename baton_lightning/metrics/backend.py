@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from baton_lightning import atomic
 from baton_lightning.metrics.clips import Clip, ClipExcluded
+from baton_lightning.plain_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,18 @@ class Recorded:
         file = clip.file.with_suffix(f".{self.kind}.json")
         if not file.exists():
             raise ClipExcluded(f"no {self.kind}: k.{self.kind}.json is not beside k.mp4")
-        return json.loads(file.read_text())
+        return require_mapping(read_json(file), file)
+
+
+def require_mapping(values: Any, file: Path) -> Measured:
+    """Content of a file that must be a JSON object.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold a JSON object, got a {type(values).__name__}")
+    return values
 
 
 def import_optional(module: str, install: str) -> ModuleType:
@@ -93,7 +105,7 @@ def cached_measurement(backend: Backend, clip: Clip, folder: Path) -> Measured:
     file = folder / type(backend).__name__ / f"{clip.key}.json"
     stamp = {"protocol": backend.protocol, "clip": clip.digest}
     if file.exists():
-        record = json.loads(file.read_text())
+        record = require_mapping(read_json(file, finite=False), file)
         if {name: record.get(name) for name in stamp} == stamp:
             return record["measured"]
     measured = backend.measure(clip)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from baton_lightning.metrics.clips import ClipExcluded
 from baton_lightning.metrics.result import ClipMetric
+from baton_lightning.plain_files import read_json
 
 if TYPE_CHECKING:
     from baton_lightning.metrics.clips import Clip
@@ -75,7 +76,7 @@ def checklist(clip: Clip) -> list[dict[str, str]]:
     file = clip.file.with_suffix(".checklist.json")
     if not file.exists():
         raise ClipExcluded("no checklist: k.checklist.json is not beside k.mp4")
-    checks = json.loads(file.read_text(encoding="utf-8"))
+    checks = read_json(file)
     if not isinstance(checks, list) or not checks or not all(isinstance(c, dict) and {"question", "answer"} <= c.keys() for c in checks):
         raise ValueError(f'{file} must hold [{{"question": ..., "answer": "yes"}}, ...], got {json.dumps(checks)[:80]}')
     return checks

@@ -16,10 +16,8 @@ from torch import Tensor
 from baton_lightning import atomic
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
-from baton_lightning.plan import edits
-
-FORMAT = "baton_lightning plan 1"
-MODALITIES = ("video", "audio")
+from baton_lightning.plan import edits, stored
+from baton_lightning.plan.stored import FORMAT, MODALITIES
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +52,7 @@ class ClipPlan:
     edits: tuple[dict[str, Any], ...] = field(default=())
 
     def __post_init__(self) -> None:
-        clip = self.clip
-        wanted = {
-            "video": (*clip.video_plan_grid, clip.video_plan_width),
-            "audio": (clip.num_audio_planned, clip.audio_plan_width),
-        }
+        wanted = stored.token_shapes(self.clip)
         for name in MODALITIES:
             tokens: Tensor = getattr(self, name)
             if tuple(tokens.shape) != wanted[name]:
@@ -201,34 +195,7 @@ class ClipPlan:
         Raises:
             ValueError: If the file is not a plan, or is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"plan: {path} must be a plan that `plan make` wrote, got {str(error) or type(error).__name__}") from error
-        if header.get("format") != FORMAT:
-            raise ValueError(f"plan: {path} must be a file of the format {FORMAT!r}, got {header.get('format')!r}")
-        try:
-            clip: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(header["clip"]).items()
-            }
-            return cls(
-                video=tensors["video"].float(),
-                audio=tensors["audio"].float(),
-                clip=ClipSpec(**clip),
-                statistics={name: tensors[f"statistics.{name}"] for name in MODALITIES},
-                video_prompt=header["video_prompt"],
-                audio_prompt=header["audio_prompt"],
-                source=header["source"],
-                planner=json.loads(header["planner"]) if header["planner"] == "null" else header["planner"],
-                run=header.get("run", ""),  # plans of earlier versions have none
-                edits=tuple(json.loads(header["edits"])),
-            )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"plan: {path} is damaged: {type(error).__name__}: {error}; make it again with `plan make`") from error
+        return cls(**stored.read(Path(path)))
 
     def __repr__(self) -> str:
         frames, rows, columns = self.clip.video_plan_grid
@@ -257,9 +224,10 @@ class ClipPlan:
         return picture.png(self.clip, self.tokens, self.title, None if truth is None else truth.tokens)
 
     def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
-        """Writes the PNG of :meth:`png`, and creates its folder."""
+        """Writes the PNG of :meth:`png`, and creates its folder. A link at the path is replaced, not followed."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(self.png(truth))
+        with atomic.aside(Path(path)) as part:
+            part.write_bytes(self.png(truth))
 
     def _repr_png_(self) -> bytes:
         """PNG for notebooks."""

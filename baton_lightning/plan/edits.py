@@ -20,7 +20,6 @@ and the operations are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,12 @@ import torch
 from torch import Tensor
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.names import quoted
+from baton_lightning.plain_files import parse_json, read_bytes
+from baton_lightning.shards.records import is_number
 
+MOST_BYTES = 2**20
+"""Largest file of operations that is read."""
 REGION = ("modality", "start", "stop", "rows", "columns")
 FIELDS = {
     "shift": ("seconds",),
@@ -47,13 +51,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Reads the operations of a file: a JSON list, or one JSON operation per line.
 
     Raises:
-        ValueError: If the file has neither format, or an operation is not a mapping.
+        ValueError: If the file has neither format or more than 1 MiB, or an operation is not a mapping.
     """
-    text = path.read_text()
-    try:
-        found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must be a JSON list of operations, or one a line, got {error}") from error
+    content = read_bytes(path, MOST_BYTES)
+    lines = [content] if content.lstrip().startswith(b"[") else [line for line in content.splitlines() if line.strip()]
+    read = [parse_json(line, f"{path} (a list of operations, or one a line)") for line in lines]
+    found = read[0] if content.lstrip().startswith(b"[") else read
     if wrong := [operation for operation in found if not isinstance(operation, dict)]:
         raise ValueError(f'{path}: an operation must be a mapping such as {{"op": "shift", "seconds": 0.5}}, got {str(wrong[0])[:80]}')
     return found
@@ -77,13 +80,13 @@ def apply(
         ValueError: If the operation is unknown, a field is missing, unknown or invalid, or the region leaves the plan.
     """
     name = operation.get("op")
-    if name not in FIELDS:
-        raise ValueError(f"an edit's op must be one of {', '.join(FIELDS)}, got {name!r}")
-    if unknown := set(operation) - {"op", *FIELDS[name], *REGION}:
-        raise ValueError(f"{name} knows {', '.join((*FIELDS[name], *REGION))}, got {', '.join(sorted(map(str, unknown)))}")
+    if not isinstance(name, str) or name not in FIELDS:
+        raise ValueError(f"an edit's op must be one of {', '.join(FIELDS)}, got {quoted(name)}")
+    if unknown := sorted(set(operation) - {"op", *FIELDS[name], *REGION}):
+        raise ValueError(f"{name} knows {', '.join((*FIELDS[name], *REGION))}, got {quoted(unknown[0])}")
     modality = operation.get("modality", "video" if name in ("move", "swap") else "both")
     if modality not in ("video", "audio", "both"):
-        raise ValueError(f"{name}: modality must be video, audio or both, got {modality!r}")
+        raise ValueError(f"{name}: modality must be video, audio or both, got {quoted(modality)}")
     if name in WITH_OTHER and other is None:
         raise ValueError(f"{name}: needs another plan: name its file as other, e.g. plan.safetensors")
     act = {"shift": shift, "move": move, "swap": swap, "scale": scale, "mix": mix}[name]
@@ -97,9 +100,9 @@ def number(operation: dict[str, Any], name: str, default: float | None = None) -
     Raises:
         ValueError: If it is not.
     """
-    value = operation.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not torch.isfinite(torch.tensor(float(value))):
-        raise ValueError(f"{operation['op']}: {name} must be a finite number, got {value!r}")
+    value: Any = operation.get(name, default)
+    if not is_number(value):
+        raise ValueError(f"{operation['op']}: {name} must be a finite number, got {quoted(value)}")
     return float(value)
 
 
@@ -112,7 +115,7 @@ def span(operation: dict[str, Any], name: str, size: int) -> slice:
     value = operation.get(name, [0, size])
     fits = isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
     if not fits or not 0 <= value[0] < value[1] <= size:
-        raise ValueError(f"{operation['op']}: {name} must be [first, end) within [0, {size}), got {value!r}")
+        raise ValueError(f"{operation['op']}: {name} must be [first, end) within [0, {size}), got {quoted(value)}")
     return slice(*value)
 
 
@@ -158,7 +161,10 @@ def cells(operation: dict[str, Any], modality: str, clip: ClipSpec) -> tuple[sli
 def shift(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpec, _: Tensor | None) -> Tensor:
     """Moves the region by ``seconds``. Its former place is filled with the token before it, or after it at the clip's start."""
     rate = clip.keyframe_fps if modality == "video" else clip.audio_plan_rate
-    exact = number(operation, "seconds") * rate
+    seconds = number(operation, "seconds")
+    if abs(seconds) > clip.seconds:
+        raise ValueError(f"shift: seconds must be within the clip's {clip.seconds:g} s, got {seconds:g}")
+    exact = seconds * rate
     by = round(exact)
     if abs(exact - by) > 1e-3:
         near = ", ".join(f"{step / rate:.4g}" for step in sorted({int(exact // 1), int(exact // 1) + 1}))
@@ -189,7 +195,7 @@ def move(tokens: Tensor, operation: dict[str, Any], modality: str, clip: ClipSpe
     height, width = clip.plan_grid
     target = slice(rows.start + down, rows.stop + down), slice(columns.start + right, columns.stop + right)
     if target[0].start < 0 or target[1].start < 0 or target[0].stop > height or target[1].stop > width:
-        raise ValueError(f"move: the region must stay within {height} rows and {width} columns, got it moved by {down} and {right}")
+        raise ValueError(f"move: the region must stay within {height} rows and {width} columns, got it moved by {down:g} and {right:g}")
     if abs(down) < rows.stop - rows.start and abs(right) < columns.stop - columns.start and (down or right):
         raise ValueError("move: the region must not overlap the place it is moved to; move it further, or make it smaller")
     here, there = tokens[(when, rows, columns)].clone(), tokens[(when, *target)].clone()
@@ -222,8 +228,8 @@ def pair(operation: dict[str, Any], name: str) -> tuple[float, float]:
         ValueError: If it is not.
     """
     value = operation.get(name)
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
-        raise ValueError(f"{operation['op']}: {name} must be [start, stop] in s, got {value!r}")
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(is_number, value)):
+        raise ValueError(f"{operation['op']}: {name} must be [start, stop] in s, got {quoted(value)}")
     return float(value[0]), float(value[1])
 
 

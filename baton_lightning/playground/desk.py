@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from baton_lightning.generation.clip import PLAYER_HEIGHT, GeneratedClip
-from baton_lightning.generation.prompt_warnings import prompt_warnings
 from baton_lightning.generation.pipeline import Pipeline
+from baton_lightning.generation.prompt_warnings import prompt_warnings
 from baton_lightning.media import mp4_bytes
 from baton_lightning.metrics.prompts import Prompt
 from baton_lightning.plan.clip_plan import ClipPlan

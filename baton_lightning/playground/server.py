@@ -40,8 +40,8 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if not 0 <= options.port <= 65535:
         raise ValueError(f"try: --port must lie in [0, 65535], got {options.port}")
-    from baton_lightning.generation.run_description import require_run
     from baton_lightning.generation.pretrained import folder_of
+    from baton_lightning.generation.run_description import require_run
 
     require_run(folder_of(options.run), None)
     from werkzeug.serving import make_server

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from baton_lightning.plain_files import read_json
 from baton_lightning.shards.format import file_digest
 
 EXTENSION, ASIDE, DAMAGED = ".ckpt", ".part", ".damaged"
@@ -129,7 +130,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
     """
     path = manifest_of(checkpoint)
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_json(path)
         if (
             not all({"bytes", "sha256"} <= entry.keys() for entry in manifest["files"].values())
             or not {"ranks", "saved"} <= manifest.keys()

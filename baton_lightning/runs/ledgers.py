@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from baton_lightning.plain_files import parse_json
 
 NAME = "ledger.jsonl"
 
@@ -18,13 +19,15 @@ def last_line(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    if not path.is_file():
+        raise ValueError(f"{path} must be a file, the ledger of a run; delete it")
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         whole = file.read().rpartition(b"\n")[0]
     if not whole:
         return None
     try:
-        line = json.loads(whole.rpartition(b"\n")[2])
+        line = parse_json(whole.rpartition(b"\n")[2], "it", finite=False)
         return line | {"step": int(line["step"]), "loss": str(line["loss"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -23,11 +23,12 @@ from baton_lightning import atomic
 from baton_lightning.shards.format import BUCKETS, CLIPS, VERSION, Shard, SplitIndex, shard_name, write_json
 from baton_lightning.shards.lock import hold_lock
 from baton_lightning.shards.parts import PART, PART_SOURCES, Settings, make_part
+from baton_lightning.shards.records import BUILD, read_build
 from baton_lightning.shards.source import Source
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 
-BUILD, REJECTED, WORK = "build.json", "rejected.jsonl", ".build"
+REJECTED, WORK = "rejected.jsonl", ".build"
 
 Note = dict[str, Any]
 """Record of an accepted or rejected clip."""
@@ -117,7 +118,7 @@ def begin(out: Path, settings: Settings) -> dict[str, Any] | None:
         except OSError as error:
             raise ValueError(f"shards build: {out}/ must be a folder that can be written to, and is not ({error.strerror})") from error
         return None
-    content = json.loads(record.read_text())
+    content = read_build(out)
     was, now = flat(content["settings"]), flat(settings.to_dict())
     if differs := [
         f"{name}: {was.get(name)} -> {now.get(name)}" for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)

@@ -241,16 +241,30 @@ def clip_of(values: dict[str, Any]) -> ClipSpec:
     Raises:
         ValueError: If fields are missing, unknown or invalid.
     """
-    optional = {field.name for field in fields(ClipSpec) if field.default is None}
+    if not isinstance(values, dict):
+        raise ValueError(f"a geometry must be a mapping, got a {type(values).__name__}")
+    known = {field.name: str(field.type) for field in fields(ClipSpec)}
     for name, value in values.items():
-        parts = value if isinstance(value, list) else [value]
-        if not all((part is None and name in optional) or records.is_number(part) for part in parts):
-            raise ValueError(f"data: a geometry must hold numbers, got {value!r:.60} as {quoted(name)}; build it again")
+        if name in known and not is_of(known[name], value):
+            raise ValueError(f"a geometry must hold positive numbers, {quoted(name)} of the type {known[name]}, got {value!r:.60}")
     try:
         given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return ClipSpec(**given)
     except (TypeError, LookupError, ArithmeticError) as error:
-        raise ValueError(f"data: a geometry must have the fields of the `clip:` section ({error}); build it again") from error
+        raise ValueError(f"a geometry must have the fields of the `clip:` section ({error!s:.200})") from error
+
+
+def is_of(annotation: str, value: Any) -> bool:
+    """Whether a value is one of a field of the geometry: one positive number, or as many as the annotation says, whole if it says so."""
+    if value is None:
+        return "None" in annotation
+    several = annotation.startswith("tuple")
+    if isinstance(value, list | tuple) != several:
+        return False
+    parts = value if several else [value]
+    if not all(records.is_number(part) and part > 0 and ("float" in annotation or isinstance(part, int)) for part in parts):
+        return False
+    return not several or len(parts) == annotation.count("int")
 
 
 def read_root(root: Path) -> dict[str, Any]:

@@ -10,10 +10,14 @@ from typing import Any
 from baton_lightning.names import require_name
 from baton_lightning.plain_files import parse_json, read_json
 
+BUILD = "build.json"
+"""File of a data set with the settings and the report of `shards build`."""
 LARGEST = {"json": 4 * 2**20}
 """Suffix -> size of the largest member that is read, in bytes."""
 LARGEST_OF_ALL = 2**30
 """The same size for all other suffixes."""
+MOST = 2**63
+"""Bound of whole numbers. Larger ones are valid JSON, but neither sizes nor seconds, and cannot become floating-point numbers."""
 
 Kind = Callable[[Any], bool]
 
@@ -23,11 +27,13 @@ def is_text(value: Any) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < MOST if isinstance(value, int) else math.isfinite(value)
 
 
 def is_mapping(value: Any) -> bool:
@@ -109,6 +115,36 @@ def index_of_set(file: Path) -> dict[str, Any]:
     for name, entry in values["splits"].items():
         require_name(name, f"data: {file}: a split")
         require_kinds(entry, f"{file}: split {name}", {"sha256": is_text}, others=True)
+    return values
+
+
+def read_build(root: Path) -> dict[str, Any]:
+    """Validated record of `shards build`; a set that was made in another way has none, and is a single set.
+
+    Args:
+        root: Folder of the data set.
+
+    Returns:
+        ``settings`` of the build, and its ``report``, which is ``None`` before the build has ended: ``clips``, geometry -> split -> bucket
+            -> count (the name of a single geometry is empty), ``rejected``, reason -> count, and other counts.
+
+    Raises:
+        ValueError: If an entry is invalid, or the name of a geometry leads to another folder.
+    """
+    if not (file := root / BUILD).exists():
+        return {"settings": {}, "report": {"clips": {"": {}}, "rejected": {}}}
+    ended = {"report": lambda value: value is None or is_mapping(value)}
+    values = require_kinds(read_json(file), str(file), {"settings": is_mapping}, ended, others=True)
+    if (report := values.setdefault("report", None)) is None:
+        return values
+    require_kinds(report, f"{file}: report", {"clips": is_mapping, "rejected": is_mapping}, others=True)
+    require_kinds(report["rejected"], f"{file}: rejected", dict.fromkeys(report["rejected"], is_count))
+    for geometry, splits in report["clips"].items():
+        if geometry:
+            require_name(geometry, f"data: {file}: a geometry")
+        counted = require_kinds(splits, f"{file}: clips", dict.fromkeys(splits, is_mapping) if is_mapping(splits) else {})
+        for split, buckets in counted.items():
+            require_kinds(buckets, f"{file}: split {split:.60}", dict.fromkeys(buckets, is_count))
     return values
 
 

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from baton_lightning import atomic, hints
 from baton_lightning.clip import ClipSpec
-from baton_lightning.plain_files import read_json
+from baton_lightning.names import printable
+from baton_lightning.plain_files import require_no_link
 from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, clip_of, read_root
-from baton_lightning.shards.records import metadata_of
+from baton_lightning.shards.records import is_number, metadata_of, read_build
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 PICTURE = "stat.png"
-BUILD = "build.json"
 BINS = 12
+PLAUSIBLE = 1e9
+"""Values of a histogram that are larger are left out: they come from the metadata of clips, and nothing that is measured reaches them."""
 COVERED = ("video", "audio", "speech", "speakers")
 
 TITLES = {
@@ -61,8 +63,8 @@ class Facts:
         self.covered.update(name for name in COVERED if has[name])
         known = metadata.get("source", {}) | metadata.get("measured", {})
         for name, values in self.values.items():
-            if known.get(name) is not None:
-                values.append(float(known[name]))
+            if is_number(value := known.get(name)) and abs(value) < PLAUSIBLE:
+                values.append(float(value))
 
 
 def facts_of(root: Path, splits: dict[str, SplitIndex]) -> Facts:
@@ -91,11 +93,11 @@ def print_stat(root: Path) -> None:
     """
     from rich.console import Console
 
-    build = read_json(root / BUILD) if (root / BUILD).exists() else {}
-    report = build.get("report") or {"clips": {"": {}}, "rejected": {}}
+    report = read_build(root)["report"] or {"clips": {"": {}}, "rejected": {}}
     console = Console()
     for geometry in report["clips"]:
         home = root / geometry
+        require_no_link(*([home] if geometry else []))
         splits = {split: SplitIndex.read(home / split) for split in read_root(home)["splits"]}
         facts = facts_of(home, splits)
         console.print(contents(home, splits))
@@ -140,13 +142,14 @@ def tokens_of(clip: ClipSpec, bucket: str) -> tuple[int, int, int]:
 
 def rejections(reasons: dict[str, int]) -> Table:
     """Number of rejected recordings or clips, by reason."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="rejected")
     table.add_column("reason")
     table.add_column("count", justify="right")
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(reason, str(count))
+        table.add_row(escape(printable(reason)), str(count))
     return table
 
 

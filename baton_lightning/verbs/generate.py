@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.names import PLAN_SUFFIX, require_name
+from baton_lightning.names import PLAN_SUFFIX, printable, require_name
 from baton_lightning.runs import manifest
 from baton_lightning.verbs.generate_options import PLANS, SAVINGS, SCALES, check, form_of, parser
 
@@ -36,7 +36,7 @@ def print_prompt_warnings(generator: Generator, prompts: dict[str, Prompt]) -> N
 
     encoder = generator.components.built("text_encoder")
     for sentence in prompt_warnings(getattr(encoder, "tokenizer", None), prompts.values()):
-        print(f"generate: {sentence}", file=sys.stderr, flush=True)
+        print(f"generate: {printable(sentence)}", file=sys.stderr, flush=True)
     warnings.filterwarnings("ignore", message="the run's vocabulary does not have")  # otherwise each network would repeat the warning
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--truth", type=Path, metavar="PLAN", help="a second plan, drawn beside with the error of every token")
     show.add_argument("--out", type=Path, metavar="PNG", help="the picture (default: beside the plan)")
     show.add_argument("--probes", type=Path, metavar="FILE", help="probes that read the plan (default: those of the run that made it)")
+    show.add_argument("--force", action="store_true", help="replace the picture")
 
     diff = verbs.add_parser("diff", help="where two plans differ, and by how much")
     diff.add_argument("first", type=Path)
@@ -129,13 +131,15 @@ def require_new(out: Path, force: bool) -> None:
     Raises:
         ValueError: If the file exists and ``force`` is not set.
     """
-    if out.exists() and not force:
+    if os.path.lexists(out) and not force:
         raise ValueError(f"plan: {out} exists; give another --out, or --force")
 
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
-    if options.verb in ("make", "edit"):
+    if options.verb == "show":
+        options.out = options.out or options.plan.with_suffix(".png")
+    if options.verb in ("make", "show", "edit"):
         require_new(options.out, options.force)
     if options.verb == "make":
         plan = make(options)
@@ -152,10 +156,9 @@ def main(argv: list[str]) -> int:
     from baton_lightning.plan.clip_plan import ClipPlan
 
     if options.verb == "show":
-        out = options.out or options.plan.with_suffix(".png")
         plan = ClipPlan.load(options.plan)
-        plan.save_png(out, None if options.truth is None else ClipPlan.load(options.truth))
-        print(f"plan: {plan}\nplan: picture {out}")
+        plan.save_png(options.out, None if options.truth is None else ClipPlan.load(options.truth))
+        print(f"plan: {plan}\nplan: picture {options.out}")
         plan_words.tell(plan, options.probes)
     elif options.verb == "diff":
         from rich.console import Console

@@ -241,9 +241,7 @@ def check(root: Path, previews: list[str] | None = None, config: Path | None = N
 
 def homes(root: Path) -> list[Path]:
     """Folders of the data sets in ``root``: ``root`` itself, or one folder per geometry if several were built."""
-    import json
+    from baton_lightning.shards.records import read_build
 
-    from baton_lightning.shards.build import BUILD
-
-    report = (json.loads((root / BUILD).read_text())["report"] if (root / BUILD).exists() else None) or {"clips": {"": {}}}
+    report = read_build(root)["report"] or {"clips": {"": {}}}
     return [root / geometry for geometry in report["clips"]]

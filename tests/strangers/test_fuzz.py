@@ -1,5 +1,5 @@
-"""Run folders, data sets and prompts from elsewhere, broken at random: nothing outside is written, nothing is run, nothing hangs, and what
-cannot be read is told as a ValueError or an OSError.
+"""Run folders, data sets, prompts and plans from elsewhere, broken at random: nothing outside is written, nothing is run, nothing
+hangs, and what cannot be read is told as a ValueError or an OSError.
 
     python tests/strangers/test_fuzz.py --number 5000 --seed 0
 """
@@ -42,6 +42,12 @@ VALUES += ["stranger.payload.Model", {"class_path": "stranger.payload.Model"}, {
 VALUES += [{"class_path": "os.system"}, "baton_lightning.cli.os.abort"]
 
 
+EDITS: list[Any] = [{"op": "scale", "factor": 2.0, "rows": [0, 1], "start": 0.0, "stop": 0.5, "modality": "video"}]
+EDITS += [{"op": "mix", "other": "b.safetensors", "share": 0.5}, {"op": "swap", "first": [0, 1], "second": [1, 2]}]
+EDITS += [
+    {"op": "move", "columns": [0, 1], "columns_by": 1},
+    {"op": "shift", "seconds": 0.2, "start": 0.1, "stop": 0.2, "modality": "audio"},
+]
 HOME = {"base", "outside", "stranger", "out"}
 
 
@@ -50,9 +56,11 @@ class Hang(BaseException):
 
 
 def make_base(home: Path) -> None:
-    """A run folder, a data set and a file of prompts that can be read."""
+    """A run folder, a data set, a file of prompts, and plans with their edits, that can be read."""
     from baton_lightning import settings
     from baton_lightning.clip import ClipSpec
+    from baton_lightning.plan.clip_plan import ClipPlan
+    from baton_lightning.runs import checkpoints
     from baton_lightning.shards.format import SplitIndex, file_digest, write_json
     from baton_lightning.shards.writer import write_shard
 
@@ -70,6 +78,9 @@ def make_base(home: Path) -> None:
     (run / "parents.json").write_text(json.dumps(parents))
     (run / "segments.json").write_text(json.dumps([{"step": 0, "began": 1.0, "changed": [], "config": config}]))
     (run / "ledger.jsonl").write_text('{"step": 1, "loss": "0x1p+0"}\n{"step": 2, "loss": "0x1p+0"}\n')
+    checkpoint = run / "checkpoints/step-1.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "global_step": 1}, checkpoints.aside(checkpoint))
+    checkpoints.commit(checkpoint, {".": checkpoints.described(checkpoints.aside(checkpoint), ["."])["."]}, step=1, ranks=1)
     clip, digests = ClipSpec(text_tokens=2, text_width=3), {}
     for split in ("train", "val"):
         (home / "data" / split).mkdir(parents=True)
@@ -84,7 +95,14 @@ def make_base(home: Path) -> None:
         digests[split] = index.digest
     write_json(home / "data/index.json", {"version": 1, "splits": {name: {"num_clips": 3, "sha256": d} for name, d in digests.items()}})
     write_json(home / "data/cache.json", {"version": 1, "recipe": "n", "clip": clip.to_dict(), "splits": digests, "damaged": {}})
-    write_json(home / "prompts.json", {"k": {"video_prompt": "a", "audio_prompt": "b", "speech": [{"speaker": "A", "text": "oh"}]}})
+    write_json(home / "data/build.json", {"settings": {}, "report": {"clips": {"": {"train": {"av": 3}}}, "rejected": {"no_audio": 1}}})
+    small = ClipSpec(seconds=0.5, plan_grid=(2, 2), video_plan_width=4, audio_plan_width=4)
+    statistics = {name: torch.tensor([[0.0] * 4, [1.0] * 4]) for name in ("video", "audio")}
+    for name in ("a", "b"):
+        ClipPlan(torch.randn(3, 2, 2, 4), torch.randn(20, 4), small, statistics).save(home / f"plans/{name}.safetensors")
+    (home / "plans/edits.json").write_text(json.dumps(EDITS))
+    (home / "prompts").mkdir()
+    write_json(home / "prompts/prompts.json", {"k": {"video_prompt": "a", "audio_prompt": "b", "speech": [{"speaker": "A", "text": "oh"}]}})
 
 
 # ---- what is broken
@@ -168,6 +186,8 @@ def break_header(file: Path, draw: random.Random) -> None:
 def break_one(folder: Path, outside: Path, draw: random.Random) -> None:
     """Breaks one file of a folder, or the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and path.stat().st_size < 10**7)
+    if not files:
+        return
     file = draw.choice(files)
     if draw.random() < 0.05:
         link = draw.choice([path for path in (folder / "samples", folder / "train", folder / "checkpoints")])
@@ -198,7 +218,7 @@ def read_run(run: Path, out: Path, draw: random.Random) -> Iterator[Callable[[],
     from baton_lightning.plain_files import require_own_files
     from baton_lightning.preflight import early_exit_code
     from baton_lightning.release import export
-    from baton_lightning.runs import manifest, weights
+    from baton_lightning.runs import checkpoint_weights, checkpoints, ledgers, manifest, weights
     from baton_lightning.sessions import segments
     from callbacks.ledger import cut
 
@@ -211,6 +231,9 @@ def read_run(run: Path, out: Path, draw: random.Random) -> Iterator[Callable[[],
     yield lambda: export.main([str(run), "--out", str(out / "export")])
     yield lambda: export.main([str(run), "--out", str(out / "ovi"), "--format", "ovi"])
     yield lambda: (require_own_files(run), cut(run / "ledger.jsonl", 1))
+    yield lambda: ledgers.last_step(run)
+    yield lambda: [checkpoints.changed(path) for path in checkpoints.ranked(run / "checkpoints")[0]]
+    yield lambda: checkpoint_weights.weights_of(run / "checkpoints/step-1.ckpt", torch.nn.Module())  # type: ignore[arg-type]
     if draw.random() < BUILT:
         yield lambda: load_run(run, follows=False)
         yield lambda: lightning("validate", ["-c", str(run / "config.yaml")])
@@ -221,7 +244,8 @@ def read_data(data: Path, out: Path, draw: random.Random) -> Iterator[Callable[[
     from baton_lightning.shards.check import check_set
     from baton_lightning.shards.format import BUCKETS, SplitIndex, read_root
     from baton_lightning.shards.previews import evenly
-    from baton_lightning.shards.stat import facts_of
+    from baton_lightning.shards.stat import print_stat
+    from baton_lightning.verbs.shards import homes
     from datamodules.webshards import WebShards
 
     clip = ClipSpec(text_tokens=2, text_width=3)
@@ -236,18 +260,36 @@ def read_data(data: Path, out: Path, draw: random.Random) -> Iterator[Callable[[
 
     yield train
     yield lambda: [str(problem) for _, problems in check_set(data) for problem in problems]
-    yield lambda: facts_of(data, {name: SplitIndex.read(data / name) for name in read_root(data)["splits"]})
+    yield lambda: print_stat(data)
+    yield lambda: homes(data)
     yield lambda: [evenly(SplitIndex.read(data / name), len(BUCKETS), set()) for name in read_root(data)["splits"]]
 
 
-def read_prompt_file(file: Path, out: Path, draw: random.Random) -> Iterator[Callable[[], object]]:
+def read_prompt_file(folder: Path, out: Path, draw: random.Random) -> Iterator[Callable[[], object]]:
     from baton_lightning.generation.requests import own_prompts
 
-    options = argparse.Namespace(prompts=file, video_prompt=None, audio_prompt=None, out=out, force=False)
+    options = argparse.Namespace(prompts=folder / "prompts.json", video_prompt=None, audio_prompt=None, out=out, force=False)
     yield lambda: [(out / f"{key}.mp4").write_text(prompt.video_prompt) for key, prompt in own_prompts(options).items()]
 
 
-KINDS = {"run": read_run, "data": read_data, "prompts.json": read_prompt_file}
+def read_plans(folder: Path, out: Path, draw: random.Random) -> Iterator[Callable[[], object]]:
+    from baton_lightning.plan.clip_plan import ClipPlan
+    from baton_lightning.verbs.plan import main
+
+    one, other, edits = (str(folder / name) for name in ("a.safetensors", "b.safetensors", "edits.json"))
+    yield lambda: ClipPlan.load(one).require_fits(ClipPlan.load(other).clip, ClipPlan.load(other).statistics)
+    yield lambda: main(["diff", one, other])
+    yield lambda: main(["edit", one, edits, "--out", str(out / "c.safetensors")])
+    if draw.random() < BUILT:
+        yield lambda: main(["show", one, "--truth", other, "--out", str(out / "a.png")])
+
+
+KINDS = {"run": read_run, "data": read_data, "prompts": read_prompt_file, "plans": read_plans}
+SHARES = (5, 5, 1, 2)
+OUTCOMES = ("read", "ValueError", "OSError")
+FAULTS = ("written outside", "run", "hung", "traceback", "endless message")
+LONGEST = 3000
+"""Characters of the longest message."""
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -256,14 +298,36 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (found.st_size, found.st_mtime_ns) for name, found in entries}
 
 
-def play(number: int, seed: int) -> Counter[str]:
-    """Breaks and reads that many folders.
+def outcome_of(read: Callable[[], object]) -> tuple[str, str]:
+    """What comes of a reader, one of :data:`OUTCOMES`, and a description if it is a fault."""
+    signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            read()
+        return "read", ""
+    except (ValueError, OSError) as error:
+        if len(str(error)) > LONGEST:
+            return "endless message", f"{str(error)[:200]} ..."
+        return ("ValueError" if isinstance(error, ValueError) else "OSError"), ""
+    except Hang:
+        return "hung", f"no answer in {SECONDS} s"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return "traceback", f"{type(error).__name__}: {error!s:.200} ({at.filename}:{at.lineno})"
+    finally:
+        signal.alarm(0)
 
-    Raises:
-        AssertionError: If something outside was written, run, hung, or was not told as a mistake of the user; it names the round.
+
+def play(number: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Breaks and reads that many inputs.
+
+    Returns:
+        How often each outcome came of each kind of input, and one line per fault, which names the round and the reader.
     """
-    found: Counter[str] = Counter()
-    failed: list[str] = []
+    found: Counter[tuple[str, str]] = Counter()
+    faults: list[str] = []
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         home = Path(scratch)
@@ -276,8 +340,8 @@ def play(number: int, seed: int) -> Counter[str]:
         for round_ in range(number):
             draw = random.Random(f"{seed}-{round_}")
             if round_ % 100 == 99:
-                print(f"{round_ + 1} of {number}, {len(failed)} failures", file=sys.stderr, flush=True)
-            kind = draw.choices(list(KINDS), [5, 5, 1])[0]
+                print(f"{round_ + 1} of {number}, {len(faults)} faults", file=sys.stderr, flush=True)
+            kind = draw.choices(list(KINDS), SHARES)[0]
             stranger, out = home / "stranger", home / "out"
             for folder in (stranger, out):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -285,37 +349,39 @@ def play(number: int, seed: int) -> Counter[str]:
             (stranger / "payload.py").write_text(PAYLOAD)
             out.mkdir()
             for _ in range(draw.randint(1, 3)):
-                break_one(stranger / kind if kind != "prompts.json" else stranger, home / "outside", draw)
+                break_one(stranger / kind, home / "outside", draw)
+            found[kind, "inputs"] += 1
             for place, read in enumerate(KINDS[kind](stranger / kind, out, draw)):
-                where = f"seed {seed}, round {round_}, {kind}, reader {place}"
-                signal.alarm(SECONDS)
-                try:
-                    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                        read()
-                    found[f"{kind}: read"] += 1
-                except (ValueError, OSError) as error:
-                    if len(str(error)) > 3000:
-                        failed.append(f"{where}: an endless message")
-                    found[f"{kind}: {'ValueError' if isinstance(error, ValueError) else 'OSError'}"] += 1
-                except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                    at = traceback.extract_tb(error.__traceback__)[-1]
-                    failed.append(f"{where}: {type(error).__name__}: {error!s:.200} ({at.filename}:{at.lineno})")
-                finally:
-                    signal.alarm(0)
-                if snapshot(home / "outside") != outside or {path.name for path in home.iterdir()} != HOME:
-                    failed.append(f"{where}: wrote or ran something outside")
-                    outside = snapshot(home / "outside")
+                outcomes = [outcome_of(read)]
+                now = snapshot(home / "outside")
+                if ran := now.keys() - outside.keys() & {str(home / "outside/ran")}:
+                    outcomes.append(("run", f"{ran} was written by the input's code"))
+                elif now != outside or {path.name for path in home.iterdir()} != HOME:
+                    outcomes.append(("written outside", f"{sorted(now.items() ^ outside.items())}"))
+                outside = now
+                for outcome, told in outcomes:
+                    found[kind, outcome] += 1
+                    if outcome in FAULTS:
+                        faults.append(f"seed {seed}, round {round_}, {kind}, reader {place}: {outcome}: {told}")
+                        print(faults[-1], file=sys.stderr, flush=True)
         sys.path.remove(scratch)
-    assert not failed, f"{len(failed)} failures:\n" + "\n".join(failed[:40])
-    return found
+    return found, faults
+
+
+def table(found: Counter[tuple[str, str]]) -> str:
+    """One row per kind of input: the inputs, and how many readings of them had each outcome."""
+    columns = ["inputs", *OUTCOMES, *FAULTS]
+    rows = [["kind", *columns], *([kind, *(str(found[kind, name]) for name in columns)] for kind in KINDS)]
+    rows.append(["all", *(str(sum(found[kind, name] for kind in KINDS)) for name in columns)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 @pytest.mark.slow
 def test_what_strangers_send_is_read_or_refused() -> None:
-    found = play(300, seed=0)
-    assert {"run: read", "run: ValueError", "data: read", "data: ValueError", "prompts.json: read"} <= found.keys()
+    found, faults = play(300, seed=0)
+    assert not faults, "\n".join(faults[:40])
+    assert found.keys() >= {(kind, outcome) for kind in KINDS for outcome in ("read", "ValueError")}
 
 
 if __name__ == "__main__":
@@ -323,4 +389,6 @@ if __name__ == "__main__":
     parser.add_argument("--number", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(json.dumps(play(options.number, options.seed), indent=1))
+    counted, wrong = play(options.number, options.seed)
+    print("\n".join([table(counted), f"{len(wrong)} faults", *wrong[:40]]))
+    sys.exit(1 if wrong else 0)
