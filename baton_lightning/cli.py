@@ -89,6 +89,9 @@ class BatonCLI(LightningCLI):
             actions = self._parser(verb)._actions
             raise WrongArguments(explain(str(error), [action.dest for action in actions])) from error
 
+    def _parse_ckpt_path(self) -> None:
+        """Takes no settings from a checkpoint, which Lightning would read for them: the session compares those of the run."""
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--base", type=str | None, default=None, help="Configuration file that this one extends. The path is relative to this file."

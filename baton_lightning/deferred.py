@@ -22,6 +22,8 @@ OVERWRITING = {"uniform_", "normal_", "fill_", "zero_", "copy_", "random_", "exp
 """In-place operations that do not depend on the previous values."""
 SILENT = ("_no_grad_trunc_normal_", "orthogonal_", "sparse_", "dirac_")
 """Initialisers of ``torch.nn.init`` that silently do nothing on the meta device."""
+UNRECORDED_CONVERSION = torch.__version__ < "2.13"
+"""Whether ``module.to`` sets a parameter's data instead of making a new parameter, which a tape does not see; so in torch 2.11."""
 CURRENT: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
 
@@ -64,6 +66,9 @@ class Tape(TorchDispatchMode):
 
     def __enter__(self) -> Tape:
         self.token = CURRENT.set(self)
+        self.overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+        if UNRECORDED_CONVERSION:
+            torch.__future__.set_overwrite_module_params_on_conversion(True)
         self.initialisers = {name: getattr(torch.nn.init, name) for name in SILENT}
         for name, initialise in self.initialisers.items():
             setattr(torch.nn.init, name, self.recorded_initialiser(initialise))
@@ -74,6 +79,7 @@ class Tape(TorchDispatchMode):
         super().__exit__(*error)
         for name, initialise in self.initialisers.items():
             setattr(torch.nn.init, name, initialise)
+        torch.__future__.set_overwrite_module_params_on_conversion(self.overwrites)
         CURRENT.reset(self.token)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

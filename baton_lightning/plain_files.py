@@ -73,6 +73,18 @@ def read_bytes(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
     return file.read_bytes()
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without links.
+
+    Raises:
+        ValueError: If a link leads back to itself.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # of Python below 3.13
+        raise ValueError(f"{path} must be a file, and is a link that leads back to itself; delete it") from error
+
+
 def require_no_link(*paths: Path) -> None:
     """Refuses to write to a path that is a link; the folder that it lies in may be one.
 

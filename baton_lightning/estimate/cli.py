@@ -89,11 +89,9 @@ def main(argv: list[str]) -> int:
 
 def checkpoints(model: Any) -> bool:
     """Whether the experiment recomputes activations in the backward pass (activation checkpointing)."""
-    return (
-        model.dit.recompute
-        if hasattr(model, "dit")
-        else bool(getattr(model.planner.language.llm.model, "is_activation_checkpointing", False))
-    )
+    from baton_lightning.frozen.activation_checkpointing import is_checkpointing
+
+    return model.dit.recompute if hasattr(model, "dit") else is_checkpointing(model.planner.language.llm.model)
 
 
 def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footprint:
@@ -103,16 +101,13 @@ def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footpri
     import torch
 
     from baton_lightning.estimate.footprint import footprint, joint_step, planner_step
+    from baton_lightning.frozen.activation_checkpointing import set_checkpointing
 
     model = copy.deepcopy(model).to(torch.bfloat16).train()
     if hasattr(model, "dit"):
         model.dit.recompute = recompute
         return footprint(model, joint_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
-    llm = model.planner.language.llm.model
-    if recompute:
-        llm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    elif getattr(llm, "is_activation_checkpointing", False):
-        llm.activation_checkpointing_disable()
+    set_checkpointing(model.planner.language.llm.model, recompute)
     return footprint(model, planner_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
 
 

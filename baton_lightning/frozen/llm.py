@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from baton_lightning.deferred import immediate_construction, is_deferred, skips_pretrained_weights
 from baton_lightning.frozen import language_files
+from baton_lightning.frozen.activation_checkpointing import set_checkpointing
 from baton_lightning.frozen.downloads import explain_weight_errors, load_pretrained, load_tokenizer
 from baton_lightning.frozen.freeze import Dtype, seeded
 from baton_lightning.frozen.words import WORDS, warn_of_unknown_words, word_tokenizer
@@ -186,7 +187,7 @@ class PretrainedLLM(TextLLM):
             with seeded(seed):
                 add_adapters(model, LoraOptions(lora_rank, lora_alpha, tuple(lora_targets)))
         if gradient_checkpointing:
-            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            set_checkpointing(model, True)
         super().__init__(model, tokenizer)
 
 

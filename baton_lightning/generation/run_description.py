@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import settings
-from baton_lightning.plain_files import read_bytes
+from baton_lightning.plain_files import read_bytes, resolved
 from baton_lightning.runs import checkpoints, manifest
 
 
@@ -34,8 +34,8 @@ def require_own_checkpoint(run: Path, checkpoint: Path) -> None:
     Raises:
         ValueError: If the checkpoint is not in the run's folder.
     """
-    homes = run.resolve(), (run / "checkpoints").resolve()  # the checkpoint folder may be a link to a larger disk
-    if not any(path.is_relative_to(home) for path in (checkpoint.resolve(), checkpoint.parent.resolve()) for home in homes):
+    homes = resolved(run), resolved(run / "checkpoints")  # the checkpoint folder may be a link to a larger disk
+    if not any(path.is_relative_to(home) for path in (resolved(checkpoint), resolved(checkpoint.parent)) for home in homes):
         raise ValueError(f"--ckpt must be a checkpoint of the run, in {run}/, got {checkpoint}; give --run the folder it lies in")
 
 

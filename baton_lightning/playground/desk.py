@@ -182,13 +182,13 @@ def mp4(clip: GeneratedClip) -> str:
 
 
 def spectrogram(clip: GeneratedClip, height: int = 96, width: int = 400) -> str:
-    """The sound's spectrogram up to half its sample rate, low frequencies at the bottom, as a PNG data URI; 60 dB from white to black."""
+    """The sound's spectrogram up to half its sample rate, low frequencies at the bottom, as a PNG data URI; 40 dB from white to black."""
     from PIL import Image
 
     window = 512
     power = torch.stft(torch.from_numpy(clip.audio), window, 128, window=torch.hann_window(window), return_complex=True).abs().square()
     decibels = 10 * power.clamp_min(1e-10).log10()
-    grey = ((decibels.max() - decibels) / 60).clamp(0, 1).mul(255).byte().flip(0).numpy()
+    grey = ((decibels.max() - decibels) / 40).clamp(0, 1).mul(255).byte().flip(0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(grey), "L").resize((width, height))
     written = io.BytesIO()
     picture.save(written, format="png")

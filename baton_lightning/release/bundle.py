@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,13 @@ class Bundle:
     files: dict[str, Path] = field(default_factory=dict)
     parents: dict[str, Path] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+
+    def set_components(self, settings: Mapping[str, Any]) -> None:
+        """Replaces the settings of components, e.g. after their adapters were merged; a planner's are those of the plan source."""
+        args = self.config["model"]["init_args"]
+        for name, values in settings.items():
+            owner = args if name in args else args["plan"]["init_args"]
+            owner[name] = values
 
     def copy_files(self, out: Path) -> None:
         """Copies the files into the exported folder."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from baton_lightning import atomic
 from baton_lightning.arguments import Parser
-from baton_lightning.names import quoted
 from baton_lightning.plain_files import MOST_BYTES, read_json, require_no_link, require_own_files
 from baton_lightning.release import adapters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PARAMETER = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
-LONGEST_KEY = 500
-"""Maximum length of a tensor's name, in characters."""
-RESERVED = ("adapter", "language")
 LANGUAGE = "language"
 """Folder with configuration and tokenizer of a planner's language model, as :mod:`baton_lightning.frozen.language_files` saves them."""
 
@@ -46,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--merge", action="store_true", help="add LoRA adapters to the weights, which then need no adapters")
     made.add_argument("--force", action="store_true", help="replace --out, if `export` wrote it")
+    made.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        default="float32",
+        help="type of the floating weights in the files; half the size in half precision, and rounded (default: %(default)s)",
+    )
     made.add_argument("--shard-size", type=float, default=5.0, help="largest file, in GB (default: %(default)s)")
     return made
 
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     from rich.table import Table
     from safetensors import SafetensorError
 
+    from baton_lightning.release.components import components_of
     from baton_lightning.runs import manifest
 
     described = manifest.require(options.run)
@@ -86,42 +87,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def components_of(run: Path) -> dict[str, dict[str, Tensor]]:
-    """Component -> weights. The component is the first part of a tensor's name in a run, and the folder's name in an export."""
-    from safetensors import SafetensorError, safe_open
-
-    from baton_lightning.runs import weights
-
-    try:
-        if (run / weights.WEIGHTS).exists():
-            with safe_open(run / weights.WEIGHTS, "pt") as file:
-                keys = list(file.keys())
-            require_names(keys, run)
-            names = sorted({key.partition(".")[0] for key in keys})
-        else:
-            names = sorted({path.parent.name for path in weights.files(run)})
-        found = {name: weights.read(run, name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"export: the weights of {run}/ must be safetensors files ({error}); restore them") from error
-    require_names([f"{name}.{key}" for name, tensors in found.items() for key in tensors], run)
-    return found
-
-
-def require_names(keys: list[str], run: Path) -> None:
-    """Refuses weights whose names are not valid names of parameters, because folders are named after them.
-
-    Raises:
-        ValueError: If a name is invalid or its component is reserved. The message shows the first such name.
-    """
-    for key in keys:
-        if len(key) > LONGEST_KEY or not PARAMETER.fullmatch(key):
-            raise ValueError(
-                f"export: the tensors of {run}/ must be named as parameters are, part.of.a.module, got {quoted(key)}; it is no run's"
-            )
-        if key.partition(".")[0] in RESERVED:
-            raise ValueError(f"export: {run}/ has a component {quoted(key.partition('.')[0])}, a name that the folder needs itself")
-
-
 def require_free(out: Path, *, force: bool) -> None:
     """Refuses an existing output path, except an earlier export with ``force``.
 
@@ -139,10 +104,15 @@ def require_free(out: Path, *, force: bool) -> None:
 
 def write_components(part: Path, components: dict[str, dict[str, Tensor]], described: dict[str, Any], options: Any) -> dict[str, Any]:
     """Writes every component with its settings, then the model card, and the manifest last. Returns the facts of each component."""
-    from baton_lightning.release.model_card import model_card
+    from baton_lightning.release.bundle import bundle_of
+    from baton_lightning.release.model_card import model_card, networks_of
     from baton_lightning.runs import manifest, weights
 
     facts = {}
+    bundle = bundle_of(options.run, described)
+    if bundle is not None:
+        components = components | bundle.components
+        bundle.copy_files(part)
     settings = {name: settings_of(options.run, described, name) for name in components}
     found = {name: adapter for name in components if (adapter := adapters.adapter_of(name, components[name], settings[name]))}
     if options.merge:
@@ -151,10 +121,15 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
         components = components | {name: adapters.merged(components[name], adapter) for name, adapter in found.items()}
         described = adapters.describe_merged(described, found)
         settings |= {name: adapters.without_adapters(settings[name]) for name in found}
+        if bundle is not None:
+            bundle.set_components({name: settings[name] for name in found})
+    if options.dtype != "float32":
+        components = {name: in_half(tensors, options.dtype) for name, tensors in components.items()}
     for name, tensors in components.items():
         facts[name] = write_one(part / name, tensors, options.shard_size)
         (part / name / "config.json").write_text(json.dumps(settings[name] | {"clip": described.get("clip", {})}, indent=1))
-    if (language := options.run / LANGUAGE).is_dir():
+    with_language = bundle.parents.get("planner", options.run) if bundle is not None else options.run
+    if (language := with_language / LANGUAGE).is_dir():
         require_no_link(language)
         require_own_files(language)  # the target of a link would be published
         if large := [file for file in language.rglob("*") if file.stat().st_size > MOST_BYTES]:
@@ -162,9 +137,11 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
         shutil.copytree(language, part / LANGUAGE)
     for adapter in found.values():
         adapters.write(part / "adapter", adapter)
-    networks = ["Ovi", "MMAudio", "Wan2.2 VAE"] * ("dit" in components) + ["Qwen3", "SigLIP2", "WavTokenizer"] * ("planner" in components)
     roles = ", ".join(f"{name}: {options.out}" for name in components if name in ("dit", "planner"))
     use = f"model.init_args.parents: {{{roles}}}"
+    if bundle is not None:
+        use = f'import baton_lightning as baton\n\npipe = baton.load("{options.out}")\n\n# as a parent in a YAML file\n{use}'
+    networks = networks_of(options.run, described)
     (part / "README.md").write_text(
         model_card(f"Baton: {described.get('stage', options.run.name)}", facts, provenance(options.run, described), use, networks)
     )
@@ -173,6 +150,8 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
         "exported_from": described["weights_sha256"],
         "components": facts,
     }
+    if bundle is not None:
+        content |= {"config": bundle.config, "bundled": sorted(bundle.parents)}
     atomic.write_text(part / manifest.NAME, json.dumps(content, indent=1))
     return facts
 
@@ -190,7 +169,11 @@ def settings_of(run: Path, described: dict[str, Any], name: str) -> dict[str, An
     else:
         model = described.get("config", {}).get("model")
         settings = model.get("init_args") if isinstance(model, dict) else None
-        found = (settings.get(name) if isinstance(settings, dict) else None) or {"class_path": described.get("stage", "unknown")}
+        settings = settings if isinstance(settings, dict) else {}
+        source = settings.get("plan")
+        inside = source.get("init_args") if isinstance(source, dict) else None
+        found = settings.get(name) or (inside.get(name) if isinstance(inside, dict) else None)
+        found = found or {"class_path": described.get("stage", "unknown")}
     if not isinstance(found, dict):
         raise ValueError(f"export: the settings of {name} in {run}/ must be a mapping, got a {type(found).__name__}; restore them")
     return found
@@ -257,3 +240,13 @@ def write_one(folder: Path, tensors: dict[str, Tensor], shard_size: float) -> di
 
     num_bytes = weights.write(folder, tensors, shard_size)
     return {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors.values()), "bytes": num_bytes}
+
+
+def in_half(tensors: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Weights in half precision; statistics and tensors that are not floating stay as they are."""
+    import torch
+
+    kept = ("norm.mean", "norm.std", "preconditioning.")
+    return {
+        k: t.to(getattr(torch, dtype)) if t.is_floating_point() and not any(part in k for part in kept) else t for k, t in tensors.items()
+    }

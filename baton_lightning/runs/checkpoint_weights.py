@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from safetensors.torch import load_file
 from torch import Tensor
 
+from baton_lightning.plain_files import resolved
 from baton_lightning.runs import checkpoints, manifest, saving
 
 AVERAGE = "average"
@@ -49,7 +50,7 @@ def weights_of(checkpoint: Path, model: LightningModule) -> tuple[dict[str, Tens
     Raises:
         ValueError: If the checkpoint is incomplete, was changed after it was written, or has another geometry.
     """
-    path = checkpoint.resolve()
+    path = resolved(checkpoint)
     if path.name == manifest.WEIGHTS:
         manifest.require(path.parent, getattr(model, "clip", None))
         return load_file(path), "the final weights of the run"

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.plain_files import read_json
+from baton_lightning.plain_files import read_json, resolved
 from baton_lightning.shards.format import file_digest
 
 EXTENSION, ASIDE, DAMAGED = ".ckpt", ".part", ".damaged"
@@ -145,7 +145,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 def lacks_frozen(checkpoint: Path) -> bool:
     """Whether a checkpoint holds no frozen parameters."""
-    whole = checkpoint.resolve()  # last.ckpt is a link
+    whole = resolved(checkpoint)  # last.ckpt is a link
     return manifest_of(whole).exists() and not read(whole).get("frozen", True)
 
 
@@ -163,7 +163,7 @@ def fault(checkpoint: Path) -> str:
         return f"its files are not those of its manifest: {', '.join(sorted(there ^ named.keys())[:3])}"
     for name, entry in named.items():
         if (size := (checkpoint / name).stat().st_size) != entry["bytes"]:
-            return f"{checkpoint.name if name == '.' else name} has {size} bytes and had {entry['bytes']} when it was written"
+            return f"{checkpoint.name if name == '.' else name} has {size} bytes and had {entry['bytes']!s:.40} when it was written"
     return ""
 
 

@@ -119,6 +119,8 @@ def contents(root: Path, splits: dict[str, SplitIndex]) -> Table:
     """Shards, clips, hours and tokens of every split and bucket."""
     from rich.table import Table
 
+    if not splits:
+        raise ValueError(f"{root}/index.json must list the splits of a data set, it lists none; build the data set again")
     clip = clip_of(next(iter(splits.values())).clip)
     table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}")
     for column in ("split", "bucket", "shards", "clips", "hours", "video tokens", "audio latents", "planned tokens", "MiB"):

@@ -69,3 +69,14 @@ def test_an_export_has_no_held_out_prompts(exported: Path, tmp_path: Path, capsy
     assert "is an export and has no data set" in capsys.readouterr().err and not (tmp_path / "clips").exists()
     with pytest.raises(ValueError, match="has no held-out clips"):
         baton.load(exported).held_out("0")
+
+
+@pytest.mark.slow
+def test_the_weights_that_come_with_the_library_follow_their_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipe = baton.pretrained("nano")
+    clip, other, bare = pipe(*PROMPTS, seed=1), pipe(*PROMPTS, seed=2), pipe.without_plan(*PROMPTS, seed=1)
+    assert clip.frames.shape == (25, 32, 32, 3) and np.abs(clip.audio).max() > 0.05
+    assert not np.array_equal(clip.frames, other.frames) and not np.array_equal(clip.frames, bare.frames)
+    red = (clip.frames[..., 0].astype(float) - clip.frames[..., 1:].max(-1)) > 60  # of the red circle alone
+    assert red[:, :, :16].sum() > 10 * red[:, :, 16:].sum() > -1
