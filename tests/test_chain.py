@@ -219,7 +219,7 @@ def test_generate_takes_what_is_given_from_held_out_clips(base):
 
 def test_a_run_without_a_planner_says_what_it_can_do(base, capsys):
     assert main(["generate", "--run", f"{base}/runs/e/stage3_adapt", "--out", f"{base}/no"]) == 1
-    assert "--plan truth or none" in capsys.readouterr().err
+    assert "--plan truth if it knows true plans" in capsys.readouterr().err
 
 
 def scored(base: Path, stage: str, checkpoint: Path) -> float:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from baton_lightning.generation.pipeline import Pipeline
 
 HOME = Path(__file__).parents[1] / "weights"
 """One folder per name, as `export` writes it."""
@@ -25,20 +21,3 @@ def folder_of(run: str | Path) -> Path:
     """
     folder = Path(run)
     return HOME / folder if str(run) in names() and not folder.exists() else folder
-
-
-def pretrained(name: str = "nano", **options: Any) -> Pipeline:
-    """Loads weights that come with the library.
-
-    Args:
-        name: ``nano``: a tiny chain of the benchmark world, for a look at the method on any CPU.
-        options: ``device`` and ``dtype`` of :func:`baton_lightning.load`.
-
-    Raises:
-        ValueError: If there are no weights of this name.
-    """
-    from baton_lightning.generation.pipeline import load
-
-    if name not in names():
-        raise ValueError(f"the library comes with weights named {', '.join(names()) or 'nothing'}, got {name!r}; `load` takes a folder")
-    return load(HOME / name, **options)

@@ -73,7 +73,7 @@ def test_the_verb_fits_a_terminal_of_80_columns_and_says_what_each_column_is(cap
     printed = capsys.readouterr().out
     out = " ".join(printed.split())
     assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed
-    for words in ("strategy ┃ states ┃ backward ┃ step ┃ sample ┃ host ┃ fits on", "DDP", "ZeRO-3", "offload", "2 clips a GPU", "141 GB"):
+    for words in ("strategy ┃ states ┃ backward ┃ step ┃ sample ┃ host ┃ fits on", "DDP", "ZeRO-3", "offload", "2 clips per GPU", "141 GB"):
         assert words in out
     assert "1 kept and one being written" in out
     for words in ("no clips are sampled", "if recomputed", "One pass over 1,000 clips", "of a step, 8 clips", "8 bytes of the optimiser"):

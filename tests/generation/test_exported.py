@@ -12,6 +12,7 @@ import pytest
 import baton_lightning as baton
 from baton_lightning.__main__ import main
 
+pytestmark = pytest.mark.slow
 PROMPTS = "a red circle on the left. first the red circle jumps.", "first a thump."
 
 
@@ -67,11 +68,10 @@ def test_an_export_whose_planner_was_taken_away_is_refused(exported: Path, tmp_p
 def test_an_export_has_no_held_out_prompts(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--run", str(exported), "--out", str(tmp_path / "clips")]) == 1
     assert "is an export and has no data set" in capsys.readouterr().err and not (tmp_path / "clips").exists()
-    with pytest.raises(ValueError, match="has no held-out clips"):
+    with pytest.raises(ValueError, match="has no data set here"):
         baton.load(exported).held_out("0")
 
 
-@pytest.mark.slow
 def test_the_weights_that_come_with_the_library_follow_their_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pipe = baton.pretrained("nano")

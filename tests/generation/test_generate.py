@@ -83,7 +83,7 @@ def test_scales_and_steps_of_the_command_line_are_used_and_the_run_s_own_are_kep
     saved = ["--keep-projections", "--plan-every", "2", "--guided", "0.2", "1"]
     assert first.read_bytes() != generate(made, tmp_path / "b", "--plan-scale", "1", "--video-scale", "3", *saved).read_bytes()
     metadata = [json.loads((tmp_path / name / "prompt.json").read_text()) for name in "ab"]
-    assert [(t["video_scale"], t["audio_scale"], t["plan_scale"]) for t in metadata] == [(1, 1, 3), (3, 1, 1)]
+    assert [(t["video_scale"], t["audio_scale"], t["plan_scale"]) for t in metadata] == [(1, 1, 1.5), (3, 1, 1)]
     savings = {"keep_projections": True, "plan_every": 2, "guided": [0.2, 1.0], "one_batch": False}
     assert "savings" not in metadata[0] and metadata[1]["savings"] == savings
 
@@ -137,7 +137,7 @@ def test_a_run_whose_parent_is_gone_or_was_trained_again_says_where_it_looked(ma
     assert f"{tmp_path}/runs/e/stage2: holds weights 000000000000" in capsys.readouterr().err
     shutil.rmtree(parent.parent)
     generate(tmp_path, tmp_path / "x", "--data", str(made / "data/d"), code=1)
-    assert f"{tmp_path}/runs/e/stage2: not there" in capsys.readouterr().err
+    assert f"{tmp_path}/runs/e/stage2: does not exist" in capsys.readouterr().err
 
 
 def test_clips_that_follow_no_plan_need_no_planner_s_run(made, tmp_path):

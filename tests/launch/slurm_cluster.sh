@@ -17,7 +17,7 @@ unable() {
 unpack() {
     [ "$(id -u)" = 0 ] || unable "a node of SLURM takes root"
     command -v apt-get dpkg > /dev/null || unable "there is no apt here, from which SLURM's packages come"
-    mkdir -p "$folder"/{archives,lists}/partial "$folder"/{root,bin}
+    mkdir -p "$folder"/{archives,lists}/partial "$folder"/{unpacked,bin}
     local options="-qq -o Debug::NoLocking=1 -o Acquire::Retries=0 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20"
     local fetch="apt-get install $options -o Dir::Cache::archives=$folder/archives"
     fetch+=" --yes --download-only --reinstall --no-install-recommends"
@@ -27,13 +27,13 @@ unpack() {
         > "$folder/apt.log" 2>&1 < /dev/null \
         || unable "within $PATIENCE s SLURM's packages did not come: $(grep -m 1 "Failed to fetch" "$folder/apt.log" || tail -n 1 "$folder/apt.log")"
     for package in "$folder"/archives/*.deb; do
-        dpkg -x "$package" "$folder/root"
+        dpkg -x "$package" "$folder/unpacked"
     done
     # The loader is named, because LD_LIBRARY_PATH would come into the jobs.
     local plugins loader program name
     loader=$(ldd /bin/sh | grep -o '/[^ ]*/ld-linux[^ ]*')
-    plugins=$(dirname "$(find "$folder/root" -name auth_munge.so)")
-    for program in "$folder"/root/usr/{bin,sbin}/*; do
+    plugins=$(dirname "$(find "$folder/unpacked" -name auth_munge.so)")
+    for program in "$folder"/unpacked/usr/{bin,sbin}/*; do
         name=$(basename "$program" -wlm)
         printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' \
             "$loader" "$plugins:$(dirname "$plugins")" "$program" > "$folder/bin/$name"
