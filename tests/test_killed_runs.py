@@ -117,10 +117,10 @@ def test_a_run_killed_interrupted_and_terminated_ends_as_one_that_was_not(folder
     assert code == -signal.SIGKILL and len(lines(folder, "stopped")) >= 6
     code, printed = stop_at(folder, "stopped", 15, signal.SIGINT)
     step = lines(folder, "stopped")[-1]["step"]
-    assert code == 130 and "interrupted; the same command resume from the last checkpoint" in printed
+    assert code == 130 and "interrupted; repeat the command to resume from the last checkpoint" in printed
     assert f"step-{step}.ckpt of step {step}; no step is lost" in printed, printed[-2000:]
     code, printed = stop_at(folder, "stopped", 26, signal.SIGTERM)
-    assert code == 143 and "terminated; the same command resume from the last checkpoint" in printed
+    assert code == 143 and "terminated; repeat the command to resume from the last checkpoint" in printed
     assert len(lines(folder, "stopped")) < STEPS and not (folder / "runs/e/stopped/manifest.json").exists()
     assert "resuming" in finish(folder, "stopped")
     stopped = folder / "runs/e/stopped"
@@ -211,4 +211,4 @@ def test_a_rank_that_dies_amid_the_steps_is_named_and_a_second_signal_ends_at_on
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 143 and gone(other) and "terminated at once" in printed.read_text()
+    assert process.wait(5) == 143 and gone(other) and "terminated immediately" in printed.read_text()

@@ -22,8 +22,9 @@ def require_passed(module: Any) -> None:
         ValueError: If the planner failed and is not accepted.
     """
     trainer = module._trainer
-    starts = trainer is not None and trainer.state.fn == "fit" and resume_checkpoint(module) is None
-    if not starts or "planner" not in module.parents:
+    if trainer is None or "planner" not in module.parents:
+        return
+    if trainer.state.fn != "fit" or resume_checkpoint(module) is not None:
         return
     run = module.parents["planner"]
     gate = manifest.read(Path(run)).get(NAME, {})
