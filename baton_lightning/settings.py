@@ -6,6 +6,8 @@ appends): enough to find a run's folder, devices and parents, and to compare set
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -65,12 +67,17 @@ def parsed(text: str | bytes, where: str) -> Any:
         ValueError: If the text is not YAML; the message contains ``where``.
     """
     try:
-        text = text if isinstance(text, str) else text.decode()
-        require_shallow(text, where)
-        return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
+        return copy.deepcopy(_parsed(text if isinstance(text, str) else text.decode(), where))
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError) as error:
         message = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
         raise ValueError(f"configuration: {where} must be YAML: {message:.400}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, where: str) -> Any:
+    """The values of a text, parsed once: the stages of a chain share base files, and a suite reads them for every row."""
+    require_shallow(text, where)
+    return named(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
 
 
 def require_shallow(text: str, where: str) -> None:
