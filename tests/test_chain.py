@@ -230,7 +230,7 @@ def scored(base: Path, stage: str, checkpoint: Path) -> float:
     return float(cli.trainer.callback_metrics["val/loss"])
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage3_joint"])
+@pytest.mark.parametrize("stage", ["stage1", pytest.param("stage3_joint", marks=pytest.mark.slow)])
 def test_validate_scores_what_a_run_finished_with(base, stage, capsys):
     run = base / "runs/e" / stage
     metrics = json.loads((run / "manifest.json").read_text())["metrics"]
@@ -245,6 +245,7 @@ def test_weights_that_nobody_named_are_not_scored(base, capsys, verb, stage):
     assert f"got no --ckpt_path; give the finished run's {base}/runs/e/{stage}/weights.safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_validate_scores_the_averages_of_a_checkpoint(base, capsys):
     paths = ["--run.experiment=averaged", "--trainer.callbacks+={class_path: callbacks.ema.EMA, init_args: {decay: 0.5}}"]
     assert fit(base, "stage1", *paths) == 0
@@ -263,6 +264,7 @@ def test_validate_scores_a_checkpoint(base):
     assert main(["test", "-c", "experiments/stage1.yaml", *paths, f"--ckpt_path={last}"]) == 0
 
 
+@pytest.mark.slow
 def test_cached_plans_train_as_the_planner_in_the_loop_does_to_the_bit(base, capsys):
     from safetensors.torch import load_file
 
@@ -281,6 +283,7 @@ def test_cached_plans_train_as_the_planner_in_the_loop_does_to_the_bit(base, cap
     assert not any("planner." in key or "language" in key for key in own)
 
 
+@pytest.mark.slow
 def test_cached_plans_of_another_planner_are_refused_before_anything_is_trained(base, capsys):
     words = ["--run.experiment=x", f"--model.init_args.parents.dit={base}/runs/e/stage3_adapt"]
     planner = f"--model.init_args.parents.planner={base}/runs/e/stage2"
@@ -298,6 +301,7 @@ def test_clips_for_own_prompts_are_those_of_the_planner_in_the_loop(base):
     assert (base / "own-stage3_joint/prompt.mp4").read_bytes() == (base / "own-stage3_joint_cached/prompt.mp4").read_bytes()
 
 
+@pytest.mark.slow
 def test_cached_plans_make_clips_of_held_out_prompts_without_the_planner_s_run(base):
     words = ["--run", f"{base}/runs/e/stage3_joint_cached", "--num", "1"]
     assert main(["generate", *words, "--out", f"{base}/beside"]) == 0

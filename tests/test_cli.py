@@ -93,7 +93,11 @@ def test_a_misspelt_verb_is_told_the_right_one(capsys):
     assert code == 2 and "`fit`" in err
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda p: str(p.relative_to(EXPERIMENTS)))
+@pytest.mark.parametrize(
+    "path",
+    [p if p.parent == EXPERIMENTS else pytest.param(p, marks=pytest.mark.slow) for p in STAGES],
+    ids=lambda p: str(p.relative_to(EXPERIMENTS)),
+)
 def test_every_experiment_parses(path, capsys):
     verb = "predict" if "return_predictions:" in path.read_text() else "fit"
     code, out, err = printed(capsys, verb, "-c", str(path), "--print_config")

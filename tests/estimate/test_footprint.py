@@ -31,7 +31,7 @@ def taken(stage: str, device: str, *options: str):
     return footprint(model, step(model, 4, torch.float32, device, 24))
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3_adapt", "stage3_joint"])
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3_adapt", pytest.param("stage3_joint", marks=pytest.mark.slow)])
 def test_the_peak_is_within_a_tenth_of_the_one_measured_and_the_arithmetic_is_the_same(stage):
     foreseen, measured = taken(stage, "meta"), taken(stage, "cpu")
     assert foreseen.activations == pytest.approx(measured.activations, rel=0.1)

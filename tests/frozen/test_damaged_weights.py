@@ -16,6 +16,7 @@ from baton_lightning.frozen.wan_vae import TinyWanVAE, WanVAE
 from baton_lightning.frozen.wavtokenizer import WavTokenizer
 
 WORDS = "a red circle".split()
+PICKLED = [WavTokenizer, pytest.param(lambda path: MMAudio16k(path, path), marks=pytest.mark.slow)]
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 48}
 
 
@@ -115,7 +116,7 @@ def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path):
     refused(PretrainedLLM, tmp_path, "do not belong together")
 
 
-@pytest.mark.parametrize("network", [WavTokenizer, lambda path: MMAudio16k(path, path)], ids=["WavTokenizer", "MMAudio16k"])
+@pytest.mark.parametrize("network", PICKLED, ids=["WavTokenizer", "MMAudio16k"])
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", "cut"], ids=["empty", "text", "cut"])
 def test_a_checkpoint_that_cannot_be_read_is_refused(network, content, tmp_path):
     file = tmp_path / "file.ckpt"
@@ -124,7 +125,7 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(network, content, tmp_path)
     refused(network, file, "damaged or belong to another model")
 
 
-@pytest.mark.parametrize("network", [WavTokenizer, lambda path: MMAudio16k(path, path)], ids=["WavTokenizer", "MMAudio16k"])
+@pytest.mark.parametrize("network", PICKLED, ids=["WavTokenizer", "MMAudio16k"])
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": 3}, {"x": torch.zeros(2)}, {}], ids=["list", "number", "other", "none"])
 def test_a_checkpoint_of_something_else_is_refused(network, content, tmp_path):
     torch.save(content, tmp_path / "file.ckpt")

@@ -30,6 +30,7 @@ def generate(made: Path, out: Path, *more: str, code: int = 0) -> Path:
     return out / "prompt.mp4"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_with_its_parents_makes_clips_without_its_language_model_s_folder(made, tmp_path, monkeypatch):
     shutil.copytree(made / "runs", tmp_path / "elsewhere")
     (tmp_path / "here").mkdir()
@@ -64,6 +65,7 @@ def test_a_prompt_makes_the_same_clip_whatever_stands_beside_it():
     assert three.index[1] == one.index[0] and len(set(three.index.tolist())) == 3
 
 
+@pytest.mark.slow
 def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clips_resemble_float32_ones(made, tmp_path, caplog):
     caplog.set_level(logging.DEBUG, "baton_lightning.placement")
     from baton_lightning.media import read_mp4
@@ -140,12 +142,14 @@ def test_a_run_whose_parent_is_gone_or_was_trained_again_says_where_it_looked(ma
     assert f"{tmp_path}/runs/e/stage2: does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_clips_that_follow_no_plan_need_no_planner_s_run(made, tmp_path):
     shutil.copytree(made / "runs/e/stage3_joint", tmp_path / "runs/e/stage3_joint")
     alone = generate(tmp_path, tmp_path / "alone", "--data", str(made / "data/d"), "--plan", "none")
     assert alone.read_bytes() == generate(made, tmp_path / "beside", "--plan", "none").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_run_s_transformer_is_told_of_and_must_know_the_plan_space(made, tmp_path, capsys):
     other = tmp_path / "adapted"
     shutil.copytree(made / "runs/e/stage3_joint", other)

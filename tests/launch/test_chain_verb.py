@@ -249,6 +249,7 @@ def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(door, queue,
     assert "no controller" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_light_settings_are_those_of_the_parser(capsys):
     import yaml
 

@@ -102,6 +102,7 @@ def test_three_processes_of_which_one_is_killed_and_repeated_leave_what_one_leav
     assert sum("14 clips" in text and "nothing was to do" not in text for text in output) == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_is_told_amid_a_shard_writes_it_requeues_itself_and_goes_on_with_the_next(
     clips: Path, alone: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
