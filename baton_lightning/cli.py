@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -64,6 +65,7 @@ class BatonCLI(LightningCLI):
 
     def __init__(self, args: list[str], *, run: bool = True, callbacks: Sequence[Callback] = ()) -> None:
         silence()
+        self.verbs = {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb in args[:1]}
         self.settings_digest = settings_digest(args[1:]) if run else None
         self.lock: IO[str] | None = None
         if not torch.cuda.is_available():
@@ -80,6 +82,10 @@ class BatonCLI(LightningCLI):
             args=args,
             run=run,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """The requested verb alone: a start does not wait for the parsers of the other three."""
+        return self.verbs
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
@@ -125,9 +131,10 @@ class BatonCLI(LightningCLI):
         requirements.require_accelerator(self.chosen.trainer)
         folder = Path(self.chosen.run.root) / self.chosen.run.experiment / self.chosen.run.stage
         if self.chosen.resume != "never" and (folder / manifest.NAME).exists():
-            requirements.require_same(folder, self.plain_config())
+            requirements.require_same(folder, self.plain_config)
             raise Finished(preflight.finished(folder))
 
+    @functools.cached_property
     def plain_config(self) -> dict[str, Any]:
         """The resolved configuration as plain values, without the settings that only concern the start of this session."""
         parser = self._parser(self.subcommand)
@@ -164,7 +171,7 @@ class BatonCLI(LightningCLI):
             folder,
             resume=self.chosen.resume,
             given=self.chosen.ckpt_path,
-            config=self.plain_config(),
+            config=self.plain_config,
             data=segments.data_digest(self.datamodule),
             parents=own,
         )
@@ -228,7 +235,7 @@ class BatonCLI(LightningCLI):
             self.trainer,
             clip=self.config_init.fit.clip,
             parents=self.parents,
-            config=self.plain_config(),
+            config=self.plain_config,
             seed=self.chosen.seed_everything,
             seconds=time.monotonic() - self.started,
             settings_digest=self.settings_digest,

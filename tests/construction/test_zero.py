@@ -38,6 +38,7 @@ def arguments(base: Path, experiment: str, stage: str, steps: int, *more: str) -
     parents = [] if stage == "stage1" else [f"--model.init_args.parents.planner={base}/runs/whole/stage1"]
     if stage.startswith("stage3"):
         parents = [f"--model.init_args.parents={{'planner': '{base}/runs/whole/stage2'}}"] if stage == "stage3_joint" else []
+        small += ["--model.init_args.sampler.init_args.steps=2"]
     return ["-c", f"experiments/{stage}.yaml", *paths, *small, *curve, *ADAMW, *parents, *more]
 
 
@@ -120,7 +121,6 @@ def steps_of(run: Path) -> list[str]:
     ("stage", "strategy"),
     [
         ("stage3_joint", "zero3_cpu"),
-        ("stage3_adapt", "zero2_cpu"),
         ("stage2", "zero3_cpu"),
         ("stage1", "zero1_cpu"),
         ("stage1", "zero3_offload_cpu"),

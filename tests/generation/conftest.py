@@ -41,7 +41,7 @@ def described(run: Path, cli: BatonCLI, parents: dict[str, str], tensors: dict[s
     """Writes weights and manifest of a run that trained on eight GPUs of somebody else's machine."""
     run.mkdir(parents=True)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, run / weights.WEIGHTS)
-    config = cli.plain_config()
+    config = cli.plain_config
     config["trainer"] |= {"accelerator": "gpu", "devices": 8, "strategy": "ddp"}
     digests = {role: manifest.read(run.parent / Path(parent).name)["weights_sha256"] for role, parent in parents.items()}
     record = {

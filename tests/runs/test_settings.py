@@ -33,6 +33,8 @@ REFUSED = [(stage, strategy, "qwen") for stage in ("stage1", "stage2") for strat
 """Weights in bfloat16 would be trained without float32 masters."""
 PARENT = {"stage2": "stage1", "stage3_joint": "stage2"}
 STEPS = 4
+TWO_RANKS = {"ddp": {"float32"}, "zero1_cpu": {"float32"}, "zero2_cpu": {"float32"}, "zero3_cpu": {"float32", "bfloat16"}}
+"""Settings that are run on two processes: everywhere float32, and what ZeRO-3 holds in bfloat16."""
 
 WATCH = """
 import json
@@ -54,8 +56,8 @@ class Watch(Callback):
 
 
 def ranks_of(strategy: str, setting: str) -> int:
-    """Two, but one where ZeRO-1 and 2 differ in nothing but precision from what two have shown."""
-    return 1 if strategy == "auto" or (strategy in ("zero1_cpu", "zero2_cpu") and setting != "float32") else 2
+    """Two, but one where a cell differs in nothing but precision from what two have shown."""
+    return 1 if strategy == "auto" or setting not in TWO_RANKS[strategy] else 2
 
 
 class World:
