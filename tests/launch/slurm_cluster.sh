@@ -87,6 +87,8 @@ SlurmctldLogFile=$folder/log/slurmctld.log
 SlurmdLogFile=$folder/log/slurmd.log
 JobRequeue=1
 KillWait=20
+# on a loaded machine an answer takes longer than the ten seconds that SLURM waits by itself
+MessageTimeout=90
 MinJobAge=600
 NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=2000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP

@@ -1,7 +1,7 @@
 """A real SLURM: arrays and chains whose jobs are requeued, suspended, held, cancelled and timed out, and what is said of them.
 
-With ``BATON_SLURM=1`` a cluster of one node is brought up from Debian's packages, unpacked in a folder (slurm_cluster.sh). Without it, and
-where the packages cannot be had, the tests are skipped.
+A cluster of one node is brought up from Debian's packages, unpacked in a folder (slurm_cluster.sh). Where the packages cannot be had, the
+tests are skipped. They wait for SLURM's clocks more than they compute, so they have a marker and a process of their own: `pytest -m slurm`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ import pytest
 from baton_lightning.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-STEPS = 60
+STEPS = 32
 SMALL = ["--trainer.accelerator=cpu", "--model.init_args.scheduler.init_args.warmup_steps=1", "--data.init_args.batch_size=4"]
 ENDLESS = [*SMALL, "--trainer.max_steps=100000"]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.environ.get("BATON_SLURM") != "1", reason="BATON_SLURM=1 brings a SLURM up for these tests"),
-]
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,6 +15,7 @@ BASE = f"base: {STAGE1}\n"
 FILES = {
     "indented.yaml": BASE + "trainer:\n  max_steps: 3\n   val_check_interval: 1\n",
     "a_list.yaml": BASE + "trainer:\n  - 3\n",
+    "no_class.yaml": BASE + "model: {init_args: {planner: [1, 2]}}\n",
     "refers.yaml": BASE + "trainer:\n  max_steps: ${run.steps}\n",
 }
 MISTAKES = {
@@ -24,6 +25,7 @@ MISTAKES = {
     "a choice": (["metrics", "x", "--metrics", "clp"], "did you mean clap?"),
     "indentation": (["fit", "-c", "indented.yaml"], r"indented\.yaml must be YAML: .* line 4, column 22"),
     "a list for a section": (["fit", "-c", "a_list.yaml"], r"`trainer` in .*a_list\.yaml must be a mapping, .* got a list"),
+    "a list for a class": (["fit", "-c", "no_class.yaml", "--print_config"], r"`model.init_args.planner` must be a class .*, got \[1, 2\]"),
     "a reference": (["fit", "-c", "refers.yaml"], r"`trainer.max_steps` refers to \$\{run.steps\}"),
     "a word of a few": (
         ["fit", "-c", STAGE1, "--trainer.precision", "bf16-mixd"],
