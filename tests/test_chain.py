@@ -294,6 +294,7 @@ def test_cached_plans_of_another_planner_are_refused_before_anything_is_trained(
     assert "add `plans` to data.init_args.fields" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_clips_for_own_prompts_are_those_of_the_planner_in_the_loop(base):
     words = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
     for stage in ("stage3_joint", "stage3_joint_cached"):
