@@ -264,15 +264,20 @@ def test_validate_scores_a_checkpoint(base):
     assert main(["test", "-c", "experiments/stage1.yaml", *paths, f"--ckpt_path={last}"]) == 0
 
 
-@pytest.mark.slow
-def test_cached_plans_train_as_the_planner_in_the_loop_does_to_the_bit(base, capsys):
-    from safetensors.torch import load_file
-
+@pytest.fixture(scope="module")
+def cached(base):
+    """A finished joint run whose plans come from a cache."""
     paths = [f"--data.init_args.root={base}/data", f"--run.root={base}/runs", "--run.experiment=e"]
     assert main(["predict", "-c", "experiments/plans.yaml", *paths, "--data.init_args.batch_size=3"]) == 0
-    assert "cached plans of 24 clips" in capsys.readouterr().out
     assert fit(base, "stage3_joint_cached") == 0
-    loop, cached = (base / "runs/e" / stage for stage in ("stage3_joint", "stage3_joint_cached"))
+    return base / "runs/e/stage3_joint_cached"
+
+
+@pytest.mark.slow
+def test_cached_plans_train_as_the_planner_in_the_loop_does_to_the_bit(base, cached):
+    from safetensors.torch import load_file
+
+    loop = base / "runs/e/stage3_joint"
     weights, own = load_file(loop / "weights.safetensors"), load_file(cached / "weights.safetensors")
     assert weights.keys() == {key for key in own if not key.startswith("plan.")}
     assert all((own[key] == value).all() for key, value in weights.items())
@@ -284,7 +289,7 @@ def test_cached_plans_train_as_the_planner_in_the_loop_does_to_the_bit(base, cap
 
 
 @pytest.mark.slow
-def test_cached_plans_of_another_planner_are_refused_before_anything_is_trained(base, capsys):
+def test_cached_plans_of_another_planner_are_refused_before_anything_is_trained(base, cached, capsys):
     words = ["--run.experiment=x", f"--model.init_args.parents.dit={base}/runs/e/stage3_adapt"]
     planner = f"--model.init_args.parents.planner={base}/runs/e/stage2"
     other = "--model.init_args.plan.init_args.planner.init_args.system=draw"
@@ -295,16 +300,16 @@ def test_cached_plans_of_another_planner_are_refused_before_anything_is_trained(
 
 
 @pytest.mark.slow
-def test_clips_for_own_prompts_are_those_of_the_planner_in_the_loop(base):
+def test_clips_for_own_prompts_are_those_of_the_planner_in_the_loop(base, cached):
     words = ["--video-prompt", "a red circle on the left. first the red circle jumps.", "--audio-prompt", "first a thump."]
-    for stage in ("stage3_joint", "stage3_joint_cached"):
-        assert main(["generate", "--run", f"{base}/runs/e/{stage}", *words, "--out", f"{base}/own-{stage}"]) == 0
+    for run in (base / "runs/e/stage3_joint", cached):
+        assert main(["generate", "--run", str(run), *words, "--out", f"{base}/own-{run.name}"]) == 0
     assert (base / "own-stage3_joint/prompt.mp4").read_bytes() == (base / "own-stage3_joint_cached/prompt.mp4").read_bytes()
 
 
 @pytest.mark.slow
-def test_cached_plans_make_clips_of_held_out_prompts_without_the_planner_s_run(base):
-    words = ["--run", f"{base}/runs/e/stage3_joint_cached", "--num", "1"]
+def test_cached_plans_make_clips_of_held_out_prompts_without_the_planner_s_run(base, cached):
+    words = ["--run", str(cached), "--num", "1"]
     assert main(["generate", *words, "--out", f"{base}/beside"]) == 0
     planner = base / "runs/e/stage2"
     planner.rename(base / "gone")
