@@ -1,11 +1,14 @@
 """Baton: plan-guided joint video-audio diffusion, as a PyTorch Lightning framework.
 
 The names below are imported when they are first used, so that a command that needs no torch loads none.
+An installed wheel holds a copy of the workbench (`datamodules`, `callbacks`, `experiments`), which is searched after all other folders.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
 
 __all__ = ["ClipPlan", "GeneratedClip", "Generator", "Pipeline", "load", "pretrained"]
+
+WORKBENCH = Path(__file__).with_name("workbench")
+"""Copy of the workbench in an installed wheel; a checkout has none here."""
+
+if WORKBENCH.is_dir() and str(WORKBENCH) not in sys.path:
+    sys.path.append(str(WORKBENCH))
 
 _HOMES = {
     "ClipPlan": "baton_lightning.plan.clip_plan",

@@ -72,7 +72,7 @@ def explain_class(message: str) -> str | None:
     """Error about a key that takes a class with arguments; ``None`` if the error is about something else."""
     key, rest = place(message)
     given = re.search(r"(?:Given|Got) value: (.+)", rest)
-    if not key or given is None or not ("Subtypes" in rest or "a subclass spec" in rest):
+    if not key or given is None or not ("Subtypes" in rest or "subclass spec" in rest):
         return None
     why = re.search(r"the following arguments are required: ([\w, ]+)", rest)
     if why:

@@ -55,12 +55,14 @@ def constraints() -> dict[str, str]:
     return pins([line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")])
 
 
-def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_library_with_a_copy_of_the_workbench(tmp_path: Path) -> None:
     builders = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is in the dev extra: pip install -e .[dev]")
     wheel = next(builders.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
     shipped = zipfile.ZipFile(wheel).namelist()
     assert {file.split("/")[0] for file in shipped if ".dist-info/" not in file} == {"baton_lightning"}
     assert {str(path.relative_to(ROOT)) for path in modules(*LIBRARY)} <= set(shipped)
+    workbench = [path for folder in (*WORKBENCH, "experiments") for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")]
+    assert {f"baton_lightning/workbench/{path.relative_to(ROOT)}" for path in workbench} <= set(shipped)
     assert any(file.endswith("licenses/LICENSE") for file in shipped)
 
 

@@ -1,4 +1,4 @@
-"""Every command of the README exists and takes the arguments it is shown with."""
+"""Every command of the README and of the reference exists and takes the arguments it is shown with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from baton_lightning.estimate import cli as estimate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README + REFERENCE, re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
 OURS = [c[3:] for c in COMMANDS if c[:3] == ["python", "-m", "baton_lightning"]]
 
@@ -62,3 +63,10 @@ def test_every_folder_on_the_map_is_there():
     for row in re.findall(r"^\| (`baton_lightning/.*?|`datamodules.*?) \|", README, re.MULTILINE):
         for name in re.findall(r"`([^`]+)`", row):
             assert (ROOT / name).exists() or (ROOT / "baton_lightning" / name).exists(), name
+
+
+def test_the_readme_is_one_screen_and_its_links_lead_somewhere():
+    assert len(README.splitlines()) <= 120
+    for page, text in ((ROOT / "README.md", README), (ROOT / "docs" / "reference.md", REFERENCE)):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (page.parent / link).exists(), link

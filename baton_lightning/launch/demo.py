@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from baton_lightning import WORKBENCH
 from baton_lightning.arguments import Parser
 from baton_lightning.launch.launcher import Launcher, Step
 
@@ -53,10 +54,15 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m baton_lightning demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="data folder (default: %(default)s)")
-    parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of the stage files (default: %(default)s)")
+    parser.add_argument("--experiments", type=Path, help="folder of the stage files (default: experiments, else the library's own)")
     parser.add_argument("--clips", type=int, default=32, help="held-out prompts per tier and condition (default: %(default)s)")
     options = parser.parse_args(argv)
 
+    if options.experiments is None:
+        options.experiments = Path("experiments")
+        if not options.experiments.exists() and WORKBENCH.is_dir():
+            options.experiments = WORKBENCH / "experiments"
+            print(f"demo: stage files of the installed library: {options.experiments}")
     if not (options.experiments / "stage1.yaml").exists():
         raise ValueError(f"demo: no stage files in {options.experiments}/; run it in the root of a checkout or give --experiments")
     launcher = Launcher(plan_steps(options.out, options.data, options.experiments, clips=options.clips), options.out / "logs")

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning.generation import folder
 from baton_lightning.generation.run_description import require_run
 from baton_lightning.names import PLAN_SUFFIX, printable, require_name
 from baton_lightning.runs import manifest
@@ -124,6 +125,7 @@ def main(argv: list[str]) -> int:
     require_run(options.run, options.ckpt)
     if options.dit is not None:
         manifest.read(options.dit)
+    folder.require_free(options.out, force=options.force)
 
     import torch
     from rich.console import Console
@@ -132,7 +134,7 @@ def main(argv: list[str]) -> int:
     from baton_lightning.construction.handover import hand_over
     from baton_lightning.evaluation.scores import score_folder, show
     from baton_lightning.flow.given import NOTHING
-    from baton_lightning.generation import conditions, folder, requests
+    from baton_lightning.generation import conditions, requests
     from baton_lightning.generation.generator import Generator
     from baton_lightning.generation.load import load_run
     from baton_lightning.generation.no_data import NoData
@@ -146,7 +148,6 @@ def main(argv: list[str]) -> int:
     dtype = parse_dtype(options.dtype, placement.device)
     plan = options.plan if options.plan in PLANS else ClipPlan.load(options.plan)
     own = requests.own_prompts(options) if isinstance(plan, str) else requests.of_plan(plan, Path(options.plan))
-    folder.require_free(options.out, force=options.force)
     follows = options.plan not in ("none", "ceiling")
     model, data, weights = load_run(
         options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own, trusted=options.trust

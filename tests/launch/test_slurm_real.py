@@ -1,7 +1,7 @@
 """A real SLURM: arrays and chains whose jobs are requeued, suspended, held, cancelled and timed out, and what is said of them.
 
-A cluster of one node is brought up from Debian's packages, unpacked in a folder (slurm_cluster.sh). Where the packages cannot be had, the
-tests are skipped. They wait for SLURM's clocks more than they compute, so they have a marker and a process of their own: `pytest -m slurm`.
+`pytest -m slurm` runs these tests alone and in one process: one cluster of one node serves them all. It is brought up from Debian's
+packages, unpacked in a folder (slurm_cluster.sh). Where the packages cannot be had, the tests are skipped, and the reason is said.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from baton_lightning.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-STEPS = 32
+STEPS = 40
 SMALL = ["--trainer.accelerator=cpu", "--model.init_args.scheduler.init_args.warmup_steps=1", "--data.init_args.batch_size=4"]
 ENDLESS = [*SMALL, "--trainer.max_steps=100000"]
 
@@ -54,8 +55,8 @@ def base(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         patch.chdir(ROOT)
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("COLUMNS", "300")  # a table that is not broken into lines
-        assert main(["shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0"]) == 0
-        assert main(["predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}"]) == 0
+        said("shards", "world", f"{folder}/data", "--train", "16", "--val", "4", "--test", "2", "--workers", "0")
+        said("predict", "-c", "experiments/encode.yaml", f"--data.init_args.root={folder}/data", f"--run.root={folder}")
         for stage, steps in {"stage1": STEPS, "stage2": 3}.items():
             file = folder / f"{stage}.yaml"
             file.write_text(f"base: {ROOT}/experiments/{stage}.yaml\ntrainer: {{max_steps: {steps}, val_check_interval: {steps}}}\n")
@@ -70,7 +71,7 @@ def late(base: Path) -> tuple[str, list[str]]:
     (base / "late.yaml").write_text(f"base: {ROOT}/experiments/stage1.yaml\ntrainer: {{callbacks: {callbacks}}}\n")
     (base / "late_chain.yaml").write_text("stage1: {config: late.yaml}\n")
     argv = [*words(base, "late"), *ENDLESS]
-    assert main(["slurm", "submit", "-c", f"{base}/late.yaml", *argv, "--time", "00:01:00", "--lead", "30"]) == 0
+    said("slurm", "submit", "-c", f"{base}/late.yaml", *argv, "--time", "00:01:00", "--lead", "30")
     return slurm("squeue", "-h", "--name=late-stage1", "-o", "%i").strip(), [f"{base}/late_chain.yaml", *argv]
 
 
@@ -78,8 +79,19 @@ def words(base: Path, experiment: str) -> list[str]:
     return [f"--run.root={base}", f"--run.experiment={experiment}", f"--data.init_args.root={base}/data"]
 
 
+def said(*argv: str) -> str:
+    """What a verb prints that must end with 0. If it does not, all it printed is in the error."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(list(argv))
+    assert code == 0, f"{argv}\n{out.getvalue()[-3000:]}\n{err.getvalue()[-3000:]}"
+    return out.getvalue()
+
+
 def slurm(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(words, capture_output=True, text=True)
+    assert told.returncode == 0, f"{words}: {told.stdout}{told.stderr}"
+    return told.stdout
 
 
 def until(true: Callable[[], object], seconds: float = 600) -> None:
@@ -113,29 +125,23 @@ def status(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What `chain status` says, in one line. It is shown, too."""
 
     def told(*argv: str) -> str:
-        capsys.readouterr()
-        assert main(["chain", "status", *argv]) == 0
-        said = capsys.readouterr().out
+        table = said("chain", "status", *argv)
         with capsys.disabled():
-            print("\n" + "\n".join(line for line in said.splitlines() if "stage" in line))
-        return " ".join(said.split())
+            print("\n" + "\n".join(line for line in table.splitlines() if "stage" in line))
+        return " ".join(table.split())
 
     return told
 
 
-def test_a_chain_of_arrays_one_of_whose_tasks_is_requeued_ends_as_plain_runs(
-    base: Path, status: Callable[..., str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_chain_of_arrays_one_of_whose_tasks_is_requeued_ends_as_plain_runs(base: Path, status: Callable[..., str]) -> None:
     chain = [f"{base}/chain.yaml", *words(base, "array"), *SMALL, "--grid", "seed_everything=0,1"]
-    capsys.readouterr()
-    assert main(["chain", "submit", *chain, "--time", "00:30:00"]) == 0
-    first, second = re.findall(r"chain: stage\d is job (\d+)", said := capsys.readouterr().out)
-    assert f"stage2 is job {second}, aftercorr:{first}\n" in said
+    first, second = re.findall(r"chain: stage\d is job (\d+)", printed := said("chain", "submit", *chain, "--time", "00:30:00"))
+    assert f"stage2 is job {second}, aftercorr:{first}\n" in printed
     runs = [base / f"array-seed_everything={seed}/stage1" for seed in range(2)]
     until(lambda: steps(runs[1]) >= STEPS // 4)
     slurm("scancel", "--signal=USR1", f"{first}_1")
     for seed in range(2):
-        assert main(["fit", "-c", f"{base}/stage1.yaml", *words(base, f"plain{seed}"), *SMALL, f"--seed_everything={seed}"]) == 0
+        said("fit", "-c", f"{base}/stage1.yaml", *words(base, f"plain{seed}"), *SMALL, f"--seed_everything={seed}")
     until(lambda: not in_queue(first, second))
     assert status(*chain).count("finished") == 4
     logs = [(base / f"logs/array-stage1-{first}_{task}.out").read_text() for task in range(2)]
@@ -148,17 +154,13 @@ def test_a_chain_of_arrays_one_of_whose_tasks_is_requeued_ends_as_plain_runs(
 
 
 @pytest.mark.usefixtures("late")  # its minute passes meanwhile
-def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(
-    base: Path, status: Callable[..., str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(base: Path, status: Callable[..., str]) -> None:
     chain, run = [f"{base}/chain.yaml", *words(base, "told"), *ENDLESS], base / "told/stage1"
 
     def submit(jobs: int) -> list[str]:
         """Submits the chain once more; that many jobs are new."""
-        capsys.readouterr()
-        assert main(["chain", "submit", *chain, "--time", "01:00:00"]) == 0
-        new = re.findall(r"chain: stage\d is job (\d+)", said := capsys.readouterr().out)
-        assert len(new) == jobs and said.count("already: job") == 2 - jobs, said
+        new = re.findall(r"chain: stage\d is job (\d+)", printed := said("chain", "submit", *chain, "--time", "01:00:00"))
+        assert len(new) == jobs and printed.count("already: job") == 2 - jobs, printed
         return new
 
     first, second = submit(2)
@@ -184,7 +186,7 @@ def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(
     assert f"step-{steps(run)}.ckpt" in status(*chain)
     submit(0)
     until(lambda: "PENDING" in in_queue(first))
-    assert f"│ queued │ {steps(run)} │" in (said := status(*chain)) and f"{first} PENDING (job requeued in held state)" in said
+    assert f"│ queued │ {steps(run)} │" in (told := status(*chain)) and f"{first} PENDING (job requeued in held state)" in told
     submit(0)
 
     slurm("scontrol", "release", first)
@@ -201,9 +203,9 @@ def test_a_chain_is_told_truly_and_submitted_once_whatever_happens_to_its_jobs(
     slurm("scancel", first)
     until(lambda: log.read_text().count("no step is lost") == 2)
     until(lambda: not in_queue(first, second))
-    said = status(*chain)
+    told = status(*chain)
     assert (
-        f"interrupted at step {steps(run)}" in said and f"stage1: job {first} CANCELLED ({log})" in said and f"{second} CANCELLED" in said
+        f"interrupted at step {steps(run)}" in told and f"stage1: job {first} CANCELLED ({log})" in told and f"{second} CANCELLED" in told
     )
     again = submit(2)
     assert f"{again[0]} " in status(*chain) and not {first, second} & set(again)
@@ -219,4 +221,4 @@ def test_a_job_whose_time_is_over_is_told_with_the_last_line_of_its_log(
     log = base / f"logs/late-stage1-{job}.out"
     lines = [line.rpartition("\r")[2].split() for line in log.read_text().splitlines()]
     last = [" ".join(line) for line in lines if line and line[0] != "srun:"][-1]
-    assert f"{job} TIMEOUT" in (said := status(*chain)) and f"stage1: job {job} TIMEOUT ({log}): TimeLimit, 0:15, {last}" in said
+    assert f"{job} TIMEOUT" in (told := status(*chain)) and f"stage1: job {job} TIMEOUT ({log}): TimeLimit, 0:15, {last}" in told

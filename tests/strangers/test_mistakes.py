@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ BASE = f"base: {STAGE1}\n"
 FILES = {
     "indented.yaml": BASE + "trainer:\n  max_steps: 3\n   val_check_interval: 1\n",
     "a_list.yaml": BASE + "trainer:\n  - 3\n",
-    "no_class.yaml": BASE + "model: {init_args: {planner: [1, 2]}}\n",
+    "a_list_below.yaml": BASE + "model: {init_args: {planner: [a, b]}}\n",
     "refers.yaml": BASE + "trainer:\n  max_steps: ${run.steps}\n",
 }
 MISTAKES = {
@@ -25,7 +28,10 @@ MISTAKES = {
     "a choice": (["metrics", "x", "--metrics", "clp"], "did you mean clap?"),
     "indentation": (["fit", "-c", "indented.yaml"], r"indented\.yaml must be YAML: .* line 4, column 22"),
     "a list for a section": (["fit", "-c", "a_list.yaml"], r"`trainer` in .*a_list\.yaml must be a mapping, .* got a list"),
-    "a list for a class": (["fit", "-c", "no_class.yaml", "--print_config"], r"`model.init_args.planner` must be a class .*, got \[1, 2\]"),
+    "a list for a class": (
+        ["fit", "-c", "a_list_below.yaml", "--trainer.precision", "bf16-mixed"],
+        r"`model\.init_args\.planner` must be a class with its arguments, .*, got \['a', 'b'\]$",
+    ),
     "a reference": (["fit", "-c", "refers.yaml"], r"`trainer.max_steps` refers to \$\{run.steps\}"),
     "a word of a few": (
         ["fit", "-c", STAGE1, "--trainer.precision", "bf16-mixd"],
@@ -70,3 +76,20 @@ def test_unknown_words_are_named_once_with_the_nearest_and_an_example() -> None:
     assert "cannot be scored" in told
     assert not prompt_warnings(tokenizer, [Prompt("a red circle on the left. first the red circle jumps.", "first a thump.")])
     assert not prompt_warnings(word_tokenizer(["a", "purple", "dog"]), [Prompt("a purple dog", "a dog")])
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    loads = f"import sys; from baton_lightning.__main__ import main; code = main({['generate', '--run', 'nano', '--out', 'README.md']}); "
+    done = subprocess.run(
+        [sys.executable, "-c", loads + "assert 'torch' not in sys.modules; sys.exit(code)"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "baton_lightning: error: generate: --out must be a folder, README.md is a file; give another --out\n",
+    )
+    assert (tmp_path / "README.md").read_text() == "mine"
