@@ -40,25 +40,6 @@ def later(file: Path, target: Path, seconds: float) -> Path:
     return target
 
 
-@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov+delay_moov", "frag_keyframe+empty_moov", "dash", "cmaf"])
-def test_a_fragmented_file_is_read_as_a_plain_one_or_refused_for_its_first_packet(film: Path, flags: str, tmp_path: Path) -> None:
-    """Without an edit list, a fragmented file shows the encoder's delay, and its first packets lie where they do not belong."""
-    file, plain = tmp_path / "a.mp4", read_recording(film)
-    with av.open(str(film)) as source, av.open(str(file), "w", options={"movflags": flags}) as container:
-        streams = {stream.index: container.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream_index]
-                container.mux(packet)
-    found = read_recording(file)
-    refused = dict(inspect(found, Limits(), min_seconds=2.0))
-    assert not found.errors and found.frames is not None and np.array_equal(found.frames, plain.frames)
-    if "delay_moov" in flags:
-        assert not refused and np.array_equal(found.waveform, plain.waveform)
-    else:
-        assert refused and set(refused) <= {"drift", "start_offset", "variable_frame_rate"}
-
-
 @pytest.mark.parametrize(("kind", "shift"), [("mp4", 0), ("mkv", 3), ("ts", 10), ("flv", 0), ("mov", 0)])
 def test_a_part_is_counted_from_the_first_picture_whatever_the_container_s_clock(film: Path, kind: str, shift: int, tmp_path: Path) -> None:
     file = later(film, tmp_path / f"a.{kind}", shift) if shift else remux(film, tmp_path / f"a.{kind}")
