@@ -65,8 +65,5 @@ def test_every_folder_on_the_map_is_there():
             assert (ROOT / name).exists() or (ROOT / "baton_lightning" / name).exists(), name
 
 
-def test_the_readme_is_one_screen_and_its_links_lead_somewhere():
+def test_the_readme_is_one_screen():
     assert len(README.splitlines()) <= 120
-    for page, text in ((ROOT / "README.md", README), (ROOT / "docs" / "reference.md", REFERENCE)):
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-            assert (page.parent / link).exists(), link
