@@ -1,9 +1,9 @@
 """`metrics`: published metrics over a folder of clips of any model.
 
-The prompts of every ``k.mp4`` are in ``k.json`` beside it, as ``generate`` writes them, or in ``--prompts FILE`` (Verse-Bench's JSON, or
-``{"k": {"video_prompt": ..., "audio_prompt": ..., "speech": [{"speaker": ..., "text": ...}]}}``). Each metric uses a network from the hub
-or a local directory. A metric that cannot be computed is listed with the reason. Measurements are cached in ``FOLDER/metrics/``, one JSON
-file per clip and network; a clip is measured again if it, its prompts or the network changed.
+The prompts of every ``k.mp4`` are in ``k.json`` beside it, as ``generate`` writes them, or in ``--prompts FILE``, of Verse-Bench,
+AVGen-Bench or JavisBench, or ``{"k": {"video_prompt": ..., "audio_prompt": ..., "speech": [{"speaker": ..., "text": ...}]}}``. Each
+metric uses a network from the hub or a local directory. A metric that cannot be computed is listed with the reason. Measurements are
+cached in ``FOLDER/metrics/``, one JSON file per clip and network; a clip is measured again if it, its prompts or the network changed.
 
 ``--backends FILE`` selects other backends, e.g. transcripts and answers in files beside the clips:
 

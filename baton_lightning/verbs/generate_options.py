@@ -72,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
         "--prompts",
         type=Path,
         metavar="FILE",
-        help='prompts of your own, as JSON: {"key": {"video_prompt": ..., "audio_prompt": ...}, ...}, or the file of Verse-Bench; clips '
-        "are named after the keys",
+        help='prompts of your own, as JSON: {"key": {"video_prompt": ..., "audio_prompt": ...}, ...}, or a file of Verse-Bench, '
+        "AVGen-Bench or JavisBench; clips are named after the keys",
     )
 
     condition = made.add_argument_group("files to start from (docs/tasks.md); they need prompts of your own")
