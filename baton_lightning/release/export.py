@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from baton_lightning import atomic
 from baton_lightning.arguments import Parser
 from baton_lightning.plain_files import MOST_BYTES, read_json, require_no_link, require_own_files
-from baton_lightning.release import adapters
+from baton_lightning.release import adapters, hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
         default="float32",
         help="type of the floating weights in the files; half the size in half precision, and rounded (default: %(default)s)",
     )
+    made.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload --out to this model repository of the Hugging Face hub too; one that does not exist is created, and is private",
+    )
     made.add_argument("--shard-size", type=float, default=5.0, help="largest file, in GB (default: %(default)s)")
     return made
 
@@ -59,6 +64,8 @@ def main(argv: list[str]) -> int:
     from baton_lightning.release.components import components_of
     from baton_lightning.runs import manifest
 
+    if options.push:
+        hub.require_account(options.push)
     described = manifest.require(options.run)
     components = components_of(options.run)
     require_free(options.out, force=options.force)
@@ -84,6 +91,8 @@ def main(argv: list[str]) -> int:
     for name, fact in facts.items():
         table.add_row(name, *(f"{fact[k]:,}" for k in ("tensors", "parameters", "bytes")))
     Console().print(table)
+    if options.push:
+        print(f"uploaded to {hub.push(options.out, options.push)}")
     return 0
 
 
