@@ -2,7 +2,7 @@
 
     python docs/make_gallery.py
 
-It writes docs/images/hero.webp, the clips and plans in docs/gallery/, and docs/gallery/clips.json with the scores that the gallery states.
+It writes docs/images/hero.webp and attention.png, the clips and plans in docs/gallery/, and docs/gallery/clips.json with the scores that the gallery states.
 Prompts and seeds are fixed below; they are chosen, so the scores are no measurement of the model.
 """
 
@@ -134,6 +134,8 @@ def main() -> None:
     (DOCS / "images").mkdir(exist_ok=True)
     file = DOCS / "images" / "hero.webp"
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=round(1000 / spec.fps), loop=0, quality=80, method=4)
+
+    pipe.attention(plan, seed=seed).save_png(DOCS / "images" / "attention.png", (4, 2, 2))
 
     bad = pipe.plan(BAD, BAD_SOUND)
     one, single = pipe.plan(ONE, ONE_SOUND), parse_prompts(ONE, ONE_SOUND, spec.seconds)

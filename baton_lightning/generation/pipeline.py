@@ -20,8 +20,12 @@ import numpy as np
 import torch
 
 from baton_lightning.batch import Batch, Plan
+from baton_lightning.flow.condition import Condition
+from baton_lightning.flow.given import evaluate
+from baton_lightning.flow.path import interpolate
 from baton_lightning.generation.clip import GeneratedClip
 from baton_lightning.generation.generator import Generator
+from baton_lightning.generation.plan_shares import PlanShares, recording
 from baton_lightning.plan.clip_plan import ClipPlan
 from baton_lightning.stages import plan_space
 from baton_lightning.stages.plan_sources import PlannedTokens
@@ -153,6 +157,33 @@ class Pipeline:
     def without_plan(self, video_prompt: str, audio_prompt: str, *, seed: int | None = None) -> GeneratedClip:
         """Generates a clip from the text only. Compared with a clip of the same seed, it shows the effect of the plan."""
         return self._clip(None, video_prompt, audio_prompt, seed)
+
+    def attention(self, plan: ClipPlan, *, seed: int | None = None, t: float = 0.5) -> PlanShares:
+        """What the latents of a plan's clip read in the plan.
+
+        The clip is generated, its latents are mixed with their noise again, and the transformer is evaluated once.
+
+        Args:
+            plan: The plan.
+            seed: Seed of the noise; ``None`` = the run's.
+            t: Flow time of the evaluation, above 0 and at most 1 (noise).
+
+        Raises:
+            ValueError: If the plan does not match the run, ``t`` is not a flow time, or the transformer has no layers of the plan's own.
+        """
+        if not 0 < t <= 1:
+            raise ValueError(f"t must be a flow time above 0, clean, and at most 1, noise; got {t}")
+        plan.require_fits(self.generator.model.clip, self.statistics)
+        generator, dit = self.generator, self.generator.model.dit
+        device = generator.placement.device
+        context = generator.contexts([plan.video_prompt], [plan.audio_prompt]).to(device)
+        noise = generator.noise(torch.zeros(1, dtype=torch.long), device, seed=seed)
+        followed, time = plan.batched(device), torch.full((1,), t, device=device)
+        clean = generator.denoise(noise, context, followed)
+        noisy = [interpolate(latents, start, time) for latents, start in zip(clean, noise, strict=True)]
+        with torch.no_grad(), recording(dit) as found:
+            evaluate(dit, *noisy, time, Condition(context, context, followed))
+        return PlanShares(plan.clip, torch.stack(found["video"]), torch.stack(found["audio"]), t)
 
     def _clip(self, plan: ClipPlan | None, video_prompt: str, audio_prompt: str, seed: int | None) -> GeneratedClip:
         generator, model = self.generator, self.generator.model

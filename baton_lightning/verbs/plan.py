@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from baton_lightning.arguments import Parser
 from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.verbs import plan_obey, plan_words
+from baton_lightning.verbs import plan_attention, plan_obey, plan_words
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python -m baton_lightning plan show plan.safetensors --out plan.png
   echo '{"op": "shift", "seconds": 0.5, "start": 0.3, "stop": 0.9}' > later.jsonl
   python -m baton_lightning plan edit plan.safetensors later.jsonl --out later.safetensors
+  python -m baton_lightning plan attention plan.safetensors --run runs/demo/stage3_joint
   python -m baton_lightning plan diff plan.safetensors later.safetensors
   python -m baton_lightning generate --run runs/demo/stage3_joint --plan later.safetensors --out clips
   python -m baton_lightning plan obey runs/demo/stage3_joint --num 50 --json obey.json
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="python -m baton_lightning plan", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,probes,obey}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,attention,probes,obey}")
 
     make = verbs.add_parser("make", help="plan a prompt, or a clip of the data set, and write the plan")
     make.add_argument("--run", type=folder_of, required=True, help="run folder of a stage 3 with a planner, or `nano`")
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the edited plan")
     edit.add_argument("--force", action="store_true", help="replace --out")
 
+    plan_attention.add_attention(verbs)
     plan_words.add_probes(verbs)
     plan_obey.add_obey(verbs)
     return made
@@ -139,7 +141,9 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if options.verb == "show":
         options.out = options.out or options.plan.with_suffix(".png")
-    if options.verb in ("make", "show", "edit"):
+    if options.verb == "attention":
+        options.out = options.out or options.plan.with_suffix(".attention.png")
+    if options.verb in ("make", "show", "edit", "attention"):
         require_new(options.out, options.force)
     if options.verb == "make":
         plan = make(options)
@@ -147,6 +151,8 @@ def main(argv: list[str]) -> int:
         print(f"plan: {options.out}: {plan}")
         return 0
 
+    if options.verb == "attention":
+        return plan_attention.draw_attention(options)
     if options.verb == "probes":
         return plan_words.make_probes(options)
     if options.verb == "obey":
