@@ -2,8 +2,8 @@
 
     python docs/make_gallery.py
 
-It writes docs/images/hero.webp and attention.png, the clips and plans in docs/gallery/, and docs/gallery/clips.json with the scores that the gallery states.
-Prompts and seeds are fixed below; they are chosen, so the scores are no measurement of the model.
+It writes docs/images/hero.webp and attention.png, the clips and plans in docs/gallery/, and docs/gallery/clips.json with the scores that
+the gallery states. Prompts and seeds are fixed below; they are chosen, so the scores are no measurement of the model.
 """
 
 from __future__ import annotations

@@ -180,9 +180,9 @@ class Pipeline:
         noise = generator.noise(torch.zeros(1, dtype=torch.long), device, seed=seed)
         followed, time = plan.batched(device), torch.full((1,), t, device=device)
         clean = generator.denoise(noise, context, followed)
-        noisy = [interpolate(latents, start, time) for latents, start in zip(clean, noise, strict=True)]
+        video, audio = (interpolate(latents, start, time) for latents, start in zip(clean, noise, strict=True))
         with torch.no_grad(), recording(dit) as found:
-            evaluate(dit, *noisy, time, Condition(context, context, followed))
+            evaluate(dit, video, audio, time, Condition(context, context, followed))
         return PlanShares(plan.clip, torch.stack(found["video"]), torch.stack(found["audio"]), t)
 
     def _clip(self, plan: ClipPlan | None, video_prompt: str, audio_prompt: str, seed: int | None) -> GeneratedClip:

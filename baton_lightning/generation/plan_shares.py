@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class PlanShares:
         chosen = patch or tuple(size // 2 for size in self.clip.token_grid)
         read = self.of_patch(*chosen)
         figure = Figure(figsize=(max(6.0, 1.2 + 2.2 * depth), 6.6), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=[5, 1.4])
+        above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[5, 1.4])).tolist()
         for panels, (name, matrices) in zip(
             above.subplots(2, depth, squeeze=False), (("picture", self.video_in_time), ("sound", self.audio)), strict=True
         ):
