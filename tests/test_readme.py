@@ -1,4 +1,4 @@
-"""Every command of the README and of the reference exists and takes the arguments it is shown with."""
+"""Every command of the README and of the documentation exists and takes the arguments it is shown with."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from baton_lightning.estimate import cli as estimate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README + REFERENCE, re.DOTALL)
-COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").rglob("*.md")))]
+LINES = dict.fromkeys(line for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines())
+COMMANDS = [words for line in LINES if (words := shlex.split(line, comments=True))]
 OURS = [c[3:] for c in COMMANDS if c[:3] == ["python", "-m", "baton_lightning"]]
 
 
@@ -25,7 +25,9 @@ class Parsed(Exception):
 
 
 def test_every_command_is_of_a_kind_that_is_checked_here():
-    assert OURS and all(c[0] == "make" or c[:3] == ["python", "-m", "baton_lightning"] for c in COMMANDS)
+    scripts = [c[1] for c in COMMANDS if c[0] in ("python", ".venv/bin/python") and c[1] != "-m"]
+    assert OURS and all(c[0] == "make" or c[:3] == ["python", "-m", "baton_lightning"] or c[1] in scripts for c in COMMANDS)
+    assert all((ROOT / script).is_file() for script in scripts)
 
 
 @pytest.mark.parametrize("target", sorted({c[1] for c in COMMANDS if c[0] == "make"}))
