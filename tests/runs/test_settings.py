@@ -87,7 +87,7 @@ class World:
         self.fit("stage1", "auto", "qwen", "parents_qwen", dtype="float32")
         self.fit("stage2", "auto", "qwen", "parents_qwen", dtype="float32")
 
-    def overlay(self, stage: str, setting: str, experiment: str, dtype: str) -> Path:
+    def overlay(self, stage: str, setting: str, experiment: str, dtype: str, steps: int) -> Path:
         """The settings of a cell as a file."""
         parents = self.base / "runs" / ("parents_qwen" if setting == "qwen" else "parents")
         model: dict[str, Any] = {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}}
@@ -109,7 +109,7 @@ class World:
             model["sampler"] = {"class_path": "baton_lightning.flow.sampler.EulerSampler", "init_args": {"steps": 2, "shift": 1.0}}
         callbacks = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())["trainer"]["callbacks"]
         named = {entry["class_path"].rpartition(".")[2]: entry.setdefault("init_args", {}) for entry in callbacks}
-        named["AtomicCheckpoint"]["every_n_train_steps"] = 2
+        named["AtomicCheckpoint"]["every_n_train_steps"] = steps // 2
         named["SampleLogger"]["num_samples"] = 1
         file = self.base / f"{experiment}-{stage}.yaml"
         file.write_text(yaml.safe_dump({"model": {"init_args": model}, "trainer": {"callbacks": callbacks, "limit_val_batches": 1}}))
@@ -117,7 +117,7 @@ class World:
 
     def command(self, stage: str, strategy: str, setting: str, experiment: str, dtype: str = "bfloat16", steps: int = STEPS) -> list[str]:
         """How a cell is trained, first and again after a kill."""
-        files = [f"experiments/{stage}.yaml", str(self.overlay(stage, setting, experiment, dtype))]
+        files = [f"experiments/{stage}.yaml", str(self.overlay(stage, setting, experiment, dtype, steps))]
         files += [f"experiments/strategy/{strategy}.yaml"] if strategy != "auto" else []
         precision = "32-true" if setting == "float32" or dtype == "float32" else "bf16-mixed"
         more = [
