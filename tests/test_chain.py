@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -268,7 +270,9 @@ def test_validate_scores_a_checkpoint(base):
 def cached(base):
     """A finished joint run whose plans come from a cache."""
     paths = [f"--data.init_args.root={base}/data", f"--run.root={base}/runs", "--run.experiment=e"]
-    assert main(["predict", "-c", "experiments/plans.yaml", *paths, "--data.init_args.batch_size=3"]) == 0
+    with redirect_stdout(StringIO()) as said:
+        assert main(["predict", "-c", "experiments/plans.yaml", *paths, "--data.init_args.batch_size=3"]) == 0
+    assert "cached plans of 24 clips" in said.getvalue()
     assert fit(base, "stage3_joint_cached") == 0
     return base / "runs/e/stage3_joint_cached"
 

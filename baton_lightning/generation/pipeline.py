@@ -174,24 +174,29 @@ class Pipeline:
         if not 0 < t <= 1:
             raise ValueError(f"t must be a flow time above 0, clean, and at most 1, noise; got {t}")
         plan.require_fits(self.generator.model.clip, self.statistics)
-        generator, dit = self.generator, self.generator.model.dit
-        device = generator.placement.device
-        context = generator.contexts([plan.video_prompt], [plan.audio_prompt]).to(device)
-        noise = generator.noise(torch.zeros(1, dtype=torch.long), device, seed=seed)
-        followed, time = plan.batched(device), torch.full((1,), t, device=device)
-        clean = generator.denoise(noise, context, followed)
+        dit = self.generator.model.dit
+        condition, noise, clean = self._denoised(plan, plan.video_prompt, plan.audio_prompt, seed)
+        time = torch.full((1,), t, device=noise[0].device)
         video, audio = (interpolate(latents, start, time) for latents, start in zip(clean, noise, strict=True))
         with torch.no_grad(), recording(dit) as found:
-            evaluate(dit, video, audio, time, Condition(context, context, followed))
+            evaluate(dit, video, audio, time, condition)
         return PlanShares(plan.clip, torch.stack(found["video"]), torch.stack(found["audio"]), t)
 
-    def _clip(self, plan: ClipPlan | None, video_prompt: str, audio_prompt: str, seed: int | None) -> GeneratedClip:
-        generator, model = self.generator, self.generator.model
-        device, seed = generator.placement.device, model.seed if seed is None else seed
+    def _denoised(
+        self, plan: ClipPlan | None, video_prompt: str, audio_prompt: str, seed: int | None
+    ) -> tuple[Condition, tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """What one clip is made from, text and plan, and noise; and its latents."""
+        generator, device = self.generator, self.generator.placement.device
         context = generator.contexts([video_prompt], [audio_prompt]).to(device)
         noise = generator.noise(torch.zeros(1, dtype=torch.long), device, seed=seed)
         followed = None if plan is None else plan.batched(device)
-        frames, audio = generator.decode(*generator.denoise(noise, context, followed))
+        return Condition(context, context, followed), noise, generator.denoise(noise, context, followed)
+
+    def _clip(self, plan: ClipPlan | None, video_prompt: str, audio_prompt: str, seed: int | None) -> GeneratedClip:
+        model = self.generator.model
+        seed = model.seed if seed is None else seed
+        _, _, latents = self._denoised(plan, video_prompt, audio_prompt, seed)
+        frames, audio = self.generator.decode(*latents)
         return GeneratedClip(
             frames[0].cpu().numpy(),
             audio[0].float().cpu().numpy().astype(np.float32),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
-from baton_lightning.models.attention import KeyValueSource, apply_rotary
+from baton_lightning.flow.given import MODALITIES
+from baton_lightning.models.attention import KeyValueSource
 from baton_lightning.models.plan_attention import PlanAttention
-from baton_lightning.plan.picture import strip
+from baton_lightning.plan import picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MODALITIES = ("video", "audio")
 
 
 def shares(layer: PlanAttention, tokens: Tensor, phase: Tensor | None, plan: KeyValueSource) -> Float[Tensor, "B H L K"]:
@@ -35,8 +32,7 @@ def shares(layer: PlanAttention, tokens: Tensor, phase: Tensor | None, plan: Key
         phase: Rotary phases of the queries.
         plan: Planned tokens; outside a token's window the share is 0.
     """
-    query = apply_rotary(layer.norm_q(layer.q(layer.norm(tokens))).unflatten(-1, layer.heads), phase)
-    key, _ = layer.keys_and_values(plan)
+    query, (key, _) = layer.queries(tokens, phase), layer.keys_and_values(plan)
     scores = torch.einsum("blhd,bkhd->bhlk", query.float(), key.float()) / layer.heads[1] ** 0.5
     if plan.windows is not None:
         outside = torch.ones(len(plan.windows), *scores.shape[2:], dtype=torch.bool, device=scores.device)
@@ -134,7 +130,7 @@ class PlanShares:
             panels[0].set_ylabel("time in the clip [s]", fontsize=8)
         axes = below.subplots()
         grey = (read / read.max())[..., None].expand(*read.shape, 3)
-        strip(axes, grey, seconds, self.clip.keyframe_fps, "share\n(white\nmost)")
+        picture.strip(axes, grey, seconds, self.clip.keyframe_fps, "share\n(white\nmost)")
         axes.set_title(
             f"what the video token in frame {chosen[0]}, row {chosen[1]}, column {chosen[2]} reads, keyframe by keyframe", fontsize=9
         )
@@ -143,15 +139,11 @@ class PlanShares:
 
     def png(self, patch: tuple[int, int, int] | None = None) -> bytes:
         """The figure as a PNG; see :meth:`figure`."""
-        written = io.BytesIO()
-        self.figure(patch).savefig(written, format="png", dpi=110, metadata={"Software": None})
-        return written.getvalue()
+        return picture.encoded(self.figure(patch), dpi=110)
 
     def save_png(self, path: str | Path, patch: tuple[int, int, int] | None = None) -> None:
         """Writes the PNG of :meth:`png`, and creates its folder. A link at the path is replaced, not followed."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic.aside(Path(path)) as part:
-            part.write_bytes(self.png(patch))
+        picture.write(self.png(patch), path)
 
     def _repr_png_(self) -> bytes:
         return self.png()

@@ -88,10 +88,14 @@ class PlanAttention(nn.Module):
             phase: Rotary phases of the queries.
             plan: Planned tokens with their rotary phases; the mask has one value for all tokens of a clip.
         """
-        query = apply_rotary(self.norm_q(self.q(self.norm(tokens))).unflatten(-1, self.heads), phase)
+        query = self.queries(tokens, phase)
         key, value = plan.project(self, lambda: self.keys_and_values(plan))
         update = self.o(attend(query, key, value) if plan.windows is None else attend_in_windows(query, key, value, plan.windows))
         return update if plan.mask is None else update * plan.mask[:, :1, None]
+
+    def queries(self, tokens: Tensor, phase: Tensor | None) -> Tensor:
+        """Queries of the branch's tokens, rotated by their phases."""
+        return apply_rotary(self.norm_q(self.q(self.norm(tokens))).unflatten(-1, self.heads), phase)
 
     def keys_and_values(self, plan: KeyValueSource) -> tuple[Tensor, Tensor]:
         """Keys, rotated by the plan's phases, and values."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from baton_lightning import atomic
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
-from baton_lightning.plan import edits, stored
+from baton_lightning.plan import edits, picture, stored
 from baton_lightning.plan.stored import FORMAT, MODALITIES
 
 
@@ -217,17 +217,13 @@ class ClipPlan:
         Raises:
             ValueError: If ``truth`` has another geometry.
         """
-        from baton_lightning.plan import picture
-
         if truth is not None:
             truth.require_fits(self.clip)
         return picture.png(self.clip, self.tokens, self.title, None if truth is None else truth.tokens)
 
     def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
         """Writes the PNG of :meth:`png`, and creates its folder. A link at the path is replaced, not followed."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic.aside(Path(path)) as part:
-            part.write_bytes(self.png(truth))
+        picture.write(self.png(truth), path)
 
     def _repr_png_(self) -> bytes:
         """PNG for notebooks."""
@@ -235,8 +231,6 @@ class ClipPlan:
 
     def show(self) -> None:
         """Shows the picture in a notebook, or in the system's viewer outside a notebook."""
-        from baton_lightning.plan import picture
-
         picture.show(self.png())
 
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 
 if TYPE_CHECKING:
@@ -113,9 +114,21 @@ def short(text: str, longest: int = 220) -> str:
 
 def png(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> bytes:
     """The figure of :func:`draw` as a PNG, 1,350 pixels wide. Arguments as for :func:`draw`."""
+    return encoded(draw(clip, plan, title, truth), dpi=150)
+
+
+def encoded(figure: Figure, dpi: int) -> bytes:
+    """A figure as a PNG without the name of the program that drew it."""
     written = io.BytesIO()
-    draw(clip, plan, title, truth).savefig(written, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(written, format="png", dpi=dpi, metadata={"Software": None})
     return written.getvalue()
+
+
+def write(picture: bytes, path: str | Path) -> None:
+    """Writes a picture, and creates its folder. A link at the path is replaced, not followed."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic.aside(Path(path)) as part:
+        part.write_bytes(picture)
 
 
 def show(picture: bytes) -> None:

@@ -1,28 +1,16 @@
 """The page in a browser: a clip plays, the playhead moves, tabs and filter change, and nothing is an error."""
 
-import shutil
-
 import pytest
 
 from baton_lightning.evaluation.report.page import write_page
+from tests.browser import opened
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_page_plays_seeks_and_sorts_without_an_error(experiment):
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the dev extra: pip install -e .[dev]")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
     file = write_page(experiment).file
-    said: list[str] = []
-    with api.sync_playwright() as engine:
-        started = engine.chromium.launch(executable_path=browser, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"])
-        sheet = started.new_page(viewport={"width": 400, "height": 900})
-        sheet.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-        sheet.on("pageerror", lambda error: said.append(str(error)))
-        sheet.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else said.append(request.url))
-        sheet.goto(file.as_uri())
+    with opened(file.as_uri(), 400, 900, ("file:", "data:")) as (sheet, said):
         assert sheet.evaluate("document.documentElement.scrollWidth") <= 400, "the page is as wide as a narrow screen"
 
         def at(box: str) -> float:
@@ -64,5 +52,4 @@ def test_the_page_plays_seeks_and_sorts_without_an_error(experiment):
         assert sheet.get_attribute("#tab-best", "aria-selected") == "true" and keys() == worst[::-1] and len(worst) == 3
         sheet.select_option("#tier", "multi")
         assert len(keys()) == 2 and sheet.inner_text("#count") == "2 clips of tier multi"
-        started.close()
     assert said == []

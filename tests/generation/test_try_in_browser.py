@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from werkzeug.serving import make_server
 import baton_lightning as baton
 from baton_lightning.playground.desk import Desk
 from baton_lightning.playground.server import LOOPBACK, application
+from tests.browser import opened
 
 pytestmark = pytest.mark.slow
 
@@ -41,18 +41,7 @@ def until(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
 
 
 def test_a_span_is_dragged_and_both_clips_play(address: str) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the dev extra: pip install -e .[dev]")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
-    said: list[str] = []
-    with api.sync_playwright() as engine:
-        started = engine.chromium.launch(executable_path=browser, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"])
-        sheet = started.new_page(viewport={"width": 1000, "height": 1400})
-        sheet.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-        sheet.on("pageerror", lambda error: said.append(str(error)))
-        sheet.on("request", lambda request: None if request.url.startswith((address, "data:")) else said.append(request.url))
-        sheet.goto(address)
+    with opened(address, 1000, 1400, (address, "data:")) as (sheet, said):
         sheet.locator("#events .event").first.wait_for()
         assert sheet.locator("#name").inner_text().startswith("</textarea></script>"), "a name is text"
 
@@ -92,5 +81,4 @@ def test_a_span_is_dragged_and_both_clips_play(address: str) -> None:
         sheet.locator("#plan").click()
         until(lambda: "script" in sheet.locator("#message").inner_text(), "doubts about unknown words")
         assert sheet.evaluate("window.broken") is None and sheet.locator("#message *").count() == 0
-        started.close()
     assert not said
