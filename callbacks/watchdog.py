@@ -140,7 +140,8 @@ class Watchdog(Callback):
         sys.stderr.write(f"{text}; ending with code {STALLED}\n")  # one write, so that the lines of two ranks do not mix
         sys.stderr.flush()
         peers.ENDING.set()
-        time.sleep(2 * self.tick)  # for the other ranks' messages
+        # For the other ranks' messages. Local rank 0 ends first: Lightning kills it when a process that it started has ended.
+        time.sleep((2 if self.trainer.local_rank == 0 else 10) * self.tick)
         for process in peers.LAUNCHED.values():
             process.kill()
         os._exit(STALLED)

@@ -22,10 +22,10 @@ SEED = 5
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero3_cpu"])
-def test_runs_killed_at_random_steps_and_resumed_twice_end_as_one_that_was_not(survival: Path, strategy: str) -> None:
-    found = prove(Case(survival, "stage1", strategy, ranks=2, steps=10, kills=2, repeats=2, seed=SEED, workers=1))
+def test_a_run_killed_at_random_steps_and_resumed_twice_ends_as_one_that_was_not(survival: Path, strategy: str) -> None:
+    found = prove(Case(survival, "stage1", strategy, ranks=2, steps=10, kills=2, seed=SEED, workers=1))
     assert found["first_difference"] is None
-    assert [len(steps) for steps in found["kill_steps"]] == [2, 2]
+    assert [len(steps) for steps in found["kill_steps"]] == [2]
     drawn, reached = (list(chain.from_iterable(found[key])) for key in ("kill_steps", "ledger_at_kill"))
     assert all(step <= was for step, was in zip(drawn, reached, strict=True)) and any(step > SAVE_EVERY for step in drawn)
 

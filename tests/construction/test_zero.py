@@ -20,6 +20,7 @@ from baton_lightning.launch.processes import call
 from baton_lightning.muon import MuonAdamW
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
+from tests.small import SMALL_DIT_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 # With AdamW's own eps, 1e-8, a gradient that is nothing but rounding still moves its weight by the learning rate's size: a handful of
@@ -38,7 +39,7 @@ def arguments(base: Path, experiment: str, stage: str, steps: int, *more: str) -
     parents = [] if stage == "stage1" else [f"--model.init_args.parents.planner={base}/runs/whole/stage1"]
     if stage.startswith("stage3"):
         parents = [f"--model.init_args.parents={{'planner': '{base}/runs/whole/stage2'}}"] if stage == "stage3_joint" else []
-        small += ["--model.init_args.sampler.init_args.steps=2"]
+        small += ["--model.init_args.sampler.init_args.steps=2", *SMALL_DIT_OPTIONS]
     return ["-c", f"experiments/{stage}.yaml", *paths, *small, *curve, *ADAMW, *parents, *more]
 
 
@@ -121,6 +122,7 @@ def steps_of(run: Path) -> list[str]:
     ("stage", "strategy"),
     [
         ("stage3_joint", "zero3_cpu"),
+        ("stage3_adapt", "zero2_cpu"),
         ("stage2", "zero3_cpu"),
         ("stage1", "zero1_cpu"),
         ("stage1", "zero3_offload_cpu"),

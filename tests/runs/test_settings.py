@@ -1,8 +1,4 @@
-"""Every stage under every strategy and precision that a user may choose: it trains, validates, shows a clip, survives a kill.
-
-A cell is trained once and resumed once, from a copy of its folder that was taken after step 3. Real kills are in test_faults.py,
-tests/bench/test_resume.py and tests/test_killed_runs.py.
-"""
+"""Every stage under every strategy and precision that a user may choose: it trains, validates, shows a clip, survives a kill."""
 
 from __future__ import annotations
 
@@ -19,7 +15,8 @@ from safetensors.torch import load_file
 from baton_lightning.__main__ import main
 from baton_lightning.bench.resume_case import Case, first_difference
 from baton_lightning.frozen.llm import TinyLLM
-from baton_lightning.launch.processes import call
+from baton_lightning.launch.processes import call, kill_at
+from tests.small import SMALL_DIT
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("stage1", "stage2", "stage3_adapt", "stage3_joint")
@@ -42,9 +39,6 @@ TWO_RANKS = {"ddp": {"float32"}, "zero1_cpu": {"float32"}, "zero2_cpu": {"float3
 
 WATCH = """
 import json
-import shutil
-from pathlib import Path
-
 import torch
 from lightning.pytorch import Callback
 
@@ -54,12 +48,6 @@ def types(module):
     return {name: str(t.dtype) for name, t in kept.items() if isinstance(t, torch.Tensor)}
 
 class Watch(Callback):
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        run = Path(trainer.default_root_dir)
-        cut = run.parents[1] / f"{run.parent.name}-cut" / run.name
-        if trainer.is_global_zero and trainer.global_step == 3 and trainer.ckpt_path is None and not cut.exists():
-            shutil.copytree(run, cut, symlinks=True)
-
     def on_validation_end(self, trainer, module):
         if trainer.is_global_zero:
             losses = {name: str(v.dtype) for name, v in trainer.callback_metrics.items()}
@@ -93,6 +81,9 @@ class World:
         model: dict[str, Any] = {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}}
         if stage in PARENT:
             model["parents"] = {"planner": str(parents / PARENT[stage])}
+        small = {"init_args": {"llm": {"init_args": {"width": 32, "depth": 1}}}}
+        if stage != "stage3_adapt" and setting != "qwen":
+            model |= {"plan": {"init_args": {"planner": small}}} if stage == "stage3_joint" else {"planner": small}
         if setting == "qwen":
             llm = {
                 "class_path": "baton_lightning.frozen.llm.PretrainedLLM",
@@ -106,6 +97,7 @@ class World:
             source = {"class_path": "baton_lightning.stages.plan_sources.PlannedTokens", "init_args": {"planner": planner}}
             model |= {"plan": source} if stage == "stage3_joint" else {"planner": planner}
         if stage.startswith("stage3"):
+            model["dit"] = {"init_args": SMALL_DIT}
             model["sampler"] = {"class_path": "baton_lightning.flow.sampler.EulerSampler", "init_args": {"steps": 2, "shift": 1.0}}
         callbacks = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())["trainer"]["callbacks"]
         named = {entry["class_path"].rpartition(".")[2]: entry.setdefault("init_args", {}) for entry in callbacks}
@@ -165,7 +157,9 @@ def test_a_stage_trains_validates_shows_a_clip_and_survives_a_kill(world: World,
     assert set(recorded["kept"].values()) <= {"torch.float32", "torch.float64"}, recorded
     assert set(recorded["losses"].values()) == {"torch.float32"}
     assert {t.dtype for t in load_file(run / "weights.safetensors").values() if t.is_floating_point()} == {torch.float32}
-    cut = f"{name}-cut"  # the folder as it was after step 3, which is what SIGKILL would have left
+    cut = f"{name}-cut"
+    ledger = world.run(stage, cut) / "ledger.jsonl"
+    kill_at(world.command(stage, strategy, setting, cut), world.base / "output.txt", ranks_of(strategy, setting), ledger, STEPS - 1)
     assert "step-2.ckpt" in world.fit(stage, strategy, setting, cut)
     assert first_difference(run, world.run(stage, cut)) is None
     if stage.startswith("stage3"):

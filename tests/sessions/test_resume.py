@@ -14,6 +14,7 @@ from baton_lightning.__main__ import main
 from baton_lightning.launch.processes import call
 from baton_lightning.runs import manifest, weights
 from baton_lightning.shards.format import file_digest
+from tests.small import SMALL_DIT_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 ADAMW = ["--model.init_args.optimizer={class_path: torch.optim.AdamW, init_args: {lr: 0.001, fused: true}}"]
@@ -122,7 +123,7 @@ def sharded(base: Path, own: str) -> Callable[..., Path]:
     """Runs a stage on two ranks; gives its folder."""
 
     def run(strategy: str, stage: str, code: int = 0) -> Path:
-        overlay = ["-c", f"experiments/strategy/{strategy}.yaml", "--trainer.precision=bf16-mixed"]
+        overlay = ["-c", f"experiments/strategy/{strategy}.yaml", "--trainer.precision=bf16-mixed", *SMALL_DIT_OPTIONS]
         call(["fit", *arguments(base, stage, 4, *overlay, root=own)], base / "output.txt", ranks=2, code=code)
         return base / own / "demo" / stage
 
