@@ -85,14 +85,14 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ledger.read_text().splitlines() if line.endswith("}")] if ledger.exists() else []
 
 
-def stop_at(folder: Path, name: str, step: int, send: signal.Signals, *more: str) -> tuple[int, str]:
-    """Sends a signal once the ledger has a step; returns exit code and output."""
+def stop_at(folder: Path, name: str, step: int, send: signal.Signals, *more: str, group: bool = False) -> tuple[int, str]:
+    """Sends a signal to a run, or to all its processes as a terminal does, once the ledger has a step; returns exit code and output."""
     process = start(folder, name, *more)
     deadline = time.monotonic() + 90
     while not any(line["step"] >= step for line in lines(folder, name)):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-3000:]
         time.sleep(0.02)
-    process.send_signal(send)
+    os.killpg(process.pid, send) if group else process.send_signal(send)
     _, printed = process.communicate(timeout=60)
     return process.returncode, printed
 
@@ -140,6 +140,18 @@ def test_two_ranks_are_terminated_together_and_their_ledger_names_the_samples_of
         ranks_losses = [float.fromhex(loss) for loss in together.pop("rank_losses")]
         assert float.fromhex(together.pop("loss")) == sum(ranks_losses) / 2 and alone.pop("loss")
         assert alone == together
+
+
+@pytest.mark.slow
+def test_two_ranks_under_zero_that_are_interrupted_at_a_terminal_lose_no_step(folder: Path, whole: Callable[[str], bytes]) -> None:
+    ranks = ("-c", str(ROOT / "experiments/strategy/zero2_cpu.yaml"), "--trainer.devices=2")
+    code, printed = stop_at(folder, "zero", 6, signal.SIGINT, *ranks, group=True)
+    step = lines(folder, "zero")[-1]["step"]
+    assert code == 130 and f"step-{step}.ckpt of step {step}; no step is lost" in printed and "Traceback" not in printed, printed[-3000:]
+    saved = folder / f"runs/e/zero/checkpoints/step-{step}.ckpt"
+    assert f"from {saved}" in finish(folder, "zero", *ranks)
+    one = [json.loads(line) for line in whole("ledger.jsonl").splitlines()]
+    assert [(line["step"], line["digest"]) for line in lines(folder, "zero")] == [(line["step"], line["digest"]) for line in one]
 
 
 RANKS = ("--trainer.devices=2", "--trainer.strategy=ddp")
