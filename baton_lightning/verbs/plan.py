@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from baton_lightning.arguments import Parser
 from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.verbs import plan_attention, plan_obey, plan_words
+from baton_lightning.verbs import plan_attention, plan_counterfactuals, plan_obey, plan_words
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   python -m baton_lightning plan diff plan.safetensors later.safetensors
   python -m baton_lightning generate --run runs/demo/stage3_joint --plan later.safetensors --out clips
   python -m baton_lightning plan obey runs/demo/stage3_joint --num 50 --json obey.json
+  python -m baton_lightning plan counterfactuals runs/demo/stage3_joint --num 50
 """
 SAME = 1e-6
 
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="python -m baton_lightning plan", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,attention,probes,obey}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="{make,show,diff,edit,attention,probes,obey,counterfactuals}")
 
     make = verbs.add_parser("make", help="plan a prompt, or a clip of the data set, and write the plan")
     make.add_argument("--run", type=folder_of, required=True, help="run folder of a stage 3 with a planner, or `nano`")
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     plan_attention.add_attention(verbs)
     plan_words.add_probes(verbs)
     plan_obey.add_obey(verbs)
+    plan_counterfactuals.add_counterfactuals(verbs)
     return made
 
 
@@ -157,6 +159,8 @@ def main(argv: list[str]) -> int:
         return plan_words.make_probes(options)
     if options.verb == "obey":
         return plan_obey.obey(options)
+    if options.verb == "counterfactuals":
+        return plan_counterfactuals.counterfactuals(options)
 
     from baton_lightning.plan import edits
     from baton_lightning.plan.clip_plan import ClipPlan
