@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -27,14 +27,17 @@ class LoraOptions:
         alpha: Scale of the adapters: their output is multiplied by alpha / rank; ``None`` = ``2 * rank``.
         targets: Last parts of the names of the linear layers that get an adapter, e.g. ``q``, ``cross_attn.q`` or ``ffn.0``. The default is
             every linear layer of the transformer's blocks.
+        base: Type of the frozen linear layers of the transformer's blocks: ``int8`` rounds their weights to one byte
+            (:mod:`~baton_lightning.int8`), ``None`` leaves them as they are.
 
     Raises:
-        ValueError: If rank or alpha is not positive, or there is no target.
+        ValueError: If rank or alpha is not positive, there is no target, or the type of the base is not known.
     """
 
     rank: int = 16
     alpha: float | None = None
     targets: tuple[str, ...] = ("q", "k", "v", "o", "k_fusion", "v_fusion", "ffn.0", "ffn.2")
+    base: Literal["int8"] | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.scale > 0 or not self.targets:
@@ -42,6 +45,8 @@ class LoraOptions:
                 f"lora needs a rank of at least 1, a positive alpha and at least one target, got rank={self.rank}, alpha={self.alpha}, "
                 f"targets={list(self.targets)}"
             )
+        if self.base not in (None, "int8"):
+            raise ValueError(f"lora.base must be int8, or null for weights as they are, got {self.base!r}")
 
     @property
     def scale(self) -> float:

@@ -18,8 +18,9 @@ from baton_lightning.bench.gpu_work import Inputs, Scale, inputs
 from baton_lightning.estimate.footprint import Footprint, footprint, forward_flops, forward_peak
 from baton_lightning.estimate.memory import Buckets, Load, unsharded, zero
 from baton_lightning.estimate.optimiser import cost
-from baton_lightning.models import dit as dit_module
+from baton_lightning.models import fused_branches
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.models.plan_attention import PlanAttention
 from baton_lightning.placement import cast_parameters
 
 Figures = dict[str, float]
@@ -44,7 +45,7 @@ def rounding(device: torch.device, scale: Scale) -> Figures:
         torch.manual_seed(0)
         exact = scale.dit(scale.short, 2)
     for layer in exact.modules():  # fresh plan layers give zeros, which would hide their rounding
-        if isinstance(layer, dit_module.PlanAttention):
+        if isinstance(layer, PlanAttention):
             nn.init.normal_(layer.o.weight, std=0.02)
     given = inputs(scale.short, device)
     low = copy.deepcopy(exact).to(torch.bfloat16)
@@ -158,7 +159,7 @@ def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
 @contextmanager
 def blocks_compiled() -> Iterator[None]:
     """Context in which every block runs one compiled graph, which all blocks share. Recomputation also uses this graph."""
-    with patch.object(dit_module, "fused_block", torch.compile(dit_module.fused_block)):
+    with patch.object(fused_branches, "fused_block", torch.compile(fused_branches.fused_block)):
         yield
 
 

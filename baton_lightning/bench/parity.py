@@ -20,7 +20,7 @@ from baton_lightning.bench.recording import NAMES, load_model, read_case, read_c
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baton_lightning.models.dit import FusedBranches
+    from baton_lightning.models.fused_branches import FusedBranches
 
 BARS = {"float64": 1e-10, "float32": 1e-5}
 GRADIENT_BAR = 1e-8

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baton_lightning.models.dit import FusedBranches
+    from baton_lightning.models.fused_branches import FusedBranches
 
 NAMES = ("vid", "audio")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.deferred import fill
+from baton_lightning.int8 import QuantisedOnReading, quantised_on_reading
 from baton_lightning.lora import A, B, is_adapter, under_base_names
 from baton_lightning.runs.manifest import require
 from baton_lightning.runs.weights import Stored, shared_digest, stored
@@ -54,7 +55,7 @@ def hand_over(
     Args:
         target: Module whose weights are loaded.
         run: Folder of a finished run, of an export or of a converted checkpoint; its manifest may list layers that it lacks. A parent
-            without adapters is the base of a target with new ones.
+            without adapters is the base of a target with new ones. Weights that the target holds in int8 are quantised after reading.
         source: Prefix of the parent's keys, without the dot, e.g. ``planner``.
         clip: Required geometry of the parent.
         fresh: Prefixes of target keys that the parent may lack.
@@ -75,7 +76,7 @@ def hand_over(
             f"{'; '.join(differs)}; set those of `{source}` to the parent's"
         )
     own = target.state_dict()
-    weights = under_base_names(own, stored(run, source))
+    weights = quantised_on_reading(own, under_base_names(own, stored(run, source)))
     lacks = [*manifest.get("lacks", []), *([] if any(map(is_adapter, weights)) else [A, B])]
     common = require_match(own, run, source, weights, fresh=fresh, dropped=dropped, lacks=lacks)
     for key, tensor in own.items():
@@ -90,7 +91,7 @@ def require_match(
     own: Mapping[str, Tensor],
     run: Path,
     source: str,
-    weights: Mapping[str, Stored],
+    weights: Mapping[str, Stored | QuantisedOnReading],
     *,
     fresh: tuple[str, ...] = (),
     dropped: tuple[str, ...] = (),
@@ -122,7 +123,7 @@ def require_match(
         parts = [("missing in the parent", missing), ("unexpected from the parent", unexpected), ("shapes differ", shapes)]
         details = "; ".join(f"{name} ({len(keys)}): {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for name, keys in parts if keys)
         fix = "give both stages the same settings"
-        if any(map(is_adapter, unexpected)):
+        if any(is_adapter(key) or key.endswith(".scale") for key in unexpected):
             fix = (
                 f"give both stages the same lora, or merge the parent's adapters: python -m baton_lightning export {run} --merge --out OUT"
             )

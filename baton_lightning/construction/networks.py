@@ -98,9 +98,15 @@ def no_meta_tensors_after_errors(module: nn.Module) -> Iterator[None]:
 
 
 def shard(module: LightningModule, tape: Tape, strategy: Any, device: torch.device) -> None:
-    """Materialises a module's parameters one by one on rank 0; every rank keeps its partition of each."""
+    """Materialises a module's parameters one by one on rank 0; every rank keeps its partition of each.
+
+    Raises:
+        ValueError: If parameters are integers: ZeRO-3 holds all in one floating type.
+    """
     import deepspeed
 
+    if codes := [name for name, parameter in module.named_parameters() if not parameter.is_floating_point()]:
+        raise ValueError(f"ZeRO-3 does not partition weights in int8, got {codes[0]}; leave out lora.base, or use another strategy")
     dtype, first = half_precision(strategy), torch.distributed.get_rank() == 0
     init = deepspeed.zero.Init(config_dict_or_path=strategy.config, remote_device=strategy.remote_device)
     slots = TensorSlots(module)

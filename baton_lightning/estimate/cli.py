@@ -73,7 +73,8 @@ def main(argv: list[str]) -> int:
     node = min(gpus, devices) if isinstance(trainer.devices, int) and trainer.devices > 0 else min(gpus, 8)
     hosts = {name: host(model, load, node, peak.offloaded, sampled) for name, peak in found.items()}
     console.print(tables.memory(found, hosts, gpus, clips, sampled is not None))
-    console.print(tables.fewest(load, sizes))
+    if "ZeRO-3" in found:
+        console.print(tables.fewest(load, sizes))
     disk, perceives = load.checkpoint(memory.saves_frozen(trainer.strategy)), bool(getattr(settings.model.init_args, "features", None))
     console.print(tables.assumptions(load, sizes, walked, recomputes, sampled, hosts, node, disk, kept(settings), perceives))
     once, done = walked[False].flops / clips, walked[recomputes].flops / clips
@@ -130,6 +131,7 @@ def weigh(model: Any, settings: Any, parts: list[Part], walked: Footprint, sampl
         average=any(callback.class_path == "callbacks.ema.EMA" for callback in callbacks),
         activations=walked.activations,
         sampling=sampling,
+        frozen_codes=sum(p.numel() for p in frozen if not p.is_floating_point()),
     )
 
 

@@ -34,6 +34,7 @@ class Load:
         average: Whether there is an exponential moving average of the weights.
         activations: Bytes of a step's activations.
         sampling: Additional bytes of sampling.
+        frozen_codes: Number of frozen parameters in int8, which no strategy casts.
     """
 
     groups: tuple[int, ...]
@@ -45,6 +46,7 @@ class Load:
     average: bool
     activations: int
     sampling: int
+    frozen_codes: int = 0
 
     @property
     def trained(self) -> int:
@@ -54,6 +56,10 @@ class Load:
     def kept(self) -> float:
         """Bytes per trained element besides its working copy: optimiser states, and the average."""
         return self.cost.states + (MASTERS if self.average else 0)
+
+    def held(self, working: int) -> float:
+        """Bytes of all weights under DeepSpeed, which casts those that are not codes to its working type of a number of bytes."""
+        return working * (self.trained + self.frozen - self.frozen_codes) + self.frozen_codes
 
     def checkpoint(self, with_frozen: bool) -> float:
         """Bytes of a DeepSpeed checkpoint: working copies, master weights, states."""
@@ -120,9 +126,13 @@ def saves_frozen(strategy: Any) -> bool:
 
 
 def peaks(load: Load, gpus: int, sizes: Buckets) -> dict[str, Peak]:
-    """Peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser states in host memory."""
+    """Peaks of a rank for every strategy; `offload` is ZeRO-3 with parameters and optimiser states in host memory.
+
+    ZeRO-3 and offload are left out if there are weights in int8, which they do not partition.
+    """
     whole = {"none": unsharded(load, 0)} if gpus == 1 else {"DDP": unsharded(load, MASTERS * load.trained)}
-    return whole | {f"ZeRO-{stage}": zero(load, gpus, stage, sizes) for stage in (1, 2, 3)} | {"offload": offloaded(load, gpus, sizes)}
+    whole |= {f"ZeRO-{stage}": zero(load, gpus, stage, sizes) for stage in (1, 2)}
+    return whole if load.frozen_codes else whole | {"ZeRO-3": zero(load, gpus, 3, sizes), "offload": offloaded(load, gpus, sizes)}
 
 
 def unsharded(load: Load, copies: float) -> Peak:
@@ -143,7 +153,7 @@ def zero(load: Load, gpus: int, stage: int, sizes: Buckets) -> Peak:
     """Peak with DeepSpeed: working copies in 2 bytes (4 in float32), master weights and states in float32, partitioned by the stage."""
     working = 2 if load.low else 4
     shares = [math.ceil(size / gpus) for size in load.groups]
-    states = working * (load.trained + load.frozen) / (gpus if stage == 3 else 1) + (MASTERS + load.kept) * sum(shares)
+    states = load.held(working) / (gpus if stage == 3 else 1) + (MASTERS + load.kept) * sum(shares)
     if stage < 3:
         gradients = working * (load.trained if stage == 1 else sum(shares))
         passing = working * (min(sizes.reduce, load.trained) * (2 if sizes.overlap else 1))

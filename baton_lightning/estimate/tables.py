@@ -89,6 +89,7 @@ def assumptions(
     """Explanations of the columns of :func:`memory`."""
     working = "bf16 with float32 masters; float32 without ZeRO" if load.low else "float32, with masters under ZeRO"
     temporaries = "of a whole group at once" if load.cost.group else "of one tensor at a time" if load.cost.tensor else "none"
+    start = next(iter(hosts.values())).start
     table = Table.grid(padding=(0, 2))
     for name, text in (
         (
@@ -110,7 +111,7 @@ def assumptions(
         ("sample", sampling_line(sampled)),
         (
             "host",
-            f"of a node, {node} of the ranks: the start ({gib(hosts['ZeRO-3'].start)}), or what is offloaded, frozen networks of samples "
+            f"of a node, {node} of the ranks: the start ({gib(start)}), or what is offloaded, frozen networks of samples "
             "and, at the end, whole weights",
         ),
         ("fits on", f"the smallest of {', '.join(CARDS)} GB of which the largest column is {USABLE:.0%} or less"),

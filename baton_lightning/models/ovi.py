@@ -15,7 +15,7 @@ from torch import Tensor
 from baton_lightning.clip import ClipSpec
 from baton_lightning.models.attention import EPS
 from baton_lightning.models.branch import Branch
-from baton_lightning.models.dit import FusedBranches
+from baton_lightning.models.fused_branches import FusedBranches
 from baton_lightning.models.patches import AudioPatches, VideoPatches
 from baton_lightning.models.plan_attention import PlanOptions
 

@@ -55,7 +55,7 @@ def freeze(module: nn.Module, frozen: Collection[str], trained: Collection[str] 
         setting: The section that holds ``frozen``, e.g. ``model.init_args``, for error messages.
 
     Raises:
-        ValueError: If a pattern in ``frozen`` matches nothing, or a pattern in ``trained`` matches nothing frozen.
+        ValueError: If a pattern in ``frozen`` matches nothing, or a pattern in ``trained`` matches nothing frozen, or weights in int8.
     """
     parameters = dict(module.named_parameters(prefix=prefix))
     if trained and not frozen:
@@ -66,5 +66,8 @@ def freeze(module: nn.Module, frozen: Collection[str], trained: Collection[str] 
     require_parts(frozen, parameters, f"{setting}.frozen")
     frozen_parameters = {name: parameter for name, parameter in parameters.items() if matching_part(name, frozen)}
     require_parts(trained, frozen_parameters, f"{setting}.trained, which lists exceptions of {setting}.frozen")
+    codes = [name for name, parameter in frozen_parameters.items() if not parameter.is_floating_point() and matching_part(name, trained)]
+    if codes:
+        raise ValueError(f"{setting}.trained: {codes[0]} is in int8, which has no gradient; train its adapter, or leave out lora.base")
     for name, parameter in frozen_parameters.items():
         parameter.requires_grad_(bool(matching_part(name, trained)))

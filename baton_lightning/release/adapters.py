@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning import atomic
+from baton_lightning import atomic, int8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,9 +72,10 @@ def adapter_of(component: str, tensors: dict[str, Tensor], settings: dict[str, A
 def merged(tensors: dict[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
     """Weights with the adapters added, under the names of a network without adapters.
 
-    Sums are computed in float64 and rounded once to the type of the weight.
+    Sums are computed in float64 and rounded once to the type of the weight. A base in int8 is dequantised to float32 first: its rounding,
+    with which the adapters were trained, stays in the weights.
     """
-    whole = {key.replace(BASE, "."): tensor for key, tensor in tensors.items() if key not in adapter.tensors}
+    whole = int8.dequantised({key.replace(BASE, "."): tensor for key, tensor in tensors.items() if key not in adapter.tensors})
     for key, low in adapter.tensors.items():
         if A in key:
             name = key.replace(A, ".")

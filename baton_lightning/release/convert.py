@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     try:
         num_bytes = weights.write(part / "dit", tensors, options.shard_size)
         facts = {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors.values()), "bytes": num_bytes}
-        described = {"class_path": "baton_lightning.models.dit.FusedBranches", "ovi": {k: config[k] for k in BRANCHES}}
+        described = {"class_path": "baton_lightning.models.fused_branches.FusedBranches", "ovi": {k: config[k] for k in BRANCHES}}
         (part / "dit" / "config.json").write_text(json.dumps(described, indent=1))
         provenance = {"converted from": options.weights, "sha256 of the source": source, "git commit": manifest.git_commit()}
         use = f"model.init_args.parents: {{dit: {options.out}}}"

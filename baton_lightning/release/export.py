@@ -255,7 +255,7 @@ def in_half(tensors: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
     """Weights in half precision; statistics and tensors that are not floating stay as they are."""
     import torch
 
-    kept = ("norm.mean", "norm.std", "preconditioning.")
+    kept = ("norm.mean", "norm.std", "preconditioning.", ".scale")
     return {
         k: t.to(getattr(torch, dtype)) if t.is_floating_point() and not any(part in k for part in kept) else t for k, t in tensors.items()
     }

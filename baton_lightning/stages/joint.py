@@ -26,6 +26,7 @@ from baton_lightning.flow.sampler import EulerSampler, Sampler
 from baton_lightning.flow.tasks import Known, Task, TaskMix
 from baton_lightning.flow.timesteps import UniformTimesteps
 from baton_lightning.frozen import language_files
+from baton_lightning.int8 import quantised_on_reading
 from baton_lightning.lora import is_adapter, under_base_names
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
@@ -195,8 +196,9 @@ class JointTraining(Resumable):
         frozen = {name.removeprefix("dit.") for name in frozen_names(self) if name.startswith("dit.")}
         if not frozen or "dit" not in self.parents:
             return {}
-        parent_weights = under_base_names(frozen, stored.read(Path(self.parents["dit"]), "dit"))
-        return {f"dit.{name}": tensor for name, tensor in parent_weights.items() if name in frozen}
+        parent_weights = under_base_names(frozen, stored.stored(Path(self.parents["dit"]), "dit"))
+        parent_weights = quantised_on_reading(self.dit.state_dict(), parent_weights)
+        return {f"dit.{name}": one.read() for name, one in parent_weights.items() if name in frozen}
 
     # ---- loss
     def flow_loss(
