@@ -1,5 +1,5 @@
-# make demo | test | lint | install | clean. Everything lives in .venv; nothing is installed outside the checkout.
-.PHONY: install demo test lint clean
+# make demo | test | lint | docs | install | clean. Everything lives in .venv; nothing is installed outside the checkout.
+.PHONY: install demo docs test lint clean
 .DEFAULT_GOAL := install
 
 export OMP_NUM_THREADS = 1
@@ -38,6 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m baton_lightning demo
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -49,5 +52,5 @@ lint: $(STAMP)
 
 # Runs and data sets are a user's work: they stay.
 clean:
-	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist site .ruff_cache .mypy_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 	find baton_lightning datamodules callbacks tests -name __pycache__ -type d -prune -exec rm -rf {} +
