@@ -23,9 +23,9 @@ world's detectors read the clips.
     word     one word is replaced
 
 The hit rate is the share of pairs whose second clip shows what the edit made, over the pairs whose first clip shows what the edit changes.
-`other facts kept` is the share of all other facts of the first clip (objects, columns, events, sounds, moments within 0.1 s, nothing else
-seen or heard) that still hold in the second. `plan's change inside` is the share of the squared change of the planned tokens that lies in
-the place and time where the two true clips differ; the row below is the share of the plan that this is."""
+`others kept` is the share of all other facts of the first clip (objects, columns, events, sounds, moments within 0.1 s, nothing else
+seen or heard) that still hold in the second. `plan inside` is the share of the squared change of the planned tokens that lies in
+the place and time where the two true clips differ, and `plan area` is the share of the plan that this is."""
 
 
 def add_counterfactuals(verbs: Any) -> None:
@@ -82,7 +82,6 @@ def show(edits: dict[str, Any], title: str) -> None:
     table = Table("", *edits, title=f"prompts that differ in one respect, mean and 95 % interval\n{title}", width=80)
     table.add_row("pairs", *(str(entry["num"]) for entry in edits.values()))
     table.add_row("not in first clip", *(str(entry["not_in_first_clip"]) for entry in edits.values()))
-    rows = {"hit rate": "hit", "other facts kept": "kept", "plan's change inside": "plan_inside", "... part of the plan": "plan_area"}
-    for label, name in rows.items():
-        table.add_row(label, *(cell(entry[name], "{:.2f}") for entry in edits.values()))
+    for label, name in (("hit rate", "hit"), ("others kept", "kept"), ("plan inside", "plan_inside"), ("plan area", "plan_area")):
+        table.add_row(label, *(cell(entry[name], "{:.2f}").replace(" [", "\n[") for entry in edits.values()))
     Console(width=80).print(table)
