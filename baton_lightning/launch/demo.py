@@ -11,6 +11,7 @@ again, so an interrupted demo continues where it stopped.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from baton_lightning import WORKBENCH
@@ -35,6 +36,7 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
         return ["fit", "-c", str(experiments / f"{stage}.yaml"), *overrides]
 
     joint = out / "stage3_joint"
+    weights = {"data": 20, "encode": 50, "stage3_adapt": 300, "stage1": 260, "stage2": 50, "stage3_joint": 60}  # about seconds, for the bar
     steps = [
         Step("data", ["shards", "world", str(data)], data / "index.json"),
         Step("encode", ["predict", "-c", str(experiments / "encode.yaml"), *overrides, *TWO_PROCESSES], data / "cache.json", ("data",)),
@@ -43,10 +45,11 @@ def plan_steps(out: Path, data: Path, experiments: Path, *, clips: int) -> list[
         Step("stage2", fit("stage2"), out / "stage2" / "manifest.json", ("stage1",)),
         Step("stage3_joint", fit("stage3_joint"), joint / "manifest.json", ("stage2", "stage3_adapt")),
     ]
+    steps = [replace(step, weight=weights[step.name]) for step in steps]
     conditions = [("planned", out / "samples")] + [(c, out / "controls" / c) for c in ("shuffled", "none", "truth", "ceiling")]
     for plan, folder in conditions:
         argv = ["generate", "--run", str(joint), "--plan", plan, "--num", str(clips), "--out", str(folder), "--save-plans", "--force"]
-        steps.append(Step(f"generate-{plan}", argv, folder / "scores.json", ("stage3_joint",)))
+        steps.append(Step(f"generate-{plan}", argv, folder / "scores.json", ("stage3_joint",), weight=20))
     return steps
 
 

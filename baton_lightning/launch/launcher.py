@@ -23,6 +23,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 COUNT = re.compile(r"(\d+)/(\d+)")
+STEPS = re.compile(r"steps: [^\r\n]*?(\d+)/(\d+)")
+"""A count of any progress bar, and that of a training run's optimiser steps."""
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Step:
         argv: Arguments of ``python -m baton_lightning``.
         done: File that exists once the step is finished.
         needs: Names of the steps that must be finished before this one starts.
+        weight: Share of the step in the whole work, in any unit.
         process: Process of the step once it has started.
         started: Start time on the monotonic clock, in s.
         seconds: Duration of the finished step, in s.
@@ -43,19 +46,35 @@ class Step:
     argv: list[str]
     done: Path
     needs: tuple[str, ...] = ()
+    weight: float = 1.0
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     seconds: float = field(default=0.0)
 
 
 def last_count(log: Path) -> tuple[int, int] | None:
-    """The last ``n/total`` that a progress bar wrote to the log."""
+    """The last ``n/total`` that a progress bar wrote to the log. A validation's own count is not that of its training run."""
     if not log.exists():
         return None
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 2000))
-        found = COUNT.findall(file.read().decode(errors="replace"))
+        tail = file.read().decode(errors="replace")
+    found = STEPS.findall(tail) or ([] if "Validation" in tail else COUNT.findall(tail))
     return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def time_left(share: float, first: float, seconds: float) -> str:
+    """Text of the time that the rest takes at the rate so far; empty as long as too little is done to tell.
+
+    Args:
+        share: Share of the work that is done.
+        first: Share that was done at the start.
+        seconds: Time since the start, in s.
+    """
+    if share - first < 0.02:
+        return ""
+    minutes = seconds * (1 - share) / (share - first) / 60
+    return f"about {max(round(minutes), 1)} min left" if share < 1 else ""
 
 
 def die_with_parent() -> None:
@@ -127,6 +146,18 @@ class Launcher:
                 except subprocess.TimeoutExpired:
                     os.killpg(step.process.pid, signal.SIGKILL)
 
+    def share(self, finished: set[str]) -> float:
+        """Share of the whole work that is done, from 0 to 1.
+
+        Args:
+            finished: Names of the finished steps.
+        """
+        done = 0.0
+        for step in self.steps.values():
+            count = last_count(self.logs / f"{step.name}.log") if step.process is not None and step.name not in finished else None
+            done += step.weight * (1.0 if step.name in finished else min(count[0] / max(count[1], 1), 1.0) if count else 0.0)
+        return done / sum(step.weight for step in self.steps.values())
+
     def run(self) -> None:
         """Runs all steps.
 
@@ -138,14 +169,17 @@ class Launcher:
             self.console.print(f"[green]kept[/]   {name:<16} {self.steps[name].done}", highlight=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description:<16}"),
-            BarColumn(30),
+            BarColumn(24),
             TextColumn("{task.completed:>5.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
         )
         bars: dict[str, TaskID] = {}
-        spoken = time.monotonic()
+        began = spoken = time.monotonic()
+        first = self.share(finished)
         try:
             with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+                whole = progress.add_task("all steps", total=100, left="")
                 while len(finished) < len(self.steps):
                     running = [s for s in self.steps.values() if s.process is not None and s.name not in finished]
                     for step in running:
@@ -160,12 +194,16 @@ class Launcher:
                         ready = step.process is None and step.name not in finished and finished.issuperset(step.needs)
                         if ready and len(running) < self.slots:
                             self._start(step)
-                            bars[step.name] = progress.add_task(step.name, total=1)
+                            bars[step.name] = progress.add_task(step.name, total=1, left="")
                             running.append(step)
+                    share = self.share(finished)
+                    left = time_left(share, first, time.monotonic() - began)
+                    progress.update(whole, completed=100 * share, left=left)
                     if not self.console.is_terminal and time.monotonic() - spoken > 30:
                         spoken = time.monotonic()
                         counts = {s.name: last_count(self.logs / f"{s.name}.log") for s in running}
-                        self.console.print("  ".join(f"{n} {c[0]}/{c[1]}" if c else n for n, c in counts.items()), highlight=False)
+                        shown = [f"{name} {c[0]}/{c[1]}" if c else name for name, c in counts.items()]
+                        self.console.print("  ".join([f"{share:4.0%}", *shown, *([left] if left else [])]), highlight=False)
                     time.sleep(0.2)
         finally:
             self.stop()

@@ -165,6 +165,18 @@ def test_the_progress_bar_counts_the_steps_of_the_run(tmp_path):
     assert bar.train_progress_bar.n == trainer.global_step == 6
 
 
+def test_the_progress_bar_does_not_start_again_and_counts_no_step_of_an_earlier_start(tmp_path):
+    bar, resumed = StepProgress(), StepProgress()
+    trainer = fit(tmp_path, Tiny(), bar)
+    began = bar.train_progress_bar.start_t
+    bar.on_train_epoch_start(trainer)
+    assert (bar.train_progress_bar.start_t, bar.train_progress_bar.n) == (began, 6)
+    resumed._train_progress_bar = resumed.init_train_tqdm()
+    resumed._trainer = trainer
+    resumed.on_train_start(trainer, trainer.lightning_module)
+    assert resumed.train_progress_bar.format_dict["initial"] == 6 and resumed.train_progress_bar.format_dict["rate"] is None
+
+
 def test_pictures_have_the_sizes_they_promise():
     frames = np.random.default_rng(0).integers(0, 255, (25, 32, 48, 3), np.uint8)
     assert frame_strip(frames, num=5, height=64).shape == (64, 5 * 96, 3)
