@@ -15,14 +15,14 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.generator import Generator
 from baton_lightning.names import require_name
 from baton_lightning.stages.joint import JointTraining
-from callbacks.pictures import frame_strip, gif, spectrogram
+from callbacks.pictures import frame_strips, gif, spectrograms
 
 
 class SampleLogger(Callback):
     """Generates clips for the first validation prompts of stage 3; for other modules it does nothing.
 
     All ranks sample the same clips, with the prompts of rank 0, because under ZeRO-3 every rank holds a part of every layer. They compute
-    in the run's precision, as in a validation step. Rank 0 decodes and writes.
+    in the run's precision, as in a validation step. Rank 0 decodes and writes. TensorBoard shows the true clip, through the codecs, below.
 
     Args:
         num_samples: Clips per validation; 0 = none.
@@ -54,30 +54,50 @@ class SampleLogger(Callback):
             with torch.no_grad():
                 latents = as_in_validation(trainer, pl_module, generator.sample_own, batch.to(pl_module.device))
                 if trainer.is_global_zero:
-                    self._write(trainer, generator, batch, *generator.decode(*latents))
+                    self._write(trainer, generator, batch, *generator.decode(*latents), *true_clips(generator, batch, pl_module.device))
         self.batches = []
 
-    def _write(self, trainer: Trainer, generator: Generator, batch: Batch, frames: Tensor, waveform: Tensor) -> None:
+    def _write(
+        self,
+        trainer: Trainer,
+        generator: Generator,
+        batch: Batch,
+        frames: Tensor,
+        waveform: Tensor,
+        true_frames: Tensor | None,
+        true_waveform: Tensor | None,
+    ) -> None:
         folder = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, key in enumerate(batch.keys):
             generator.write(folder / f"{require_name(key, 'the key of a clip')}.mp4", frames[i], waveform[i])
-            self._log(trainer, generator.model.clip, key, frames[i], waveform[i], f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
+            shown, heard = {"generated": frames[i].cpu().numpy()}, {"generated": waveform[i].float().cpu().numpy()}
+            if true_frames is not None and (batch.has_video is None or batch.has_video[i]):
+                shown["true"] = true_frames[i].cpu().numpy()
+            if true_waveform is not None and (batch.has_audio is None or batch.has_audio[i]):
+                heard["true"] = true_waveform[i].float().cpu().numpy()
+            self._log(trainer, generator.model.clip, key, shown, heard, f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
 
-    def _log(self, trainer: Trainer, clip: ClipSpec, key: str, frames: Tensor, waveform: Tensor, prompt: str) -> None:
-        pictures, sound = frames.cpu().numpy(), waveform.float().cpu().numpy()
+    def _log(self, trainer: Trainer, clip: ClipSpec, key: str, shown: dict[str, Any], heard: dict[str, Any], prompt: str) -> None:
         writer = getattr(trainer.logger, "experiment", None)
         if writer is None or not hasattr(writer, "add_image"):
             return
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         step, tag = trainer.global_step, f"samples/{key}"
-        writer.add_image(f"{tag}/frames", frame_strip(pictures), step, dataformats="HWC")
-        writer.add_image(f"{tag}/spectrogram", spectrogram(sound, clip.sample_rate), step, dataformats="HWC")
-        moving = Summary.Image(encoded_image_string=gif(pictures, clip.fps), height=128, width=128, colorspace=3)
+        writer.add_image(f"{tag}/frames", frame_strips(shown), step, dataformats="HWC")
+        writer.add_image(f"{tag}/spectrogram", spectrograms(heard, clip.sample_rate), step, dataformats="HWC")
+        moving = Summary.Image(encoded_image_string=gif(shown["generated"], clip.fps), height=128, width=128, colorspace=3)
         writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=f"{tag}/moving", image=moving)]), step)
-        writer.add_audio(f"{tag}/sound", sound[None], step, sample_rate=clip.sample_rate)
+        writer.add_audio(f"{tag}/sound", heard["generated"][None], step, sample_rate=clip.sample_rate)
         writer.add_text(f"{tag}/prompt", prompt, step)
+
+
+def true_clips(generator: Generator, batch: Batch, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Frames and waveforms of the batch's own latents, through the codecs; ``None`` without latents."""
+    if batch.video_latents is None or batch.audio_latents is None:
+        return None, None
+    return generator.decode(batch.video_latents.to(device), batch.audio_latents.to(device))
 
 
 def as_in_validation(trainer: Trainer, pl_module: LightningModule, function: Callable[..., Any], *args: Any) -> Any:

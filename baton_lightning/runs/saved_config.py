@@ -12,6 +12,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 COMPARED = ("seed_everything", "clip", "data", "model", "trainer")
 METRIC = "val/loss"
 """Metric that TensorBoard's table of runs shows beside the hyperparameters."""
+LAYOUT = {
+    "losses": {
+        "training and validation": ["Multiline", ["train/loss$", "val/loss$"]],
+        "parts": ["Multiline", ["train/loss_.*", "val/loss_.*", "val/flow_loss/.*"]],
+    },
+    "plans": {"R2": ["Multiline", ["val/r2_.*"]], "gate": ["Multiline", ["gate/.*"]]},
+    "optimiser": {"norm of the gradient": ["Multiline", ["opt/grad_norm"]], "learning rates": ["Multiline", ["opt/lr.*"]]},
+    "speed": {"throughput": ["Multiline", ["perf/.*"]]},
+}
+"""Charts of TensorBoard's tab `custom scalars`, losses first: section -> title -> kind and tags."""
 
 
 class SavedConfig(SaveConfigCallback):
@@ -27,6 +37,7 @@ class SavedConfig(SaveConfigCallback):
         values = yaml.safe_load(text)
         flat = {key: value for part in COMPARED for key, value in flatten(values.get(part), part).items()}
         logger.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # indented: verbatim in Markdown
+        logger.experiment.add_custom_scalars(LAYOUT)
         for summary in hparams(flat, {METRIC: 0.0}):
             logger.experiment._get_file_writer().add_summary(summary)
 

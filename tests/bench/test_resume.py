@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from baton_lightning.bench import resume
 from baton_lightning.bench.resume import prove
 from baton_lightning.bench.resume_case import SAVE_EVERY, Case, first_difference
+from baton_lightning.runs.saved_config import LAYOUT
 
 ROOT = Path(__file__).parents[2]
 SEED = 5
@@ -39,6 +41,11 @@ def test_a_run_whose_steps_accumulate_survives_two_kills_and_is_validated_by_ste
     events = EventAccumulator(str(whole))
     events.Reload()
     assert [event.step for event in events.Scalars("val/loss")] == [7]  # once, at the last step, as Lightning counts them
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
+    patterns = [pattern for name in ("losses", "plans") for _, tags in LAYOUT[name].values() for pattern in tags]
+    shown = {tag for tag in events.Tags()["scalars"] if any(re.match(pattern, tag) for pattern in patterns)}
+    assert shown == {"val/loss", "val/r2_video", "val/r2_audio"}  # of eight steps nothing else is logged
+    assert next(iter(LAYOUT)) == "losses"
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch
-from callbacks.pictures import frame_strip, gif, spectrogram
+from callbacks.pictures import GAP, MARGIN, frame_strips, gif, spectrogram, spectrograms
 from callbacks.run_summary import RunSummary
 from callbacks.step_progress import StepProgress
 from callbacks.throughput import Throughput, num_tokens
@@ -179,7 +179,10 @@ def test_the_progress_bar_does_not_start_again_and_counts_no_step_of_an_earlier_
 
 def test_pictures_have_the_sizes_they_promise():
     frames = np.random.default_rng(0).integers(0, 255, (25, 32, 48, 3), np.uint8)
-    assert frame_strip(frames, num=5, height=64).shape == (64, 5 * 96, 3)
+    sheet = frame_strips({"generated": frames, "true": frames[::-1]}, num=5, height=64)
+    assert sheet.shape == (2 * 64 + GAP, MARGIN + 5 * 96 + 4 * GAP, 3)
+    assert (sheet[:, MARGIN + 96 : MARGIN + 96 + GAP] == 255).all() and (sheet[64 : 64 + GAP] == 255).all()
+    assert (sheet[:64, MARGIN : MARGIN + 96] == sheet[64 + GAP :, -96:]).all()  # the first frame of one is the last of the other
     image = Image.open(io.BytesIO(gif(frames, 12, height=64)))
     assert image.n_frames == 25 and image.size == (96, 64)
 
@@ -188,3 +191,9 @@ def test_a_tone_is_bright_at_its_own_height():
     times = np.arange(16000) / 16000
     image = spectrogram(np.sin(2 * np.pi * 2000 * times).astype(np.float32), 16000, height=200).mean((1, 2))
     assert abs(int(image.argmax()) - 200 * (1 - 2000 / 8000)) < 6
+
+
+def test_spectrograms_have_a_row_for_each_sound():
+    tone = np.sin(2 * np.pi * 2000 * np.arange(16000) / 16000).astype(np.float32)
+    one, two = spectrograms({"generated": tone}, 16000), spectrograms({"generated": tone, "true": tone}, 16000)
+    assert one.shape[1] == two.shape[1] == 640 and two.shape[0] > 1.6 * one.shape[0]
