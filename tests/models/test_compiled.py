@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from baton_lightning.batch import Plan
 from baton_lightning.bench.parity import relative_error
@@ -53,9 +54,10 @@ def compare_compiled() -> None:
         first, wanted = results(kept, inputs(2)), results(make_dit(**more), inputs(2))
         assert len(first) == len(wanted) > 10
         errors = [relative_error(found, one) for found, one in zip(first, wanted, strict=True)]
-        assert 0 < max(errors) < 1e-5, errors  # 0: nothing was compiled
-        results(kept, inputs(3))  # another shape has a graph of its own
-        assert all(torch.equal(a, b) for a, b in zip(results(kept, inputs(2)), first, strict=True))
+        assert max(errors) < 1e-5, errors
+    results(kept, inputs(3))  # another shape has a graph of its own
+    assert all(torch.equal(a, b) for a, b in zip(results(kept, inputs(2)), first, strict=True))
+    assert counters["stats"]["unique_graphs"] >= 3 and not counters["graph_break"], counters
 
 
 @pytest.mark.slow
@@ -90,7 +92,7 @@ def test_every_nth_block_is_recomputed_with_the_same_gradients(monkeypatch):
 
 
 def test_recomputing_fewer_blocks_takes_memory_between_all_and_none():
-    dit, given = make_dit(depth=4), inputs(2)
+    dit, given = make_dit(), inputs(2)
     taken = {}
     for dit.recompute in (1, 2, 0):
         taken[dit.recompute] = footprint(dit, lambda: sum(v.square().mean() for v in dit(*given))).activations
