@@ -182,6 +182,7 @@ def test_without_a_parent_deferred_construction_gives_what_direct_construction_g
     assert all(torch.equal(a, b) for a, b in zip(direct.state_dict().values(), made.dit.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_over_int8_is_the_parent_of_the_next_and_of_no_float_run(tmp_path):
     first = stirred(make_dit(INT8))
     run = run_of(tmp_path / "first", first)
@@ -191,6 +192,7 @@ def test_a_run_over_int8_is_the_parent_of_the_next_and_of_no_float_run(tmp_path)
         stage(run, FLOAT)
 
 
+@pytest.mark.slow
 def test_merged_weights_give_the_outputs_over_int8_and_half_precision_leaves_the_scales(tmp_path):
     dit = stirred(make_dit(INT8))
     run = run_of(tmp_path / "run", dit, {"rank": 2, "alpha": 6.0, "base": "int8"})

@@ -8,8 +8,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from unittest.mock import patch
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from baton_lightning.bench.gpu_work import Inputs, Scale, inputs
 from baton_lightning.estimate.footprint import Footprint, footprint, forward_flops, forward_peak
 from baton_lightning.estimate.memory import Buckets, Load, unsharded, zero
 from baton_lightning.estimate.optimiser import cost
-from baton_lightning.models import fused_branches
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.plan_attention import PlanAttention
 from baton_lightning.placement import cast_parameters
@@ -74,7 +72,7 @@ def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool
     """A training step of one clip: weights in float32 under bfloat16 autocast, fused AdamW."""
     depth = deepest(device, scale, lambda blocks: unsharded(load(scale, blocks, recompute=False), 0).most)
     with torch.device(device):
-        dit = scale.dit(scale.clip, depth, recompute=recompute)
+        dit = scale.dit(scale.clip, depth, recompute=recompute, compile_backend="inductor" if compiled else None)
     optimizer, given = fused(dit.parameters()), inputs(scale.clip, device)
 
     def step() -> None:
@@ -84,8 +82,7 @@ def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
 
-    with blocks_compiled() if compiled else nullcontext():
-        found = timed(step, device, scale)
+    found = timed(step, device, scale)
     foreseen = unsharded(load(scale, depth, recompute), 0)
     return {"depth": depth} | found | speed(scale, depth, found["seconds"], 3) | memory(device, max(foreseen.backward, foreseen.step))
 
@@ -142,7 +139,7 @@ def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
 
     depth = deepest(device, scale, foreseen)
     with torch.device(device), default_dtype(torch.bfloat16):
-        dit = scale.dit(scale.clip, depth).eval()
+        dit = scale.dit(scale.clip, depth, compile_backend="inductor" if compiled else None).eval()
     given = inputs(scale.clip, device)
 
     @torch.no_grad()
@@ -150,19 +147,11 @@ def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
         for _ in range(2):
             given.forward(dit)
 
-    with blocks_compiled() if compiled else nullcontext():
-        found = timed(step, device, scale)
+    found = timed(step, device, scale)
     return {"depth": depth} | found | speed(scale, depth, found["seconds"], 2) | memory(device, foreseen(depth))
 
 
 # ---- shared
-@contextmanager
-def blocks_compiled() -> Iterator[None]:
-    """Context in which every block runs one compiled graph, which all blocks share. Recomputation also uses this graph."""
-    with patch.object(fused_branches, "fused_block", torch.compile(fused_branches.fused_block)):
-        yield
-
-
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()

@@ -64,8 +64,9 @@ def main(argv: list[str]) -> int:
     if hasattr(model, "dit"):
         console.print("Without plan attention and Latent-MLPs: {:,} parameters, of which fusion {:,}.".format(*backbone(model.dit)))
     console.print("[dim]Tracing a step on the meta device; at the paper's size this takes a minute.[/dim]")
-    walked = {on: walk(model, on, clips, options.prompt_tokens) for on in (True, False)}
-    recomputes = checkpoints(model)
+    own = checkpoints(model)
+    walked = {on: walk(model, on and (own or True), clips, options.prompt_tokens) for on in (True, False)}
+    recomputes = bool(own)
     sampled = sampling(model, settings, clips, options.prompt_tokens)
     load = weigh(model, settings, parts, walked[recomputes], 0 if sampled is None else sampled.most)
     sizes = memory.buckets(trainer.strategy)
@@ -88,14 +89,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def checkpoints(model: Any) -> bool:
-    """Whether the experiment recomputes activations in the backward pass (activation checkpointing)."""
+def checkpoints(model: Any) -> bool | int:
+    """Whether the experiment recomputes activations in the backward pass (activation checkpointing); n = in every n-th block."""
     from baton_lightning.frozen.activation_checkpointing import is_checkpointing
 
     return model.dit.recompute if hasattr(model, "dit") else is_checkpointing(model.planner.language.llm.model)
 
 
-def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footprint:
+def walk(model: Any, recompute: bool | int, clips: int, prompt_tokens: int) -> Footprint:
     """Footprint of a step with a number of clips in bf16, with or without recomputation."""
     import copy
 
@@ -108,7 +109,7 @@ def walk(model: Any, recompute: bool, clips: int, prompt_tokens: int) -> Footpri
     if hasattr(model, "dit"):
         model.dit.recompute = recompute
         return footprint(model, joint_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
-    set_checkpointing(model.planner.language.llm.model, recompute)
+    set_checkpointing(model.planner.language.llm.model, bool(recompute))
     return footprint(model, planner_step(model, clips, torch.bfloat16, "meta", prompt_tokens))
 
 

@@ -63,8 +63,9 @@ class Load:
 
     def checkpoint(self, with_frozen: bool) -> float:
         """Bytes of a DeepSpeed checkpoint: working copies, master weights, states."""
-        held = self.trained + (self.frozen if with_frozen else 0)
-        return (2 if self.low else 4) * held + (MASTERS + self.kept) * self.trained
+        working = 2 if self.low else 4
+        held = self.held(working) if with_frozen else working * self.trained
+        return held + (MASTERS + self.kept) * self.trained
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ class TinyLLM(TextLLM):
 
 
 QWEN3: dict[str, dict[str, int | bool]] = {
+    "Qwen/Qwen3-0.6B": {
+        "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16, "tie_word_embeddings": True,
+    },
     "Qwen/Qwen3-4B": {
         "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32, "tie_word_embeddings": True,
     },
@@ -125,7 +128,7 @@ QWEN3: dict[str, dict[str, int | bool]] = {
 
 
 def language_model_config(name_or_path: str) -> PretrainedConfig:
-    """Configuration of a language model. Configurations of the paper's Qwen3 models are built in.
+    """Configuration of a language model. Configurations of the Qwen3 models that experiments name are built in.
 
     Raises:
         ValueError: If it is not built in and cannot be read.

@@ -36,10 +36,11 @@ class DualBranchDiT(FusedBranches):
         frequency_width: Width of the time sinusoid (256).
         plan_attention: How the plan is read; ``None`` is plain Ovi.
         text: Whether the text is used; if not, every clip gets an empty one.
-        recompute: Recompute each block in the backward pass instead of keeping its activations.
+        recompute: Recompute blocks in the backward pass instead of keeping their activations: ``true`` = every one, n = every n-th.
         precondition: Let the network correct the best linear estimate of the velocity (:mod:`~baton_lightning.models.preconditioning`)
             instead of predicting the velocity. Ovi does not.
         lora: Low-rank adapters, trained instead of the weights that Ovi has; layers for the plan are trained whole. ``None`` = no adapters.
+        compile_backend: Backend with which torch.compile compiles the fused blocks, e.g. ``inductor``; ``None`` = none.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class DualBranchDiT(FusedBranches):
         frequency_width: int = 256,
         plan_attention: PlanOptions | None = PlanOptions(),  # noqa: B008
         text: bool = True,
-        recompute: bool = False,
+        recompute: bool | int = False,
         precondition: bool = False,
         lora: LoraOptions | None = None,
+        compile_backend: str | None = None,
     ) -> None:
         rate = clip.video_latent_rate / clip.video_patch[0]
         unit = clip.audio_scale / clip.video_patch[0]
@@ -67,6 +69,7 @@ class DualBranchDiT(FusedBranches):
             plan_attention=plan_attention,
             text=text,
             recompute=recompute,
+            compile_backend=compile_backend,
         )
         scales = {"video": Preconditioning(clip.video_channels, axis=1), "audio": Preconditioning(clip.audio_channels, axis=-1)}
         self.preconditioning = nn.ModuleDict(scales if precondition else {})

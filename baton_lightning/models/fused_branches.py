@@ -45,10 +45,13 @@ class FusedBranches(nn.Module):
         plan_widths: Channels of planned video and audio tokens.
         plan_attention: How the plan is read; ``None`` is plain Ovi.
         text: Whether the text is used. If not, every clip gets pad rows only; the parameters stay the same.
-        recompute: Recompute each block in the backward pass instead of keeping its activations.
+        recompute: Recompute blocks in the backward pass instead of keeping their activations: ``true`` = every one, n = every n-th.
+        compile_backend: Backend with which torch.compile compiles a fused block, e.g. ``inductor``; ``None`` = none. All blocks share the
+            graphs, one for each shape of their inputs; outputs are those of the block but for rounding.
 
     Raises:
-        ValueError: If depth, width or head width of the branches differ, or the plan cannot be read so.
+        ValueError: If depth, width or head width of the branches differ, the plan cannot be read so, ``recompute`` is negative, or there is
+            no such backend.
     """
 
     def __init__(
@@ -59,13 +62,17 @@ class FusedBranches(nn.Module):
         plan_widths: tuple[int, int] = (0, 0),
         plan_attention: PlanOptions | None = None,
         text: bool = True,
-        recompute: bool = False,
+        recompute: bool | int = False,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
+        if recompute < 0:
+            raise ValueError(f"recompute must be true, false, or n >= 1 for every n-th block, got {recompute}")
         sizes = [(len(b.blocks), b.head.head.in_features, b.head_dim) for b in (video_model, audio_model)]
         if sizes[0] != sizes[1]:
             raise ValueError(f"both branches need the same depth, width and head_dim, got video {sizes[0]} and audio {sizes[1]}")
         self.plan_attention, self.text, self.recompute = plan_attention, text, recompute
+        self.fused_block = fused_block if compile_backend is None else compiled(fused_block, compile_backend)
         self.video_model, self.audio_model = video_model, audio_model
         width = sizes[0][1]
         if plan_attention is not None:
@@ -154,10 +161,11 @@ class FusedBranches(nn.Module):
         for number, blocks in enumerate(zip(self.video_model.blocks, self.audio_model.blocks, strict=True)):
             if number in skip_blocks:
                 continue
-            if self.recompute and torch.is_grad_enabled():
-                video, audio = checkpoint(fused_block, *blocks, video, audio, video_conditions, audio_conditions, use_reentrant=False)
+            inputs = (*blocks, video, audio, video_conditions, audio_conditions)
+            if self.recompute and number % self.recompute == 0 and torch.is_grad_enabled():
+                video, audio = checkpoint(self.fused_block, *inputs, use_reentrant=False)
             else:
-                video, audio = fused_block(*blocks, video, audio, video_conditions, audio_conditions)
+                video, audio = self.fused_block(*inputs)
             if on_block is not None:
                 on_block(number, video, audio)
         if video is not None and video_conditions is not None and video_grids is not None:
@@ -217,3 +225,14 @@ class FusedBranches(nn.Module):
         windows = windows_of_grids(planned, times, plan.video_grid[0], options, patches, grids)
         tokens = self.latent_mlp[name](features.to(dtype))
         return KeyValueSource(tokens, key_phase, windows=windows, projections=kept.projections), phase
+
+
+def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """A function that is compiled when it is called, anew for every shape, so that a shape always has the same graph.
+
+    Raises:
+        ValueError: If torch has no such backend.
+    """
+    if backend not in (known := torch.compiler.list_backends(exclude_tags=())):
+        raise ValueError(f"compile_backend must be a backend of torch.compile, got {backend!r}; torch has {', '.join(known)}")
+    return torch.compile(function, backend=backend, dynamic=False)
