@@ -20,6 +20,7 @@ from baton_lightning.estimate.cli import weigh
 from baton_lightning.int8 import Int8Linear, dequantise, dequantised, quantise
 from baton_lightning.lora import LoraOptions, is_adapter, under_base_names
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.placement import cast_parameters
 from baton_lightning.runs import manifest
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
@@ -93,7 +94,7 @@ def test_a_weight_is_off_by_at_most_a_254th_of_the_largest_of_its_row(scale):
     assert (codes.abs().amax(1) == torch.tensor([127, 127, 127, 0, 127, 127, 127])).all()
 
 
-def test_velocities_are_within_two_percent_of_the_float_base_and_not_equal_to_them():
+def test_velocities_are_within_a_percent_of_the_float_base_and_not_equal_to_them():
     exact = stirred(make_dit(FLOAT))
     rounded = make_dit(INT8)
     own = rounded.state_dict()
@@ -103,8 +104,12 @@ def test_velocities_are_within_two_percent_of_the_float_base_and_not_equal_to_th
         if codes:
             own[key.removesuffix("weight") + "scale"].copy_(quantise(tensor)[1])
     with torch.no_grad():
-        errors = [relative_error(a, b) for a, b in zip(velocities(rounded), velocities(exact), strict=True)]
-    assert all(1e-5 < error < 0.02 for error in errors), errors
+        wanted = velocities(exact)
+        errors = [relative_error(a, b) for a, b in zip(velocities(rounded), wanted, strict=True)]
+        cast_parameters(rounded, torch.bfloat16)  # as `generate` does on a GPU
+        halved = [relative_error(a, b) for a, b in zip(velocities(rounded), wanted, strict=True)]
+    assert all(1e-5 < error < 0.01 for error in errors), errors
+    assert all(error < 0.03 for error in halved), halved
 
 
 @pytest.mark.parametrize("recompute", [False, True])

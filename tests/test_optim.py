@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from baton_lightning.estimate.optimiser import cost
 from baton_lightning.optim import WarmupCosine, build_optimizer, parameter_groups
 
 
@@ -113,3 +115,31 @@ def test_a_restored_schedule_goes_on_where_it_stopped() -> None:
 def test_a_warm_up_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ValueError, match="init_args.warmup_steps must be .* which follows trainer.max_steps, got 10 of 10"):
         WarmupCosine(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), warmup_steps=10, total_steps=10)
+
+
+def test_moments_in_8_bits_take_a_quarter_and_go_on_from_a_saved_state_to_the_bit() -> None:
+    eight_bit = pytest.importorskip("bitsandbytes.optim", reason="an extra: pip install -e .[eight-bit]").AdamW8bit
+    assert cost(partial(eight_bit, lr=1e-3)).states < 2.1 < 8 <= cost(partial(torch.optim.AdamW, lr=1e-3)).states
+
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = nn.Linear(96, 96)
+        return module, eight_bit(parameter_groups(module), lr=1e-3)
+
+    def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            given = torch.randn(8, 96, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            (module(given) - given.flip(1)).square().mean().backward()
+            optimizer.step()
+
+    whole, first, again = made(), made(), made()
+    train(*whole, range(6))
+    train(*first, range(3))
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in first], file)
+    file.seek(0)
+    for part, state in zip(again, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    train(*again, range(3, 6))
+    assert torch.equal(whole[0].weight, again[0].weight) and not torch.equal(whole[0].weight, first[0].weight)

@@ -49,15 +49,15 @@ def results(dit: DualBranchDiT, given: tuple[Any, ...]) -> list[Tensor]:
 
 
 def compare_compiled() -> None:
-    for more in ({"depth": 2, "recompute": 2}, {"depth": 1, "lora": LoraOptions(rank=2, targets=("q",), base="int8")}):
-        kept = make_dit(compile_backend="aot_eager", **more)
-        first, wanted = results(kept, inputs(2)), results(make_dit(**more), inputs(2))
-        assert len(first) == len(wanted) > 10
-        errors = [relative_error(found, one) for found, one in zip(first, wanted, strict=True)]
-        assert max(errors) < 1e-5, errors
+    more = {"depth": 1, "recompute": True, "lora": LoraOptions(rank=2, targets=("q",), base="int8")}
+    kept = make_dit(compile_backend="aot_eager", **more)
+    first, wanted = results(kept, inputs(2)), results(make_dit(**more), inputs(2))
+    assert len(first) == len(wanted) > 10
+    errors = [relative_error(found, one) for found, one in zip(first, wanted, strict=True)]
+    assert max(errors) < 1e-5, errors
     results(kept, inputs(3))  # another shape has a graph of its own
     assert all(torch.equal(a, b) for a, b in zip(results(kept, inputs(2)), first, strict=True))
-    assert counters["stats"]["unique_graphs"] >= 3 and not counters["graph_break"], counters
+    assert counters["stats"]["unique_graphs"] >= 2 and not counters["graph_break"], counters
 
 
 @pytest.mark.slow
