@@ -26,16 +26,17 @@ Speakers = Mapping[str, str]
 class SpeakerErrors(WordErrors):
     """Sum of the errors of all speakers. See :class:`~baton_lightning.metrics.wer.WordErrors`."""
 
-    def update(self, references: Sequence[Speakers], hypotheses: Sequence[Speakers]) -> None:
+    def update(self, references: Sequence[Speakers], hypotheses: Sequence[Speakers], languages: Sequence[str] | None = None) -> None:
         """Adds clips.
 
         Args:
             references: The prompt's speech, one mapping per clip.
             hypotheses: Recognised speech, one mapping per clip, with any number of speakers (also none).
+            languages: Language of the speech, ISO 639-1, one per clip; ``None`` = English.
         """
-        for reference, hypothesis in zip(references, hypotheses, strict=True):
-            reference_words = {speaker: self.words_of(text) for speaker, text in reference.items()}
-            hypothesis_words = {speaker: self.words_of(text) for speaker, text in hypothesis.items()}
+        for reference, hypothesis, language in zip(references, hypotheses, languages or ["en"] * len(references), strict=True):
+            reference_words = {speaker: self.words_of(text, language) for speaker, text in reference.items()}
+            hypothesis_words = {speaker: self.words_of(text, language) for speaker, text in hypothesis.items()}
             self.errors += self.count_errors(reference_words, hypothesis_words)
             self.words += sum(map(len, reference_words.values()))
             self.n += 1
@@ -45,7 +46,8 @@ class SpeakerErrors(WordErrors):
         raise NotImplementedError
 
     def add(self, clip: Clip, measured: Mapping[str, Any]) -> None:
-        self.update([join_by_speaker(reference_speech(clip))], [join_by_speaker(recognised_lines(measured))])
+        references, hypotheses = join_by_speaker(reference_speech(clip)), join_by_speaker(recognised_lines(measured))
+        self.update([references], [hypotheses], [clip.prompt.language])
 
 
 class CpWordErrorRate(SpeakerErrors):

@@ -23,20 +23,19 @@ LONGEST = 30
 
 
 class Whisper:
-    """Whisper with greedy decoding.
+    """Whisper with greedy decoding, in the language of the prompt's speech.
 
     Args:
         name_or_path: Hub name or a local directory.
-        language: Language of the speech, ISO 639-1; ignored by English-only checkpoints.
         device: Device of the network; ``None`` = the GPU, if there is one.
     """
 
-    def __init__(self, name_or_path: str = "openai/whisper-large-v3", language: str = "en", device: str | None = None) -> None:
-        self.name, self.language, self.device = name_or_path, language, device
+    def __init__(self, name_or_path: str = "openai/whisper-large-v3", device: str | None = None) -> None:
+        self.name, self.device = name_or_path, device
 
     @property
     def protocol(self) -> str:
-        return f"Whisper {self.name}, greedy, language {self.language}"
+        return f"Whisper {self.name}, greedy, in the prompt's language"
 
     @cached_property
     def network(self) -> tuple[Any, Any, Any]:
@@ -49,14 +48,20 @@ class Whisper:
 
     @torch.inference_mode()
     def measure(self, clip: Clip) -> Measured:
-        """``{"segments": [{"text": ...}]}``."""
+        """``{"segments": [{"text": ...}]}``.
+
+        Raises:
+            ClipExcluded: If the clip is too long, or its speech in a language that the checkpoint does not know.
+        """
         sound = clip.sound(RATE)
         if len(sound) > LONGEST * RATE:
             raise ClipExcluded(f"longer than the {LONGEST} s of Whisper's input")
         model, extractor, tokenizer = self.network
+        language, multilingual = clip.prompt.language, getattr(model.generation_config, "is_multilingual", False)
+        if f"<|{language}|>" not in (model.generation_config.lang_to_id if multilingual else {"<|en|>"}):
+            raise ClipExcluded(f"the prompt's speech is in {language}, which {self.name} does not know")
         features = extractor(sound.numpy(), sampling_rate=RATE, return_tensors="pt").input_features
-        multilingual = getattr(model.generation_config, "is_multilingual", False)
-        language_options = {"language": self.language, "task": "transcribe"} if multilingual else {}
+        language_options = {"language": language, "task": "transcribe"} if multilingual else {}
         ids = model.generate(features.to(model.device, model.dtype), num_beams=1, do_sample=False, **language_options)
         return {"segments": [{"text": tokenizer.decode(ids[0], skip_special_tokens=True).strip()}]}
 

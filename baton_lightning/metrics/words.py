@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 Normaliser = Callable[[str], str]
+UNSPACED = ("ja", "th", "zh")
+"""Languages that are written without blanks between words, ISO 639-1. Their errors are counted in characters."""
 
 
 def english_normaliser(spellings: str | None = None) -> Normaliser:
@@ -27,6 +29,17 @@ def english_normaliser(spellings: str | None = None) -> Normaliser:
     if not Path(spellings).is_file():
         raise ValueError(f"spellings must be the normalizer.json of a Whisper checkpoint, but {spellings} is not a file")
     return EnglishTextNormalizer(json.loads(Path(spellings).read_text()))
+
+
+def normaliser_of(language: str) -> Normaliser:
+    """Whisper's normaliser of a language: case and punctuation, in English also words; words of :data:`UNSPACED` are characters.
+
+    Args:
+        language: ISO 639-1.
+    """
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+    return english_normaliser() if language == "en" else BasicTextNormalizer(split_letters=language in UNSPACED)
 
 
 def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:

@@ -190,7 +190,7 @@ def test_videos_of_other_kinds_are_named_and_not_forgotten(clips, recorded, caps
 
 
 @pytest.mark.parametrize(("speech", "language"), [("去公园吧", "zh"), ("こんにちは", "ja"), ("안녕", "ko"), ("hello, café", "en")])
-def test_speech_that_is_not_in_english_letters_is_left_out_of_word_errors(speech, language):
+def test_the_language_of_speech_is_that_of_its_script(speech, language):
     for values in ({}, {"language": "en"}):
         assert Prompt.from_dict({"video_prompt": "x", "audio_prompt": "y", "speech": speech} | values, "here").language == language
 

@@ -90,6 +90,7 @@ def whisper(tmp_path_factory):
     model = WhisperForConditionalGeneration(WhisperConfig(**sizes, **ends, suppress_tokens=None, begin_suppress_tokens=None)).eval()
     known = model.generation_config
     known.is_multilingual, known.no_timestamps_token_id, known.max_length = True, no_times, 12
+    known._from_model_config = False  # else it is made anew from the configuration when it is loaded
     known.lang_to_id, known.task_to_id = {MARKS[2]: en, MARKS[3]: de}, {"transcribe": transcribe, "translate": translate}
     folder = tmp_path_factory.mktemp("whisper")
     for part in (model, tokenizer, WhisperFeatureExtractor()):
@@ -104,7 +105,19 @@ def test_whisper_writes_down_one_text_and_the_same_every_time(whisper, tmp_path,
     (segment,) = measured["segments"]
     assert segment["text"] and measured == backend.measure(only(tmp_path))
     assert not any(mark in segment["text"] for mark in MARKS)
-    assert "language en" in backend.protocol
+    assert "in the prompt's language" in backend.protocol
+
+
+def test_whisper_hears_in_the_language_of_the_prompt_and_leaves_out_those_it_does_not_know(whisper, tmp_path, write_clip, monkeypatch):
+    write_clip(tmp_path, "a", speech="Hallo", language="de")
+    backend, asked = Whisper(whisper, device="cpu"), []
+    generate = WhisperForConditionalGeneration.generate
+    monkeypatch.setattr(WhisperForConditionalGeneration, "generate", lambda *a, **k: asked.append(k["language"]) or generate(*a, **k))
+    assert backend.measure(only(tmp_path))["segments"] and asked == ["de"]
+    (tmp_path / "a.json").unlink()
+    write_clip(tmp_path, "a", speech="去公园吧")
+    with pytest.raises(ClipExcluded, match="speech is in zh, which .* does not know"):
+        backend.measure(only(tmp_path))
 
 
 def test_a_clip_longer_than_whisper_hears_is_left_out_before_weights_are_read(tmp_path, write_clip):

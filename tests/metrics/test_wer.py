@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.text import WordErrorRate as Reference
 
+from baton_lightning.metrics.cpwer import CpWordErrorRate
 from baton_lightning.metrics.wer import WordErrorRate
 from baton_lightning.metrics.words import edit_distance, english_normaliser
 
@@ -59,3 +60,13 @@ def test_spellings_are_unified_only_with_a_list(tmp_path):
     assert english_normaliser()("My colour") == "my colour"
     with pytest.raises(ValueError, match="normalizer.json of a Whisper checkpoint"):
         english_normaliser("nowhere.json")
+
+
+def test_errors_are_counted_in_characters_where_words_have_no_blanks_between_them():
+    metric = WordErrorRate()
+    metric.update(["去公园吧。", "Guten Tag!"], ["去公司吧", "guten tag"], ["zh", "de"])
+    assert metric.result().value == 1 / 6 and metric.result().also["words"] == 6  # four characters and two words
+    assert "ja, th, zh by characters" in metric.protocol
+    speakers = CpWordErrorRate()
+    speakers.update([{"Ann": "你好", "Bob": "再见"}], [{"S1": "再见", "S2": "你很好"}], ["zh"])
+    assert speakers.result().value == 1 / 4

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from baton_lightning.bench import parity, recording
-from baton_lightning.models import attention, branch, conditions, dit, layers, patches, rope
+from baton_lightning.models import attention, branch, conditions, fused_branches, layers, patches, rope
 from baton_lightning.models.attention import KeyValueSource, attend
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "ovi-micro"
@@ -16,11 +16,11 @@ CAUGHT = 10 * parity.BARS["float32"]
 
 sinusoid, rotary_phases, apply_rotary, modulate, token_positions, patchify = (
     branch.sinusoid,
-    dit.rotary_phases,
+    fused_branches.rotary_phases,
     attention.apply_rotary,
     branch.modulate,
-    dit.token_positions,
-    dit.patchify,
+    fused_branches.token_positions,
+    fused_branches.patchify,
 )
 
 
@@ -45,7 +45,7 @@ def pad_rows_of_the_text_not_read(patch):
 
 
 def audio_positions_not_scaled(patch):
-    patch.setattr(dit, "token_positions", lambda p, grid, device: rope.grid_positions(grid, device))
+    patch.setattr(fused_branches, "token_positions", lambda p, grid, device: rope.grid_positions(grid, device))
 
 
 def audio_rotated_in_every_dim(patch):
@@ -53,7 +53,7 @@ def audio_rotated_in_every_dim(patch):
         positions = token_positions(p, grid, device)
         return positions if positions.shape[-1] == 3 else positions.expand(-1, 3)
 
-    patch.setattr(dit, "token_positions", three_axes)
+    patch.setattr(fused_branches, "token_positions", three_axes)
 
 
 def halves_rotated_instead_of_adjacent_pairs(patch):
@@ -73,7 +73,7 @@ def axes_share_the_frequencies_of_the_whole_head(patch):
         angle = torch.cat(angles, -1)
         return torch.polar(torch.ones(()).double(), F.pad(angle, (0, head_dim // 2 - angle.shape[-1]))).to(torch.complex128)
 
-    patch.setattr(dit, "rotary_phases", shared)
+    patch.setattr(fused_branches, "rotary_phases", shared)
 
 
 def gates_dropped(patch):
@@ -108,8 +108,8 @@ def fuse_with(patch, order):
             return original(video_block, audio_block, video, audio, video_conditions, audio_conditions)
         return order(video_block, audio_block, video, audio, video_conditions, audio_conditions)
 
-    original = dit.fused_block
-    patch.setattr(dit, "fused_block", fused_block)
+    original = fused_branches.fused_block
+    patch.setattr(fused_branches, "fused_block", fused_block)
 
 
 def after_self_attention(block, tokens, conditions, other):
@@ -191,7 +191,7 @@ def convolutional_gate_on_the_wrong_arm(patch):
 
 
 def first_frame_as_noisy_as_the_rest(patch):
-    patch.setattr(dit, "known_tokens", lambda p, known: torch.zeros_like(conditions.known_tokens(p, known)))
+    patch.setattr(fused_branches, "known_tokens", lambda p, known: torch.zeros_like(conditions.known_tokens(p, known)))
 
 
 def one_token_too_many_in_the_first_frame(patch):
@@ -199,11 +199,11 @@ def one_token_too_many_in_the_first_frame(patch):
         tokens = conditions.known_tokens(p, known)
         return tokens | tokens.roll(1, 1)
 
-    patch.setattr(dit, "known_tokens", off_by_one)
+    patch.setattr(fused_branches, "known_tokens", off_by_one)
 
 
 def padding_read_by_attention(patch):
-    patch.setattr(dit, "patchify", lambda p, latents: (*patchify(p, latents)[:2], None))
+    patch.setattr(fused_branches, "patchify", lambda p, latents: (*patchify(p, latents)[:2], None))
 
 
 def clips_padded_before_embedding(patch):
@@ -213,7 +213,7 @@ def clips_padded_before_embedding(patch):
             return tokens, grids, mask
         return p(torch.nn.utils.rnn.pad_sequence(list(latents), batch_first=True)), grids, mask
 
-    patch.setattr(dit, "patchify", early)
+    patch.setattr(fused_branches, "patchify", early)
 
 
 def skipped_block_runs_after_all(patch):
