@@ -87,7 +87,8 @@ class SampleLogger(Callback):
         step, tag = trainer.global_step, f"samples/{key}"
         writer.add_image(f"{tag}/frames", frame_strips(shown), step, dataformats="HWC")
         writer.add_image(f"{tag}/spectrogram", spectrograms(heard, clip.sample_rate), step, dataformats="HWC")
-        moving = Summary.Image(encoded_image_string=gif(shown["generated"], clip.fps), height=128, width=128, colorspace=3)
+        height, width = 128, round(128 * clip.width / clip.height)
+        moving = Summary.Image(encoded_image_string=gif(shown["generated"], clip.fps, height), height=height, width=width, colorspace=3)
         writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=f"{tag}/moving", image=moving)]), step)
         writer.add_audio(f"{tag}/sound", heard["generated"][None], step, sample_rate=clip.sample_rate)
         writer.add_text(f"{tag}/prompt", prompt, step)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baton_lightning import hints
+from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
+from baton_lightning.runs import manifest
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -21,7 +23,7 @@ ground-truth plans, and with --planned also in the plans of the run's planner.""
 def add_probes(verbs: Any) -> None:
     """Adds the parser of `plan probes`."""
     probes = verbs.add_parser("probes", help="train probes, with which `plan show` tells a plan in words", description=PROBES)
-    probes.add_argument("--run", type=Path, required=True, help="run folder of a stage 3")
+    probes.add_argument("--run", type=folder_of, required=True, help="run folder of a stage 3, or an export of one with --data")
     probes.add_argument("--out", type=Path, metavar="FILE", help="the probes (default: RUN/probes.safetensors)")
     probes.add_argument("--planned", action="store_true", help="also read the planner's plans of the validation prompts")
     probes.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data set is now (default: where it was)")
@@ -79,7 +81,10 @@ def tell(plan: ClipPlan, probes_file: Path | None) -> None:
 
     file = probes_file or (Path(plan.run) / NAME if plan.run else None)
     if probes_file is None and (file is None or not file.exists()):
-        print(f"plan: to read it in words, make probes once: {hints.command('plan', 'probes', '--run', plan.run or 'RUN')}")
+        record = Path(plan.run) / manifest.NAME
+        exported = bool(plan.run) and record.is_file() and "bundled" in manifest.read(record.parent)
+        words = ["--run", plan.run or "RUN", *(["--data", "FOLDER"] if exported else [])]  # an export has no data set
+        print(f"plan: to read it in words, make probes once: {hints.command('plan', 'probes', *words)}")
         return
     assert file is not None
     reading = read(plan, Probes.load(file))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("baton_lightning", "datamodules", "callbacks")
-KINDS = ("ValueError", "WrongArguments", "MediaError", "DamagedMember")
-"""ValueError and the classes of the library that are such."""
+KINDS = ("ValueError", "WrongArguments", "MediaError", "DamagedMember", "ClipExcluded", "RuntimeError", "OSError", "FileNotFoundError")
+"""What a verb prints as one line, or as the reason for which a clip is left out."""
 OPEN, CLOSE = "«", "»"
 
 

@@ -99,7 +99,7 @@ END
         --log-file="$folder/log/munged.log" --seed-file="$folder/run/munge.seed"
     slurmctld
     slurmd -N "$host" -d "$folder/bin/slurmstepd"
-    setsid bash -c "while [ -e /proc/$parent ] && [ -e '$folder/run/slurmd.pid' ]; do sleep 1; done; exec '$0' down '$folder'" \
+    setsid bash -c "while [ -e /proc/$parent ] && [ -d '$folder/run' ]; do sleep 1; done; exec '$0' down '$folder'" \
         > /dev/null 2>&1 < /dev/null &
     for _ in $(seq 240); do
         sinfo --noheader --format=%T 2> /dev/null | grep -q idle && return
