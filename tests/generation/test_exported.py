@@ -11,6 +11,7 @@ import pytest
 
 import baton_lightning as baton
 from baton_lightning.__main__ import main
+from baton_lightning.verbs.plan_words import tell
 
 pytestmark = pytest.mark.slow
 PROMPTS = "a red circle on the left. first the red circle jumps.", "first a thump."
@@ -80,3 +81,13 @@ def test_the_weights_that_come_with_the_library_follow_their_plan(tmp_path: Path
     assert not np.array_equal(clip.frames, other.frames) and not np.array_equal(clip.frames, bare.frames)
     red = (clip.frames[..., 0].astype(float) - clip.frames[..., 1:].max(-1)) > 60  # of the red circle alone
     assert red[:, :, :16].sum() > 10 * red[:, :, 16:].sum() > -1
+
+
+def test_the_plan_of_an_export_is_told_in_words_or_where_its_probes_get_their_data(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(baton.pretrained("nano").plan(*PROMPTS), None)
+    told = capsys.readouterr().out
+    assert "red circle, left" in told and "it says what the prompt says" in told
+    tell(baton.load(exported).plan(*PROMPTS), None)
+    assert f"plan probes --run {exported.absolute()} --data FOLDER" in capsys.readouterr().out
