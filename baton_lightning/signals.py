@@ -60,3 +60,23 @@ def leave_to_parents() -> None:
             signal.set_wakeup_fd(-1)
 
     os.register_at_fork(after_in_child=forget)
+
+
+def obey_parent_only(worker: int = 0) -> None:
+    """Makes a worker of a data loader ignore SIGTERM and SIGUSR1, unless SIGTERM comes from its parent.
+
+    ``timeout``, ``scancel`` and SLURM's time limit send a signal to every process of a run. The run then saves a checkpoint at the end of
+    its step, for which it needs its workers. A worker whose parent dies ends by itself.
+
+    Args:
+        worker: Number of the worker, which torch passes.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def listen() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()

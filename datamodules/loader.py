@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch
+from baton_lightning.signals import obey_parent_only
 from datamodules.order import Slot
 from datamodules.shard_dataset import ShardDataset
 
@@ -39,6 +40,7 @@ class Loader:
             collate_fn=identity_collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=obey_parent_only,
         )
         for batch, found in reader:
             self.dataset.report(found)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,20 +27,25 @@ from typing import Any
 
 PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rounding": ("gpu_parts", "rounding", {}),
-    "training, kept": ("gpu_parts", "training", {"recompute": False, "compiled": False}),
-    "training, kept, compiled": ("gpu_parts", "training", {"recompute": False, "compiled": True}),
-    "training, recomputed": ("gpu_parts", "training", {"recompute": True, "compiled": False}),
-    "training, recomputed, compiled": ("gpu_parts", "training", {"recompute": True, "compiled": True}),
+    "training, kept": ("gpu_parts", "training", {}),
+    "training, recomputed": ("gpu_parts", "training", {"recompute": True}),
+    "training, recomputed, window 1": ("gpu_parts", "training", {"recompute": True, "window": 1}),
+    "training, adapters on int8": ("gpu_parts", "training", {"recompute": True, "rank": 32}),
     "training, ZeRO-2 engine": ("gpu_parts", "sharded", {"stage": 2}),
     "training, ZeRO-3 engine": ("gpu_parts", "sharded", {"stage": 3}),
-    "sampling": ("gpu_parts", "sampling", {"compiled": False}),
-    "sampling, compiled": ("gpu_parts", "sampling", {"compiled": True}),
+    "sampling": ("gpu_parts", "sampling", {}),
+    "sampling, window 1": ("gpu_parts", "sampling", {"window": 1}),
     "runs": ("gpu_runs", "verbs", {}),
+    "training, kept, compiled": ("gpu_parts", "training", {"compile_backend": "inductor"}),
+    "training, recomputed, compiled": ("gpu_parts", "training", {"recompute": True, "compile_backend": "inductor"}),
+    "sampling, compiled": ("gpu_parts", "sampling", {"compile_backend": "inductor"}),
 }
 """Name -> module, function, settings. The most important parts come first, because later ones are skipped if time runs out."""
 PACKAGES = ("torch", "lightning", "deepspeed", "transformers", "triton")
 LONGEST = 300.0
 """Time limit of a part, in s."""
+LOG_LINES = 60
+"""Lines of output that are shown of a part that failed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +98,8 @@ def main(options: argparse.Namespace) -> int:
         found = run(name, device, min(LONGEST, left)) if left > 30 else {"failed": "skipped: no time left"}
         result["parts"][name] = found
         print(f"    {found.get('failed') or 'done'} ({found.get('wall', 0):.0f} s)", flush=True)
+        if log := found.pop("log", None):
+            print(log, file=sys.stderr, flush=True)
         if options.json:
             atomic.write_text(options.json, json.dumps(result, indent=1) + "\n")  # after every part, because the job may be cancelled
     page = markdown(result)
@@ -110,7 +118,11 @@ def installed(name: str) -> str | None:
 
 
 def run(name: str, device: str, seconds: float) -> dict[str, Any]:
-    """Runs a part in a separate process. Returns its figures, or the reason of its failure as ``failed``; ``wall`` is its time in s."""
+    """Runs a part in a separate process.
+
+    Returns:
+        Its figures, or the reason of its failure as ``failed`` and the end of its output as ``log``; ``wall`` is its time in s.
+    """
     since = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
         out = Path(folder) / "found.json"
@@ -122,6 +134,8 @@ def run(name: str, device: str, seconds: float) -> dict[str, Any]:
         try:
             output = process.communicate(timeout=seconds)[0].strip().splitlines()
             found = json.loads(out.read_text()) if out.exists() else {"failed": f"exit code {process.returncode}: {' '.join(output[-1:])}"}
+            if "failed" in found:
+                found["log"] = "\n".join(output[-LOG_LINES:])
         except subprocess.TimeoutExpired:
             found = {"failed": f"took longer than {seconds:.0f} s"}
         finally:
@@ -144,6 +158,7 @@ def part(name: str, device: str, out: Path) -> None:
     try:
         found: dict[str, Any] = dict(measure(place, **settings))
     except Exception as error:  # the table shows the error of a failed part
+        traceback.print_exc()
         found = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
     out.write_text(json.dumps(found))
 

@@ -45,5 +45,7 @@ def times(timed: dict[str, dict[str, Any]], peak: float | None) -> list[str]:
         cells += [f"{found['tflops'] / peak:.1%}"] if peak else []
         cells += [f"{found['gib']:.1f}", f"{found['foreseen_gib']:.1f}"] if gpu else []
         lines.append(f"| {' | '.join(cells)} |")
-    note = "TFLOP/s count three forward passes for a training step and two for a sampling step; recomputation is not counted."
+    note = (
+        "TFLOP/s count the model's operations: a training step forward and backward, a sampling step two passes forward; no recomputation."
+    )
     return [*lines, "", note, ""]

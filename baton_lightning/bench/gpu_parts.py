@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,9 @@ from baton_lightning.bench.gpu_work import Inputs, Scale, inputs
 from baton_lightning.estimate.footprint import Footprint, footprint, forward_flops, forward_peak
 from baton_lightning.estimate.memory import Buckets, Load, unsharded, zero
 from baton_lightning.estimate.optimiser import cost
+from baton_lightning.lora import LoraOptions
 from baton_lightning.models.dit import DualBranchDiT
-from baton_lightning.models.plan_attention import PlanAttention
+from baton_lightning.models.plan_attention import PlanAttention, PlanOptions
 from baton_lightning.placement import cast_parameters
 
 Figures = dict[str, float]
@@ -68,12 +70,21 @@ def errors(name: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Fi
 
 
 # ---- training steps
-def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool) -> Figures:
-    """A training step of one clip: weights in float32 under bfloat16 autocast, fused AdamW."""
-    depth = deepest(device, scale, lambda blocks: unsharded(load(scale, blocks, recompute=False), 0).most)
+def training(device: torch.device, scale: Scale, **choices: Any) -> Figures:
+    """A training step of one clip: weights in float32 under bfloat16 autocast, fused AdamW.
+
+    The depth is that which fits with kept activations, so that rows can be compared; with adapters it is the largest that fits.
+
+    Args:
+        device: Where the step runs.
+        scale: Sizes.
+        choices: See :func:`options`.
+    """
+    compared = choices if "rank" in choices else {}
+    depth = deepest(device, scale, lambda blocks: unsharded(load(scale, blocks, **compared), 0).most)
     with torch.device(device):
-        dit = scale.dit(scale.clip, depth, recompute=recompute, compile_backend="inductor" if compiled else None)
-    optimizer, given = fused(dit.parameters()), inputs(scale.clip, device)
+        dit = scale.dit(scale.clip, depth, **options(**choices))
+    optimizer, given = fused([p for p in dit.parameters() if p.requires_grad]), inputs(scale.clip, device)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16):
@@ -83,8 +94,24 @@ def training(device: torch.device, scale: Scale, recompute: bool, compiled: bool
         optimizer.zero_grad(set_to_none=False)
 
     found = timed(step, device, scale)
-    foreseen = unsharded(load(scale, depth, recompute), 0)
-    return {"depth": depth} | found | speed(scale, depth, found["seconds"], 3) | memory(device, max(foreseen.backward, foreseen.step))
+    foreseen = unsharded(load(scale, depth, **choices), 0)
+    rate = step_flops(scale, depth, **choices) / found["seconds"] / 1e12
+    return {"depth": depth, **found, "tflops": rate} | memory(device, max(foreseen.backward, foreseen.step))
+
+
+def options(
+    recompute: bool = False, window: int | None = None, rank: int | None = None, compile_backend: str | None = None
+) -> dict[str, Any]:
+    """Arguments of the transformer.
+
+    Args:
+        recompute: Recompute activations.
+        window: Window of plan attention; ``None`` = the whole plan.
+        rank: Rank of adapters on frozen blocks in int8; ``None`` = all weights are trained.
+        compile_backend: Backend of torch.compile.
+    """
+    lora = None if rank is None else LoraOptions(rank, base="int8")
+    return {"recompute": recompute, "plan_attention": PlanOptions(window=window), "lora": lora, "compile_backend": compile_backend}
 
 
 def sharded(device: torch.device, scale: Scale, stage: int) -> Figures:
@@ -126,20 +153,27 @@ def sharded(device: torch.device, scale: Scale, stage: int) -> Figures:
 
     found = timed(step, device, scale)
     foreseen = zero(load(scale, depth, recompute=True), 1, stage, sizes)
-    return {"depth": depth} | found | speed(scale, depth, found["seconds"], 3) | memory(device, max(foreseen.backward, foreseen.step))
+    rate = step_flops(scale, depth) / found["seconds"] / 1e12
+    return {"depth": depth, **found, "tflops": rate} | memory(device, max(foreseen.backward, foreseen.step))
 
 
 # ---- sampling steps
-def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
-    """A sampling step of one clip with guidance: two forward passes with weights in bfloat16."""
+def sampling(device: torch.device, scale: Scale, **choices: Any) -> Figures:
+    """A sampling step of one clip with guidance: two forward passes with weights in bfloat16.
+
+    Args:
+        device: Where the step runs.
+        scale: Sizes.
+        choices: See :func:`options`.
+    """
 
     def foreseen(blocks: int) -> float:
-        dit, given = blueprint(scale, blocks)
+        dit, given = blueprint(scale, blocks, **choices)
         return sum(2 * p.numel() for p in dit.parameters()) + forward_peak(dit, lambda: given.forward(dit))
 
     depth = deepest(device, scale, foreseen)
     with torch.device(device), default_dtype(torch.bfloat16):
-        dit = scale.dit(scale.clip, depth, compile_backend="inductor" if compiled else None).eval()
+        dit = scale.dit(scale.clip, depth, **options(**choices)).eval()
     given = inputs(scale.clip, device)
 
     @torch.no_grad()
@@ -148,7 +182,9 @@ def sampling(device: torch.device, scale: Scale, compiled: bool) -> Figures:
             given.forward(dit)
 
     found = timed(step, device, scale)
-    return {"depth": depth} | found | speed(scale, depth, found["seconds"], 2) | memory(device, foreseen(depth))
+    dit, given = blueprint(scale, depth, **choices)
+    rate = 2 * forward_flops(lambda: given.forward(dit)) / found["seconds"] / 1e12
+    return {"depth": depth, **found, "tflops": rate} | memory(device, foreseen(depth))
 
 
 # ---- shared
@@ -165,6 +201,8 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def timed(step: Callable[[], None], device: torch.device, scale: Scale) -> Figures:
     """Median time of a step after warm-up, and the time of the first step including compilation, in s."""
     taken = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # construction is over
     for _ in range(scale.warm_up + scale.steps):
         wait(device)
         since = time.perf_counter()
@@ -186,18 +224,22 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def blueprint(scale: Scale, depth: int, **options: bool) -> tuple[DualBranchDiT, Inputs]:
+def blueprint(scale: Scale, depth: int, **choices: Any) -> tuple[DualBranchDiT, Inputs]:
     """A transformer in bfloat16 and its inputs, on the meta device."""
     with torch.device("meta"):
-        return scale.dit(scale.clip, depth, **options).to(torch.bfloat16), inputs(scale.clip, "meta")
+        return scale.dit(scale.clip, depth, **options(**choices)).to(torch.bfloat16), inputs(scale.clip, "meta")
 
 
-def load(scale: Scale, depth: int, recompute: bool) -> Load:
+def load(scale: Scale, depth: int, **choices: Any) -> Load:
     """Memory load of a training step, computed as in `estimate`."""
-    dit, given = blueprint(scale, depth, recompute=recompute)
+    dit, given = blueprint(scale, depth, **choices)
     walked: Footprint = footprint(dit, lambda: given.loss(dit))
-    sizes = [p.numel() for p in dit.parameters()]
-    return Load((sum(sizes),), max(sizes), 0, 0, True, cost(fused), False, walked.activations, 0)
+    trained = [p.numel() for p in dit.parameters() if p.requires_grad]
+    frozen = [p for p in dit.parameters() if not p.requires_grad]
+    held = sum(p.numel() * (4 if p.is_floating_point() else p.element_size()) for p in frozen)  # a run holds floats in float32
+    codes = sum(p.numel() for p in frozen if not p.is_floating_point())
+    size = sum(p.numel() for p in frozen)
+    return Load((sum(trained),), max(trained), size, held, True, cost(fused), False, walked.activations, 0, codes)
 
 
 def deepest(device: torch.device, scale: Scale, foreseen: Callable[[int], float]) -> int:
@@ -212,10 +254,15 @@ def deepest(device: torch.device, scale: Scale, foreseen: Callable[[int], float]
     return max(1, min(scale.most_blocks, 1 + int((room - one) / (two - one))))
 
 
-def speed(scale: Scale, depth: int, seconds: float, passes: int) -> Figures:
-    """Operations of the model divided by the time. A step counts as ``passes`` forward passes; a training step has three."""
-    dit, given = blueprint(scale, depth)
-    return {"tflops": passes * forward_flops(lambda: given.forward(dit)) / seconds / 1e12}
+def step_flops(scale: Scale, depth: int, **choices: Any) -> float:
+    """Operations of a training step without those of recomputation, extrapolated from one and two blocks."""
+
+    def counted(blocks: int) -> int:
+        dit, given = blueprint(scale, blocks, **{**choices, "recompute": False})
+        return footprint(dit, lambda: given.loss(dit)).flops
+
+    one, two = counted(1), counted(2)
+    return one + (depth - 1) * (two - one)
 
 
 def memory(device: torch.device, foreseen: float) -> Figures:

@@ -33,6 +33,7 @@ def verbs(device: torch.device) -> Figures:
             since = time.perf_counter()
             done = subprocess.run([sys.executable, "-m", "baton_lightning", *argv], capture_output=True, text=True)
             if done.returncode:
+                print(done.stderr)
                 output = [line for line in done.stderr.splitlines() if line.strip()]
                 raise RuntimeError(f"`{argv[0]}` ({name}) exited with {done.returncode}: {' '.join(output[-1:])}")
             found[name] = time.perf_counter() - since

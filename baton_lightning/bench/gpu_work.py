@@ -62,7 +62,7 @@ class Scale:
         return DualBranchDiT(clip, self.width, depth, self.num_heads, self.ffn_width, **options)
 
 
-WIDE = Scale(PAPER, SHORT, width=3072, num_heads=24, ffn_width=14336, most_blocks=30, warm_up=3, steps=10)
+WIDE = Scale(PAPER, SHORT, width=3072, num_heads=24, ffn_width=14336, most_blocks=30, warm_up=2, steps=6)
 SMALL = Scale(TINY, TINY, width=48, num_heads=4, ffn_width=96, most_blocks=2, warm_up=1, steps=2)
 
 

@@ -36,12 +36,15 @@ def test_the_same_inputs_come_with_every_shape_and_no_number_on_the_meta_device(
     assert torch.equal(real.clean[0], inputs(SMALL.clip, "cpu").clean[0]) and not torch.equal(real.clean[0], real.noise[0])
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_arithmetic_is_the_model_s_own_whether_or_not_it_is_recomputed(recompute):
-    found = gpu_parts.training(CPU, SMALL, recompute=recompute, compiled=False)
-    dit, given = gpu_parts.blueprint(SMALL, SMALL.most_blocks)
-    flops = gpu_parts.forward_flops(lambda: given.forward(dit))
-    assert found["tflops"] * found["seconds"] * 1e12 == pytest.approx(3 * flops) and "gib" not in found
+@pytest.mark.parametrize("choices", [{}, {"recompute": True}, {"recompute": True, "window": 1}, {"recompute": True, "rank": 4}])
+def test_arithmetic_is_the_model_s_own_whether_or_not_it_is_recomputed(choices):
+    found = gpu_parts.training(CPU, SMALL, **choices)
+    dit, given = gpu_parts.blueprint(SMALL, SMALL.most_blocks, **{**choices, "recompute": False})
+    flops = gpu_parts.footprint(dit, lambda: given.loss(dit)).flops
+    assert found["tflops"] * found["seconds"] * 1e12 == pytest.approx(flops) and "gib" not in found
+    forward = gpu_parts.forward_flops(lambda: given.forward(dit))
+    low, high = (1.5, 2.5) if "rank" in choices else (2.5, 3.25)  # attention backward takes 2.5 times its forward
+    assert low * forward < flops <= high * forward
 
 
 def test_memory_decides_how_deep_a_network_is(monkeypatch):
@@ -73,10 +76,11 @@ def test_on_a_gpu_the_page_has_memory_and_the_share_of_the_peak():
     assert "| sampling | 4 | 0.500 | 60.0 | 494 | 50.0% | 60.0 | 58.0 |" in markdown(result)
 
 
-def test_a_part_that_raises_says_why(tmp_path, monkeypatch):
+def test_a_part_that_raises_says_why(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(gpu_parts, "rounding", lambda device, scale: 1 / 0)
     gpu.part("rounding", "cpu", tmp_path / "found.json")
     assert json.loads((tmp_path / "found.json").read_text()) == {"failed": "ZeroDivisionError: division by zero"}
+    assert "test_gpu.py" in capfd.readouterr().err  # the traceback, which the verb shows
 
 
 @pytest.mark.parametrize("options", [["--parts", "sampeling"], ["--minutes", "0"], ["--device", "cuda"]])
