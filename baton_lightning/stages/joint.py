@@ -158,9 +158,9 @@ class JointTraining(Resumable):
 
     def on_fit_start(self) -> None:
         if isinstance(self.plan, GroundTruthPlan):
-            statistics = self.trainer.datamodule.feature_statistics(self.plan.online)
-            self.plan.video_norm.fit(*statistics["video"])
-            self.plan.audio_norm.fit(*statistics["audio"])
+            plan_space.fit_or_compare(self.plan, self.trainer.datamodule, self.plan.online)
+        elif isinstance(self.plan, PlannedTokens) and self.plan.truth_share > 0:
+            plan_space.fit_or_compare(self.plan, self.trainer.datamodule, mixes=True)
         unfitted = {name: scale for name, scale in self.dit.preconditioning.items() if not scale.fitted}
         if unfitted:
             latents = latent_statistics(self.trainer.datamodule.train_dataset)

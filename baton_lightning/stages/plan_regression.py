@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from baton_lightning.models.planner import VAPlanner
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
 from baton_lightning.stages.features import OnlineFeatures, features_of
-from baton_lightning.stages.plan_space import DRIFT
+from baton_lightning.stages.plan_space import fit_or_compare
 
 
 class RSquared(Metric):
@@ -123,16 +122,7 @@ class PlanRegression(Resumable):
 
     def on_fit_start(self) -> None:
         """Fits the feature statistics to the training set, or compares them with the parent's."""
-        statistics = self.trainer.datamodule.feature_statistics(self.online)
-        for name, norm in (("video", self.planner.video_norm), ("audio", self.planner.audio_norm)):
-            if not norm.fitted:
-                norm.fit(*statistics[name])
-            elif (drift := norm.drift(*statistics[name])) > DRIFT:
-                warnings.warn(
-                    f"the {name} features of this data differ by {drift:.2f} standard deviations from those the planner was trained on; "
-                    "its statistics are kept. Encode the data with the parent's perceivers, or pretrain the planner on this data",
-                    stacklevel=2,
-                )
+        fit_or_compare(self.planner, self.trainer.datamodule, self.online)
 
     def require_feature_space(self) -> None:
         """Refuses to use a planner without loaded weights.

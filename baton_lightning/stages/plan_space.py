@@ -1,9 +1,10 @@
-"""Check that a transformer is trained further on plans with the feature statistics that it was adapted to."""
+"""Feature statistics of plans: fitted to the data, compared with the data, and with those that a transformer was adapted to."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,41 @@ from baton_lightning.runs import weights as stored
 
 DRIFT = 0.1
 """Largest accepted distance of feature statistics, in standard deviations, averaged over channels."""
+FOREIGN = 1.0
+"""Distance above which the features of a data set and of a planner are taken for those of two perceivers."""
 
 
 def norms(source: nn.Module) -> dict[str, FeatureNorm]:
     """Feature statistics of a source's plans, by modality."""
     owner = getattr(source, "planner", source)
     return {"video": owner.video_norm, "audio": owner.audio_norm}
+
+
+def fit_or_compare(source: nn.Module, datamodule: Any, online: Any = None, *, mixes: bool = False) -> None:
+    """Fits the feature statistics of a source to the training set, or compares those that it has with the training set's.
+
+    Args:
+        source: Planner or plan source.
+        datamodule: The data, with ``feature_statistics``.
+        online: Networks that compute features of each batch; ``None`` if features are cached.
+        mixes: Whether a clip may get its own features as its plan, beside planned tokens.
+
+    Raises:
+        ValueError: If features and planned tokens are mixed and the distance exceeds :data:`FOREIGN`.
+    """
+    own = datamodule.feature_statistics(online)
+    for name, norm in norms(source).items():
+        if not norm.fitted:
+            norm.fit(*own[name])
+        elif (distance := norm.drift(*own[name])) > DRIFT:
+            differ = f"the {name} features of this data differ by {distance:.2f} standard deviations from those the planner was trained on"
+            if mixes and distance > FOREIGN:
+                raise ValueError(
+                    f"{differ}, so they must be of another perceiver; encode the data with the planner's perceiver (and the same versions "
+                    "of torch and transformers, if it is a random one), or train the planner on this data"
+                )
+            fix = "Encode the data with the parent's perceivers, or pretrain the planner on this data"
+            warnings.warn(f"{differ}; its statistics are kept. {fix}", stacklevel=2)
 
 
 def statistics(source: nn.Module) -> dict[str, Tensor]:

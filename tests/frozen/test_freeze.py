@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import initialization
 
 from baton_lightning.frozen.freeze import seeded
 from baton_lightning.frozen.llm import TinyLLM
@@ -30,6 +31,15 @@ def test_a_random_twin_is_a_function_of_its_seed_and_leaves_the_global_random_st
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_weights_do_not_depend_on_how_a_version_of_torch_draws_truncated_normals():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.nn.init, "trunc_normal_", None)
+        patched.setitem(initialization.TORCH_INIT_FUNCTIONS, "trunc_normal_", None)
+        patches = TinySiglip().model.embeddings.patch_embedding.weight
+    recorded = [0.07455188, -0.04356297, 0.18968974, -0.05010412, -0.12763214, -0.10604662]  # the same with torch 2.11 and 2.13
+    assert patches[0, 0, 0].tolist() == pytest.approx(recorded, abs=1e-6)
 
 
 @pytest.mark.parametrize("make", FROZEN, ids=NAMES)

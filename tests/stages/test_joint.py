@@ -21,7 +21,7 @@ from baton_lightning.muon import MuonAdamW
 from baton_lightning.stages.flow_matching import noise
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan, PlannedTokens
-from baton_lightning.stages.plan_space import drift
+from baton_lightning.stages.plan_space import drift, fit_or_compare, norms
 
 CLIP = ClipSpec(seconds=1.0, height=16, width=16, video_channels=6, plan_grid=(2, 2), audio_plan_rate=10, text_tokens=8, text_width=12)
 
@@ -209,3 +209,17 @@ def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_p
     lost = finished(tmp_path / "lost", {"dit.x": torch.zeros(1)}, parents={"planner": {"run": "gone", "weights_sha256": ""}})
     with pytest.warns(UserWarning, match="lost/ was trained on plans of gone/, which does not exist"):
         assert drift(module.plan, lost) == {}
+
+
+def test_features_of_another_perceiver_are_not_mixed_with_planned_tokens(module):
+    def data(shift: float) -> SimpleNamespace:
+        own = {name: (norm.mean + shift * norm.std, norm.std) for name, norm in norms(module.plan).items()}
+        return SimpleNamespace(feature_statistics=lambda online: own)
+
+    for norm in norms(module.plan).values():
+        norm.fitted.fill_(True)
+    fit_or_compare(module.plan, data(0.05), mixes=True)
+    with pytest.warns(UserWarning, match="the video features of this data differ by 0.50 standard deviations"):
+        fit_or_compare(module.plan, data(0.5), mixes=True)
+    with pytest.raises(ValueError, match="video features of this data differ by 3.00 .* encode the data with the planner's perceiver"):
+        fit_or_compare(module.plan, data(3.0), mixes=True)
