@@ -138,9 +138,10 @@ def report(error: BaseException) -> int:
     """Prints an error the way a user reads it: what must hold, what was got, how to fix it."""
     import traceback
 
-    last = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
-    if isinstance(error, RuntimeError) and "baton_lightning" not in last and "callbacks" not in last and "datamodules" not in last:
-        traceback.print_exception(error)  # not ours: a bug or a library's complaint, whose origin matters
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    ours = any(part in last[0].filename for part in ("baton_lightning", "callbacks", "datamodules")) if last else True
+    if isinstance(error, RuntimeError) and not (ours and (not last or (last[0].line or "raise").startswith("raise"))):
+        traceback.print_exception(error)  # not raised by us: a bug or a library's complaint, whose origin matters
     full = isinstance(error, OSError) and error.errno in FULL
     hint = "; free disk space, then repeat the command: it resumes from what is saved" if full else ""
     print(f"baton_lightning: error: {printable(error)}{hint}", file=sys.stderr)

@@ -126,6 +126,7 @@ class BatonCLI(LightningCLI):
         self.chosen.base = None  # the saved configuration is self-contained
         requirements.require_precision(self.chosen.trainer)
         requirements.require_srun(self.chosen.trainer)
+        requirements.leave_out_bar(self.chosen.trainer)
         if self.subcommand != "fit":
             return
         requirements.require_accelerator(self.chosen.trainer)

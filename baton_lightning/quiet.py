@@ -31,6 +31,7 @@ WARNINGS = {
     r"Checkpoint directory .* exists and is not empty": "true of every resumed run",
     r"`isinstance\(treespec": "torch's own pytree, called by Lightning",
     r"torch\.distributed\.\S+ is deprecated": "torch's own collectives, called by Lightning",
+    r"Found \d+ module\(s\) in eval mode at the start of training": "frozen networks stay in evaluation mode on purpose",
     r"LightningCLI's args parameter": "`python -m baton_lightning` gives arguments and a command line on purpose",
     r"\s*.*was deprecated in v4\.\d+\.\d+ and will be removed in v5": "jsonargparse's own interface, called by Lightning",
     r"\s*By default only one JsonargparseDeprecationWarning": "the same",

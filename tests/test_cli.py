@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ import yaml
 
 import baton_lightning
 from baton_lightning import settings
-from baton_lightning.__main__ import LIGHTNING, OTHERS, main
+from baton_lightning.__main__ import LIGHTNING, OTHERS, main, report
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -190,3 +192,17 @@ def test_a_setting_that_needs_a_missing_package_is_one_line(tmp_path, capsys):
     code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", *words)
     output = [line for line in err.splitlines() if "error" in line]
     assert code == 1 and len(output) == 1 and "needs a package that cannot be imported" in output[0] and "transformer_engine" in output[0]
+
+
+def test_a_library_s_error_at_a_line_of_ours_keeps_its_traceback_and_what_we_raise_is_a_line(capsys):
+    name = "/somewhere/baton_lightning/module.py"
+    source = "import torch\ndef mix():\n    torch.zeros(2) @ torch.zeros(3)\ndef refuse():\n    raise RuntimeError('too many ranks')\n"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    module: dict[str, Any] = {}
+    exec(compile(source, name, "exec"), module)
+    for function, traced in (("mix", True), ("refuse", False)):
+        with pytest.raises(RuntimeError) as raised:
+            module[function]()
+        assert report(raised.value) == 1
+        printed = capsys.readouterr().err
+        assert ("Traceback" in printed) == traced and f"baton_lightning: error: {raised.value}" in printed

@@ -73,3 +73,11 @@ def require_srun(trainer: Any) -> None:
     asked = str(len(devices) if isinstance(devices, list) else devices)
     number = int(asked) if asked.isdigit() else max(1, torch.cuda.device_count())
     peers.require_srun(number, int(trainer.num_nodes or 1))
+
+
+def leave_out_bar(trainer: Any) -> None:
+    """Removes the bar of the base configuration under ``enable_progress_bar: false``, with which Lightning refuses any bar."""
+    if trainer.enable_progress_bar is False:
+        trainer.callbacks = [
+            callback for callback in trainer.callbacks or [] if callback.class_path != "callbacks.step_progress.StepProgress"
+        ]

@@ -117,23 +117,33 @@ def print_stat(root: Path) -> None:
 
 def contents(root: Path, splits: dict[str, SplitIndex]) -> Table:
     """Shards, clips, hours and tokens of every split and bucket."""
+    from rich.box import SIMPLE_HEAD
+    from rich.filesize import decimal
     from rich.table import Table
 
     if not splits:
         raise ValueError(f"{root}/index.json must list the splits of a data set, it lists none; build the data set again")
     clip = clip_of(next(iter(splits.values())).clip)
-    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}")
-    for column in ("split", "bucket", "shards", "clips", "hours", "video tokens", "audio latents", "planned tokens", "MiB"):
+    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("split", "bucket", "shards", "clips", "hours", "video tokens", "audio latents", "planned tokens", "size"):
         table.add_column(column, justify="left" if column in ("split", "bucket") else "right")
     for split, index in splits.items():
         for bucket in BUCKETS:
             shards = [entry for entry in index.shards if entry.get("bucket", BUCKETS[0]) == bucket]
             if shards:
                 count = sum(entry["num_clips"] for entry in shards)
-                size = sum(entry["num_bytes"] for entry in shards) / 2**20
-                tokens = [f"{count * n:,}" for n in tokens_of(clip, bucket)]
-                table.add_row(split, bucket, str(len(shards)), str(count), f"{count * clip.seconds / 3600:.2f}", *tokens, f"{size:.1f}")
+                size = decimal(sum(entry["num_bytes"] for entry in shards))
+                tokens = [short(count * n) for n in tokens_of(clip, bucket)]
+                table.add_row(split, bucket, str(len(shards)), str(count), f"{count * clip.seconds / 3600:.3g}", *tokens, size)
     return table
+
+
+def short(number: int) -> str:
+    """A count with three digits and a unit, e.g. 896k or 22.5G."""
+    from rich.filesize import pick_unit_and_suffix
+
+    unit, suffix = pick_unit_and_suffix(number, ["", "k", "M", "G", "T"], 1000)
+    return f"{number / unit:.3g}{suffix}"
 
 
 def tokens_of(clip: ClipSpec, bucket: str) -> tuple[int, int, int]:

@@ -55,7 +55,7 @@ def arguments(base: Path, stage: str, steps: int, *more: str, root: str = "runs"
         f"--run.root={base}/{root}",
         "--model.init_args.scheduler.init_args.warmup_steps=1", "--model.init_args.scheduler.init_args.total_steps=8", *ADAMW,
         f"--trainer.max_steps={steps}", "--trainer.val_check_interval=2", "--trainer.enable_model_summary=false",
-        "--run.checkpoint_every=2", "--trainer.callbacks+=power_cut.PowerCut", *parents, *more,
+        "--trainer.enable_progress_bar=false", "--run.checkpoint_every=2", "--trainer.callbacks+=power_cut.PowerCut", *parents, *more,
     ]  # fmt: skip
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
 from baton_lightning.shards.format import SplitIndex, read_root
-from baton_lightning.shards.stat import PICTURE, bars, facts_of, histogram, tokens_of
+from baton_lightning.shards.stat import PICTURE, bars, contents, facts_of, histogram, tokens_of
 from baton_lightning.verbs.shards import homes
 
 
@@ -61,6 +64,15 @@ def test_a_set_of_the_world_needs_no_measurements(tmp_path: Path, capsys: Any) -
     assert main(["shards", "world", str(tmp_path / "set"), "--train", "2", "--val", "1", "--test", "0", "--workers", "0"]) == 0
     assert "video 100.0%, audio 100.0%" in capsys.readouterr().out
     assert not (tmp_path / "set" / PICTURE).exists() and homes(tmp_path / "set") == [tmp_path / "set"]
+
+
+@pytest.mark.parametrize("clips", [44, 8000, 1_500_000])
+def test_no_number_of_the_table_is_cut_at_80_columns(clips: int) -> None:
+    entry = {"num_clips": clips, "num_bytes": clips * 10_000, "bucket": "av"}
+    index = SimpleNamespace(shards=[entry], clip=ClipSpec().to_dict())
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(contents(Path("data/demo"), {"train": index}))
+    assert "…" not in console.export_text()
 
 
 def test_tokens_count_only_what_a_bucket_holds() -> None:
