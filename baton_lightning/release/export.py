@@ -115,6 +115,7 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     """Writes every component with its settings, then the model card, and the manifest last. Returns the facts of each component."""
     from baton_lightning.release.bundle import bundle_of
     from baton_lightning.release.model_card import model_card, networks_of
+    from baton_lightning.release.probes import IN_CARD, copy_probes
     from baton_lightning.runs import manifest, weights
 
     facts = {}
@@ -151,8 +152,9 @@ def write_components(part: Path, components: dict[str, dict[str, Tensor]], descr
     if bundle is not None:
         use = f'import baton_lightning as baton\n\npipe = baton.load("{options.out}")\n\n# as a parent in a YAML file\n{use}'
     networks = networks_of(options.run, described)
+    others = [IN_CARD] if bundle is not None and copy_probes(options.run, described, options.out, part) else []
     (part / "README.md").write_text(
-        model_card(f"Baton: {described.get('stage', options.run.name)}", facts, provenance(options.run, described), use, networks)
+        model_card(f"Baton: {described.get('stage', options.run.name)}", facts, provenance(options.run, described), use, networks, others)
     )
     content = {k: v for k, v in described.items() if k != "weights_sha256"} | {
         "weights_sha256": weights.digest(part),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,14 @@ def named_in(run: Path, described: dict[str, Any], depth: int) -> Iterator[str]:
                 break
 
 
-def model_card(title: str, components: dict[str, dict[str, Any]], provenance: dict[str, Any], use: str, networks: list[str]) -> str:
+def model_card(
+    title: str,
+    components: dict[str, dict[str, Any]],
+    provenance: dict[str, Any],
+    use: str,
+    networks: list[str],
+    others: Sequence[str] = (),
+) -> str:
     """Text of a model card.
 
     Args:
@@ -76,12 +83,14 @@ def model_card(title: str, components: dict[str, dict[str, Any]], provenance: di
         provenance: Label -> value; ``None`` is omitted.
         use: A command or a line of configuration that uses the folder.
         networks: Keys of :data:`LICENCES` that apply.
+        others: A sentence about each file that is no component.
     """
     rows = [f"| `{name}/` | {c['tensors']:,} | {c['parameters']:,} | {c['bytes']:,} |" for name, c in components.items()]
     return "\n".join(
         [
             "---", "library_name: baton_lightning", "tags: [video-generation, audio-generation]", "---", "", f"# {title}", "",
             "| component | tensors | parameters | bytes |", "|---|---|---|---|", *rows, "",
+            *(line for text in others for line in (text, "")),
             "## Use", "", "```", use, "```", "",
             "## Provenance", "", *[f"* {label}: `{value}`" for label, value in provenance.items() if value is not None], "",
             "## Licences", "", *([f"* {name}: {LICENCES[name]}" for name in networks] or [NO_NETWORKS]), "",
