@@ -5,6 +5,7 @@ import baton_lightning as baton
 pipe = baton.load("runs/demo/stage3_joint")
 plan = pipe.plan("a red circle on the left. first the red circle jumps.", "first a thump.")
 plan.save_png("plan.png")
+print(pipe.words(plan))
 clip = pipe(plan, seed=1)
 clip.save("clip.mp4", scale=8)
 later = pipe(plan.shift(0.5, start=0.3, stop=0.9), seed=1)
@@ -27,6 +28,8 @@ from baton_lightning.generation.clip import GeneratedClip
 from baton_lightning.generation.generator import Generator
 from baton_lightning.generation.plan_shares import PlanShares, recording
 from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.plan.probes import Probes
+from baton_lightning.plan.words import PlanWords, probes_of_run, words_of
 from baton_lightning.stages import plan_space
 from baton_lightning.stages.plan_sources import PlannedTokens
 
@@ -94,6 +97,18 @@ class Pipeline:
         seen, heard = batch.video_prompts[0], batch.audio_prompts[0]
         truth = self._of(self.generator.true_plan(batch), 0, seen, heard, "truth")
         return truth, self.plan(seen, heard) if isinstance(self.generator.model.plan, PlannedTokens) else None
+
+    def words(self, plan: ClipPlan, probes: str | Path | None = None) -> PlanWords:
+        """What a plan says in words, and where it differs from its prompts. Printed, or in a notebook, it is the table of `plan show`.
+
+        Args:
+            plan: The plan.
+            probes: File of the probes that read it, see `plan probes`; ``None`` = the run's.
+
+        Raises:
+            ValueError: If the run has no probes, the file is damaged, or the plan is of another feature space.
+        """
+        return words_of(plan, probes_of_run(self.run) if probes is None else Probes.load(Path(probes)))
 
     def dataset(self, split: str) -> Any:
         """Clips of a split of the run's data set: ``metadata()`` of all clips, and ``batch(positions)``.

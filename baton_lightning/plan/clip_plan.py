@@ -230,7 +230,7 @@ class ClipPlan:
         return self.png()
 
     def show(self) -> None:
-        """Shows the picture in a notebook, or in the system's viewer outside a notebook."""
+        """Shows the picture in a notebook, or in the system's viewer outside a notebook. ``pipe.words(plan)`` tells it in words."""
         picture.show(self.png())
 
 

@@ -6,10 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning import hints
 from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.runs import manifest
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -75,34 +73,14 @@ def tell(plan: ClipPlan, probes_file: Path | None) -> None:
     Raises:
         ValueError: If the given file does not exist, is damaged, or its probes are of another feature space.
     """
-    from baton_lightning.plan.probes import NAME, Probes
-    from baton_lightning.plan.reading import read
-    from baton_lightning.world.parse import parse_prompts
-
-    file = probes_file or (Path(plan.run) / NAME if plan.run else None)
-    if probes_file is None and (file is None or not file.exists()):
-        record = Path(plan.run) / manifest.NAME
-        exported = bool(plan.run) and record.is_file() and "bundled" in manifest.read(record.parent)
-        words = ["--run", plan.run or "RUN", *(["--data", "FOLDER"] if exported else [])]  # an export has no data set
-        print(f"plan: to read it in words, make probes once: {hints.command('plan', 'probes', *words)}")
-        return
-    assert file is not None
-    reading = read(plan, Probes.load(file))
-    try:
-        scene = parse_prompts(plan.video_prompt, plan.audio_prompt, plan.clip.seconds)
-    except ValueError as error:
-        print(f"plan: its prompts cannot be compared ({error})")
-        print("\n".join(f"  {line}" for line in reading.words()))
-        return
-
     from rich.console import Console
-    from rich.table import Table
 
-    rows = reading.compared(scene)
-    table = Table("prompt", "plan", "differs", title="what the plan says")
-    for row in rows:
-        table.add_row(*row, style="red" if row[2] else None)
-    console = Console()
-    console.print(table, markup=False)
-    differ = sum(bool(row[2]) for row in rows)
-    console.print(f"plan: {'it says what the prompt says' if not differ else f'{differ} of {len(rows)} lines differ from the prompt'}")
+    from baton_lightning.plan.probes import Probes
+    from baton_lightning.plan.words import NoProbes, probes_of_run, words_of
+
+    try:
+        probes = Probes.load(probes_file) if probes_file else probes_of_run(plan.run)
+    except NoProbes as error:
+        print(error)
+        return
+    Console().print(words_of(plan, probes))

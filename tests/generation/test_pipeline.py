@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.pipeline import Pipeline, load
 from baton_lightning.media import read_mp4
 from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.plan.probes import Probes
+from baton_lightning.plan.words import WIDTH
 
 SEEN, HEARD = "a red circle on the left. first the red circle jumps.", "first a thump."
 
@@ -62,11 +65,29 @@ def test_calls_that_cannot_be_answered_are_one_line(pipe: Pipeline) -> None:
         pipe(SEEN)
     with pytest.raises(ValueError, match="a plan has its prompts"):
         pipe(plan, HEARD)
-    from dataclasses import replace
-
     strange = replace(plan, statistics={name: rows + 1.0 for name, rows in plan.statistics.items()})
     with pytest.raises(ValueError, match="standardised with other statistics"):
         pipe(strange)
+
+
+def test_the_words_of_a_plan_are_what_the_verb_prints(
+    pipe: Pipeline, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = pipe.plan(SEEN, HEARD)
+    with pytest.raises(ValueError, match=f"make probes once: `[^\n]*plan probes --run {run}`$"):
+        pipe.words(plan)
+    probes = Probes(plan.clip)
+    for name, rows in plan.statistics.items():
+        getattr(probes, f"{name}_statistics").copy_(rows)
+    probes.save(tmp_path / "probes.safetensors")
+    plan.save(tmp_path / "plan.safetensors")
+    words = pipe.words(plan, tmp_path / "probes.safetensors")
+    assert words.rows[0][0] == "red circle, left" and len(words.differences) >= 1 and words.verdict in str(words)
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    assert main(["plan", "show", str(tmp_path / "plan.safetensors"), "--probes", str(tmp_path / "probes.safetensors")]) == 0
+    assert str(words) in capsys.readouterr().out
+    strange = pipe.words(replace(plan, video_prompt="[red]a cat[/nothing]"), tmp_path / "probes.safetensors")
+    assert not strange.rows and "cannot be compared" in repr(strange) and strange.lines[0] in repr(strange)
 
 
 def test_the_verb_makes_draws_edits_and_compares_plans_and_a_clip_follows_one(
