@@ -124,7 +124,9 @@ def contents(root: Path, splits: dict[str, SplitIndex]) -> Table:
     if not splits:
         raise ValueError(f"{root}/index.json must list the splits of a data set, it lists none; build the data set again")
     clip = clip_of(next(iter(splits.values())).clip)
-    table = Table(title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"{root}: {clip.seconds:g} s at {clip.fps:g} fps, {clip.width} x {clip.height}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for column in ("split", "bucket", "shards", "clips", "hours", "video tokens", "audio latents", "planned tokens", "size"):
         table.add_column(column, justify="left" if column in ("split", "bucket") else "right")
     for split, index in splits.items():
