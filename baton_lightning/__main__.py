@@ -139,8 +139,9 @@ def report(error: BaseException) -> int:
     import traceback
 
     last = traceback.extract_tb(error.__traceback__)[-1:]
-    ours = any(part in last[0].filename for part in ("baton_lightning", "callbacks", "datamodules")) if last else True
-    if isinstance(error, RuntimeError) and not (ours and (not last or (last[0].line or "raise").startswith("raise"))):
+    in_ours = all(any(part in frame.filename for part in ("baton_lightning", "callbacks", "datamodules")) for frame in last)
+    raised = all((frame.line or "raise").startswith("raise") for frame in last)
+    if isinstance(error, RuntimeError) and not (in_ours and raised):
         traceback.print_exception(error)  # not raised by us: a bug or a library's complaint, whose origin matters
     full = isinstance(error, OSError) and error.errno in FULL
     hint = "; free disk space, then repeat the command: it resumes from what is saved" if full else ""
