@@ -62,17 +62,27 @@ def leave_to_parents() -> None:
     os.register_at_fork(after_in_child=forget)
 
 
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Context in which SIGTERM and SIGUSR1 are held back until its end. Processes that are started in it begin with both blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def obey_parent_only(worker: int = 0) -> None:
     """Makes a worker of a data loader ignore SIGTERM and SIGUSR1, unless SIGTERM comes from its parent.
 
     ``timeout``, ``scancel`` and SLURM's time limit send a signal to every process of a run. The run then saves a checkpoint at the end of
-    its step, for which it needs its workers. A worker whose parent dies ends by itself.
+    its step, for which it needs its workers. A worker whose parent dies ends by itself. The worker is started in :func:`held_signals`, so
+    no signal finds it before this function is called.
 
     Args:
         worker: Number of the worker, which torch passes.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def listen() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from baton_lightning.batch import Batch
-from baton_lightning.signals import obey_parent_only
+from baton_lightning.signals import held_signals, obey_parent_only
 from datamodules.order import Slot
 from datamodules.shard_dataset import ShardDataset
 
@@ -42,7 +42,9 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=obey_parent_only,
         )
-        for batch, found in reader:
+        with held_signals():
+            batches = iter(reader)
+        for batch, found in batches:
             self.dataset.report(found)
             yield batch
 

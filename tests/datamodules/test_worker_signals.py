@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 
 from baton_lightning.clip import ClipSpec
+from baton_lightning.signals import obey_parent_only
 from datamodules.webshards import WebShards
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_of_others_end_no_worker_and_the_parent_s_does(
-    make_set: Callable[..., Path], tmp_path: Path, number: signal.Signals
+    make_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
+    def late(worker: int) -> None:
+        time.sleep(0.5 * worker)  # the second worker is still starting when the signal comes
+        obey_parent_only(worker)
+
+    monkeypatch.setattr("datamodules.loader.obey_parent_only", late)
     data = WebShards(
         ClipSpec(text_tokens=2, text_width=3), str(make_set(tmp_path / "set", [5, 8])), batch_size=4, fields=("text",), num_workers=2
     )
