@@ -24,7 +24,7 @@ LAST = "stage3_joint"
 PLACE = ("run.root", "run.experiment")
 """Settings that determine where a run is saved, but not its content."""
 ROW_KEYS = ("title", "set", "without", "steps_of", "plan", "clips_of", "paper")
-SUITE_KEYS = ("data", "world", "stages", "rows", "seeds", "clips", "set", "claims")
+SUITE_KEYS = ("data", "world", "encode", "stages", "rows", "seeds", "clips", "set", "claims")
 ROWS = Path("../ablations")
 """Folder of the rows' files, relative to the folder of the suite."""
 
@@ -62,6 +62,7 @@ class Suite:
         path: The suite's file.
         data: Folder of the data set.
         world: Arguments of ``shards world`` to build it.
+        encode: Experiment file of the frozen networks that fill the cache; ``None`` = ``encode.yaml`` of the experiments.
         stages: Stage -> experiment file, parents before children.
         rows: Rows, in the table's order.
         seeds: Seeds of training.
@@ -73,6 +74,7 @@ class Suite:
     path: Path
     data: Path
     world: tuple[str, ...]
+    encode: Path | None
     stages: Mapping[str, Path]
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
@@ -150,6 +152,12 @@ def read_row(path: Path, stages: Mapping[str, Path]) -> Row:
     return row
 
 
+def beside(suite: Path, file: str) -> Path:
+    """Path of a file that a suite names, relative to the current folder if it lies in it."""
+    found = (suite.parent / file).resolve()
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+
+
 def read_suite(path: Path) -> Suite:
     """Reads a suite's file with its rows.
 
@@ -161,8 +169,7 @@ def read_suite(path: Path) -> Suite:
         raise ValueError(f"ablate: {path} must have `{missing[0]}`; e.g. experiments/suites/key_rows.yaml")
     if wrong := [key for key, kind in (("rows", str), ("seeds", int)) if not _is_list(values[key], kind)]:
         raise ValueError(f"ablate: {path}: `{wrong[0]}` must be a list, as in experiments/suites/key_rows.yaml, got {values[wrong[0]]!r}")
-    stages = {name: (path.parent / file).resolve() for name, file in values["stages"].items()}
-    stages = {name: file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file for name, file in stages.items()}
+    stages = {name: beside(path, file) for name, file in values["stages"].items()}
     rows = tuple(read_row(path.parent / ROWS / f"{name}.yaml", stages) for name in values["rows"])
     if unknown := sorted((values.get("set") or {}).keys() - stages.keys()):
         raise ValueError(f"ablate: {path} changes the stage {unknown[0]!r}, which the row does not have")
@@ -170,6 +177,7 @@ def read_suite(path: Path) -> Suite:
         path,
         Path(values["data"]),
         tuple(map(str, values.get("world") or ())),
+        beside(path, values["encode"]) if values.get("encode") else None,
         stages,
         rows,
         tuple(values["seeds"]),
@@ -219,7 +227,8 @@ def runs_of(suite: Suite, row: Row, seed: int, out: Path) -> dict[str, Run]:
         if unknown := [name for name in parents.values() if name not in runs]:
             raise ValueError(f"ablate: {config} starts from {unknown[0]!r}, which must be a stage above it in {suite.path}")
         made_of["model"]["init_args"]["parents"] = {role: runs[name].folder.name for role, name in parents.items()}
-        folder = out / "stages" / f"{stage}-{digest([suite.world, made_of])}"
+        data = [suite.world, str(suite.encode)] if suite.encode else [suite.world]
+        folder = out / "stages" / f"{stage}-{digest([*data, made_of])}"
         overlay: dict[str, Any] = {}
         for key, value in changes.items():
             overlay = settings.merge(overlay, settings.nested(key.split("."), value))
@@ -251,7 +260,13 @@ def steps(suite: Suite, out: Path, seeds: tuple[int, ...], experiments: Path) ->
     found: dict[str, Step] = {}
     if suite.world:
         found["data"] = Step("data", ["shards", "world", str(suite.data), *suite.world], suite.data / "index.json")
-        encode = ["predict", "-c", str(experiments / "encode.yaml"), f"--data.init_args.root={suite.data}", f"--run.root={out}"]
+        encode = [
+            "predict",
+            "-c",
+            str(suite.encode or experiments / "encode.yaml"),
+            f"--data.init_args.root={suite.data}",
+            f"--run.root={out}",
+        ]
         found["encode"] = Step("encode", encode, suite.data / "cache.json", ("data",))
     first = tuple(found)[-1:]
     for seed in seeds:

@@ -75,6 +75,19 @@ class TinySiglip(SiglipPerceiver):
             super().__init__(SiglipVisionModel(config), grid)
 
 
+class PlacelessSiglip(TinySiglip):
+    """:class:`TinySiglip` without position embeddings: a token says what its patch shows and what else is in the picture, not where it is.
+
+    Attention without positions is equivariant under permutations of patches. So only the positions that plan attention gives to the tokens
+    (RS-RoPE) tell where they are.
+    """
+
+    def __init__(self, grid: tuple[int, int] = (4, 4), width: int = 64) -> None:
+        super().__init__(grid, width)
+        embeddings: nn.Embedding = self.model.embeddings.position_embedding  # type: ignore[assignment, union-attr]
+        embeddings.weight.data.zero_()
+
+
 class Siglip2(SiglipPerceiver):
     """The released SigLIP2 so400m/14 at 384 pixels: 27 x 27 x 1152 features of a picture.
 

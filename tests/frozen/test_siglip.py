@@ -8,7 +8,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.patch_perceiver import resize
-from baton_lightning.frozen.siglip import Siglip2, SiglipPerceiver, TinySiglip
+from baton_lightning.frozen.siglip import PlacelessSiglip, Siglip2, SiglipPerceiver, TinySiglip
 from baton_lightning.world.clips import make_clip
 
 
@@ -101,11 +101,10 @@ def test_a_saved_tower_loads_by_path(tower, tmp_path):
     torch.testing.assert_close(Siglip2(str(tmp_path), grid=(2, 2))(pictures), SiglipPerceiver(copy.deepcopy(tower), (2, 2))(pictures))
 
 
-def test_a_token_says_where_it_is_and_not_when() -> None:
-    """What spatial positions of a plan repeat, and temporal ones alone can tell, with features of frames seen one by one."""
+def read_places(perceiver: SiglipPerceiver) -> list[float]:
+    """R2 of a linear map from tokens of held-out clips to their keyframe, row and column."""
     clip = ClipSpec()
     count, (rows, columns) = round(clip.seconds * clip.keyframe_fps), clip.plan_grid
-    perceiver = TinySiglip(grid=clip.plan_grid, width=clip.video_plan_width)
     films = [make_clip(0, i, "multi", clip).frames for i in range(64)]
     keyframes = torch.stack([torch.as_tensor(film)[:: len(film) // count][:count] for film in films])
     features = perceiver(keyframes).double().flatten(1, 3)
@@ -115,5 +114,20 @@ def test_a_token_says_where_it_is_and_not_when() -> None:
     ridge = 1e-3 * torch.eye(seen.shape[1], dtype=torch.double)
     weights = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ places.repeat(48, 1))
     error = (held_out @ weights - places.repeat(16, 1)).square().mean(0)
-    when, row, column = (1 - error / places.var(0, correction=0)).tolist()
+    return (1 - error / places.var(0, correction=0)).tolist()
+
+
+def test_a_token_says_where_it_is_and_not_when() -> None:
+    """What spatial positions of a plan repeat, and temporal ones alone can tell, with features of frames seen one by one."""
+    when, row, column = read_places(TinySiglip(grid=ClipSpec().plan_grid, width=ClipSpec().video_plan_width))
     assert row > 0.8 and column > 0.8 and when < 0.1
+
+
+def test_a_token_of_the_placeless_tower_moves_with_its_patch_and_does_not_say_where_it_is() -> None:
+    picture = frames(1, 1, 48, 48)
+    tower, moved = PlacelessSiglip(grid=(8, 8)), picture.roll((12, 18), (2, 3))
+    torch.testing.assert_close(tower(moved), tower(picture).roll((2, 3), (2, 3)), atol=1e-5, rtol=1e-5)
+    placed = TinySiglip(grid=(8, 8))
+    assert not torch.allclose(placed(moved), placed(picture).roll((2, 3), (2, 3)), atol=1e-2)
+    when, row, column = read_places(PlacelessSiglip(ClipSpec().plan_grid, ClipSpec().video_plan_width))
+    assert max(when, column) < 0.1 and row < 0.6  # objects stand on the ground, so what is seen tells of the row
