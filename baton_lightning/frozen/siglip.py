@@ -84,8 +84,7 @@ class PlacelessSiglip(TinySiglip):
 
     def __init__(self, grid: tuple[int, int] = (4, 4), width: int = 64) -> None:
         super().__init__(grid, width)
-        embeddings: nn.Embedding = self.model.embeddings.position_embedding  # type: ignore[assignment, union-attr]
-        embeddings.weight.data.zero_()
+        self.model.embeddings.position_embedding.weight.data.zero_()
 
 
 class Siglip2(SiglipPerceiver):
