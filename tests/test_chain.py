@@ -219,6 +219,17 @@ def test_generate_takes_what_is_given_from_held_out_clips(base):
     assert json.loads(next(out.glob("test-*.json")).read_text())["task"] == "video=given"
 
 
+def test_both_clips_of_a_pair_have_the_known_parts_whether_or_not_they_were_known_in_time(base, capsys):
+    words = ["--run", str(base / "runs/e/stage3_joint"), "--num", "1", "--json", str(base / "tasks.json")]
+    assert main(["bench", "tasks", *words, "--task", "video=given", "--task", "audio=given"]) == 0
+    assert "audio=given" in capsys.readouterr().out
+    found = json.loads((base / "tasks.json").read_text())["tasks"]
+    assert "psnr" not in found["video=given"]  # no difference from the true pictures
+    assert found["audio=given"]["psnr"]["gain"]["n"] == 2 and found["audio=given"]["psnr"]["known"] < 40
+    assert main(["bench", "tasks", *words, "--task", "first_frame=0"]) == 1
+    assert "--task must make something known" in capsys.readouterr().err
+
+
 def test_a_run_without_a_planner_says_what_it_can_do(base, capsys):
     assert main(["generate", "--run", f"{base}/runs/e/stage3_adapt", "--out", f"{base}/no"]) == 1
     assert "--plan truth if it knows true plans" in capsys.readouterr().err

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from baton_lightning.arguments import Parser
-from baton_lightning.bench import data, gpu, parity, resume, sample, startup, world
+from baton_lightning.bench import data, gpu, parity, resume, sample, startup, tasks, world
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one benchmark and returns its exit code."""
     parser = Parser(prog="baton_lightning bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
-    modules = {"parity": parity, "data": data, "resume": resume, "startup": startup, "world": world, "gpu": gpu, "sample": sample}
-    for name, bench in modules.items():
+    for bench in (parity, data, resume, startup, world, gpu, sample, tasks):
+        name = bench.__name__.rpartition(".")[2]
         summary = (bench.__doc__ or "").splitlines()[0]
         sub = benches.add_parser(name, help=summary, description=summary)
         bench.add_arguments(sub)

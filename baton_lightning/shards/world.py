@@ -45,6 +45,7 @@ class Recipe:
         seed: Seed of the scenes.
         shard_clips: Clips in a shard; the last shard may have fewer.
         references: Whether scenes and prompts have references to earlier events.
+        jitter: Largest random delay before each event, in s, of which prompts do not tell.
     """
 
     clip: ClipSpec
@@ -53,11 +54,13 @@ class Recipe:
     seed: int
     shard_clips: int
     references: bool = False
+    jitter: float = 0.0
 
     @property
     def digest(self) -> str:
         content = [VERSION, self.clip.to_dict(), self.split, self.tiers, self.seed, self.shard_clips, QUANTISER]
         content += ["counted by tier"] * (self.split in BENCHMARK) + ["references"] * self.references
+        content += [{"jitter": self.jitter}] if self.jitter else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -70,6 +73,7 @@ def build_world(
     workers: int = 2,
     shard_clips: int = 100,
     references: bool = False,
+    jitter: float = 0.0,
 ) -> Path:
     """Builds every split, fits the patch codec to training clips, and writes the set's index.
 
@@ -82,6 +86,7 @@ def build_world(
         workers: Number of worker processes, each with one thread; 0 = this process.
         shard_clips: Clips in a shard.
         references: Whether most prompts with several events have references to earlier events.
+        jitter: Largest random delay before each event, in s, of which prompts do not tell.
 
     Returns:
         The set's ``index.json``.
@@ -92,16 +97,16 @@ def build_world(
     from tqdm import tqdm
 
     out, splits = Path(out), {name: count for name, count in (splits or SPLITS).items() if count}
-    if not splits or min(splits.values()) < 0 or shard_clips < 1 or workers < 0 or not tiers:
-        raise ValueError(f"shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0, got splits={splits}, tiers={tiers}, "
-                         f"shard_clips={shard_clips}, workers={workers}")  # fmt: skip
+    if not splits or min(splits.values()) < 0 or shard_clips < 1 or workers < 0 or not tiers or not 0 <= jitter < clip.seconds:
+        raise ValueError(f"shards world: needs clips, tiers, shard_clips >= 1, workers >= 0 and a jitter from 0 s to less than a clip, got "
+                         f"splits={splits}, tiers={tiers}, shard_clips={shard_clips}, workers={workers}, jitter={jitter}")  # fmt: skip
     with hold_lock(out, "shards world"):
         index: dict[str, Any] = {"version": VERSION, "kind": "world", "seed": seed, "tiers": list(tiers)}
         index |= {"shard_clips": shard_clips, "clip": clip.to_dict()}
-        index |= {"references": True} if references else {}
+        index |= ({"references": True} if references else {}) | ({"jitter": jitter} if jitter else {})
         jobs: list[tuple[Path, Recipe, int, int]] = []
         for split, count in splits.items():
-            recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips, references)
+            recipe = Recipe(clip, split, tuple(tiers), seed, shard_clips, references, jitter)
             (out / split).mkdir(parents=True, exist_ok=True)
             refuse_other_recipe(out / split, recipe)
             jobs += [(out / split, recipe, first, min(first + shard_clips, count)) for first in range(0, count, shard_clips)]
@@ -131,7 +136,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
         if made_by and made_by != recipe.digest:
             raise ValueError(
                 f"shards world: {tar} was made with another clip geometry, seed (this command: {recipe.seed}), tiers "
-                f"({', '.join(recipe.tiers)}), references or shard size; build into another folder, or delete {folder.parent}/"
+                f"({', '.join(recipe.tiers)}), references, jitter or shard size; build into another folder, or delete {folder.parent}/"
             )
 
 
@@ -151,7 +156,7 @@ def clip_members(recipe: Recipe, index: int) -> tuple[str, dict[str, bytes]]:
 
     clip, tier = recipe.clip, recipe.tiers[index % len(recipe.tiers)]
     number = index // len(recipe.tiers) if recipe.split in BENCHMARK else index
-    made = make_clip(recipe.seed, number, tier, clip, recipe.split, references=recipe.references)
+    made = make_clip(recipe.seed, number, tier, clip, recipe.split, references=recipe.references, jitter=recipe.jitter)
     speakers = dict.fromkeys(event.actor for event in made.scene.events if event.kind == "says")
     metadata: dict[str, Any] = {
         "video_prompt": made.video_prompt,

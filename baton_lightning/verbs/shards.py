@@ -51,6 +51,8 @@ def main(argv: list[str]) -> int:
     world.add_argument("--tiers", nargs="+", default=["single", "multi"], choices=["single", "multi", "talk"], help="default: single multi")
     text = "scenes and prompts in which most later events refer to earlier ones: the other one, the one that was hit, the same words"
     world.add_argument("--references", action="store_true", help=text)
+    text = "largest random delay before each event, in s; prompts do not tell it (default: %(default)s)"
+    world.add_argument("--jitter", type=float, default=0.0, help=text)
     world.add_argument("--seconds", type=float, default=2.0, help="duration of a clip, in s (default: %(default)s)")
     world.add_argument("--size", type=int, default=32, help="pixels per side (default: %(default)s)")
     world.add_argument("--channels", type=int, default=96, help="channels of the patch codec (default: %(default)s)")
@@ -86,7 +88,8 @@ def main(argv: list[str]) -> int:
         clip = ClipSpec(seconds=options.seconds, height=options.size, width=options.size, video_channels=options.channels)
         count = len(options.tiers)
         splits = {"train": options.train, "val": options.val, "test": options.test * count, "ood": options.ood * count}
-        build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size, options.references)
+        recipe = {"references": options.references, "jitter": options.jitter}
+        build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size, **recipe)
         return stat(options.root)
     return stat(options.root) if options.verb == "stat" else check(options.root, options.previews, options.config)
 

@@ -22,6 +22,8 @@ from baton_lightning.shards.world import build_world
 from baton_lightning.shards.writer import write_shard
 from baton_lightning.verbs.shards import main
 from baton_lightning.world.clips import make_clip
+from baton_lightning.world.parse import parse_prompts
+from baton_lightning.world.vocabulary import FIRST_EVENT
 
 CLIP = ClipSpec()
 COUNTS = {"train": 9, "val": 3, "test": 2}
@@ -80,6 +82,18 @@ def test_a_tiers_test_set_does_not_depend_on_the_tiers_beside_it(built: Path, tm
     assert len(Shard.open(tmp_path / "set" / "ood" / "clips-000000.tar").members) == 3
 
 
+def test_events_of_a_set_with_jitter_come_later_than_their_prompts_tell(copy: Path, tmp_path: Path) -> None:
+    build_world(tmp_path / "set", CLIP, {"train": 4}, ("multi",), seed=1, workers=0, jitter=0.4)
+    assert read_root(tmp_path / "set")["jitter"] == 0.4
+    shard = Shard.open(tmp_path / "set/train/clips-000000.tar")
+    clips = [json.loads(shard.read(member, "json")) for member in shard.members]
+    late = [scene["events"][0]["start"] - FIRST_EVENT for scene in (clip["scene"] for clip in clips)]
+    assert all(0 <= delay <= 0.4 for delay in late) and max(late) - min(late) > 0.05
+    assert all(parse_prompts(c["video_prompt"], c["audio_prompt"], 2.0).events[0].start == FIRST_EVENT for c in clips)
+    with pytest.raises(ValueError, match="references, jitter or shard size"):
+        build(copy, jitter=0.4)
+
+
 def test_a_set_with_references_says_so_and_is_another_recipe(built: Path, copy: Path, tmp_path: Path) -> None:
     assert "references" not in read_root(built)
     build_world(tmp_path / "set", CLIP, {"train": 9}, ("talk",), seed=1, workers=0, references=True)
@@ -87,7 +101,7 @@ def test_a_set_with_references_says_so_and_is_another_recipe(built: Path, copy: 
     shard = Shard.open(tmp_path / "set" / "train" / "clips-000000.tar")
     texts = [json.loads(shard.read(key, "json")) for key in shard.members]
     assert any("the same words as the first speaker" in t["audio_prompt"] for t in texts)
-    with pytest.raises(ValueError, match="references or shard size"):
+    with pytest.raises(ValueError, match="references, jitter or shard size"):
         build(copy, references=True)
 
 
@@ -135,10 +149,12 @@ def test_a_set_can_grow(built: Path, copy: Path) -> None:
     assert after.num_clips == 11 and after.shards[:2] == before.shards[:2]
 
 
-@pytest.mark.parametrize("bad", [{"splits": {"train": 0}}, {"tiers": []}, {"workers": -1}, {"shard_clips": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"splits": {"train": 0}}, {"tiers": []}, {"workers": -1}, {"shard_clips": 0}, {"jitter": -0.1}, {"jitter": 2.0}]
+)
 def test_numbers_out_of_range_are_refused(tmp_path: Path, bad: dict[str, object]) -> None:
     options: dict[str, object] = {"splits": COUNTS, "workers": 0} | bad
-    with pytest.raises(ValueError, match="shards world: needs clips, tiers, shard_clips >= 1 and workers >= 0"):
+    with pytest.raises(ValueError, match="shards world: needs clips, tiers, shard_clips >= 1, workers >= 0 and a jitter"):
         build_world(tmp_path / "set", CLIP, **options)  # type: ignore[arg-type]
 
 
