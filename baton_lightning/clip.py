@@ -115,6 +115,11 @@ class ClipSpec:
         return round(self.seconds * self.sample_rate)
 
     @property
+    def media_bytes(self) -> int:
+        """Size of the decoded frames and samples, uint8 and float32, in bytes."""
+        return self.num_frames * self.height * self.width * 3 + self.num_samples * 4
+
+    @property
     def num_audio_latents(self) -> int:
         if self.audio_latents is not None:
             return self.audio_latents

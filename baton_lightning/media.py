@@ -7,6 +7,7 @@ length: all frames, and the sound without AAC's padding at both ends.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +37,8 @@ class MediaError(ValueError):
     """A damaged or unsuitable file.
 
     Args:
-        reason: Short name of the defect: ``unreadable``, ``no_video``, ``no_audio``, ``corrupt``, ``empty`` or ``truncated``.
+        reason: Short name of the defect: ``unreadable``, ``too_large``, ``no_video``, ``no_audio``, ``corrupt``, ``empty`` or
+            ``truncated``.
         detail: What was found.
     """
 
@@ -188,7 +190,7 @@ def _audio_stream(container: av.container.OutputContainer, sample_rate: int) -> 
     return audio
 
 
-def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: bool = True) -> Media:
+def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: bool = True, most_bytes: float = math.inf) -> Media:
     """Decodes a clip written by :func:`write_mp4`. Other recordings are read by :mod:`baton_lightning.recordings.clips`.
 
     Sound is averaged over channels, positioned by its time stamps and cut to the length stated in the file.
@@ -197,9 +199,11 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
         file: A path, or the content.
         has_video: Whether the clip has a picture. If not, a picture is not decoded.
         has_audio: Whether the clip has sound. If not, sound is not decoded.
+        most_bytes: Largest size of the decoded picture and sound together, in bytes.
 
     Raises:
-        MediaError: If the file is damaged, or lacks a required picture or sound.
+        MediaError: If the file is damaged, lacks a required picture or sound, or is larger than ``most_bytes`` when decoded. That is
+            compared with the declared size before decoding, and again with every frame.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -220,11 +224,16 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
         streams = [getattr(container.streams, kind)[0] for kind in wanted]
         for stream in streams:
             stream.codec_context.thread_count = 1
+        if has_video:
+            _require_room(max(streams[0].frames, 1) * _num_bytes(streams[0]), most_bytes, name)
+        num_bytes = 0
         convert = VideoReformatter()  # one for all frames: setting up a conversion costs more than converting
         pictures: list[NDArray[Any]] = []
         chunks: list[tuple[int, NDArray[np.float32]]] = []
         try:
             for frame in _decode(container, streams):
+                num_bytes += _num_bytes(frame)
+                _require_room(num_bytes, most_bytes, name)
                 if isinstance(frame, av.VideoFrame):
                     pictures.append(convert.reformat(frame, format="rgb24").to_ndarray())
                 else:
@@ -252,6 +261,16 @@ def read_mp4(file: str | Path | bytes, *, has_video: bool = True, has_audio: boo
                 raise MediaError("truncated", f"{name} declares {stated} samples of sound but holds {length}")
             length = stated
         return Media(frames, fps, _place(chunks, length), int(audio.rate))
+
+
+def _num_bytes(decoded: Any) -> int:
+    """Size of a frame, of one frame of a stream, or of a piece of sound, as pictures in RGB and mono sound."""
+    return decoded.width * decoded.height * 3 if hasattr(decoded, "width") else decoded.samples * 4
+
+
+def _require_room(num_bytes: int, most_bytes: float, name: str) -> None:
+    if num_bytes > most_bytes:
+        raise MediaError("too_large", f"{name} holds more picture and sound than the {most_bytes / 1e6:.1f} MB that are decoded")
 
 
 def _decode(container: av.container.InputContainer, streams: Sequence[av.stream.Stream]) -> Iterator[av.VideoFrame | av.AudioFrame]:

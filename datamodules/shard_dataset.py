@@ -23,7 +23,7 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.media import AAC_FRAME, read_mp4
 from baton_lightning.names import quoted, wrong_with
 from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, PLANS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
-from baton_lightning.shards.records import metadata_of
+from baton_lightning.shards.records import MOST_CLIPS, metadata_of
 from datamodules.order import Buckets, Slot
 from datamodules.samples import checked_tensor, collate
 
@@ -246,7 +246,8 @@ class ShardDataset(Dataset):
         return sample
 
     def _read_media(self, content: bytes, has: dict[str, bool]) -> dict[str, Tensor]:
-        media, clip = read_mp4(content, has_video=has["video"], has_audio=has["audio"]), self.clip
+        clip = self.clip
+        media = read_mp4(content, has_video=has["video"], has_audio=has["audio"], most_bytes=MOST_CLIPS * clip.media_bytes)
         made: dict[str, Tensor] = {}
         if has["video"]:
             frames = torch.from_numpy(media.frames)

@@ -10,7 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from baton_lightning.media import MediaError, mp4_bytes, read_mp4, write_mp4
+from baton_lightning import media
+from baton_lightning.media import AAC_FRAME, MediaError, mp4_bytes, read_mp4, write_mp4
 
 
 def pictures(count: int = 9, side: int = 32) -> np.ndarray:
@@ -188,6 +189,18 @@ def test_files_say_what_their_colours_are_and_come_back_the_same(monkeypatch: py
             patch.setattr("baton_lightning.media.COLOURS", (2, 2, 2, 0))
             plain = mp4_bytes(frames, 12, None, 0, pix_fmt=pix_fmt)
         assert np.array_equal(read_mp4(content, has_audio=False).frames, read_mp4(plain, has_audio=False).frames)
+
+
+def test_a_clip_that_would_fill_the_memory_is_refused_by_what_it_declares_or_as_soon_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = mp4_bytes(pictures(), 12, tone(), 16000)
+    num_bytes = 9 * 32 * 32 * 3 + 12 * AAC_FRAME * 4
+    assert len(read_mp4(whole, most_bytes=num_bytes + 2 * AAC_FRAME * 4).frames) == 9
+    for most_bytes in (num_bytes - 4 * AAC_FRAME * 4, 9 * 32 * 32 * 3):  # the sound, which declares no size, is too long
+        with pytest.raises(MediaError, match="too_large: .* holds more picture and sound than"):
+            read_mp4(whole, most_bytes=most_bytes)
+    monkeypatch.setattr(media, "_decode", None)
+    with pytest.raises(MediaError, match="too_large"):
+        read_mp4(whole, most_bytes=9 * 32 * 32 * 3 - 1)
 
 
 def test_a_list_of_other_files_is_no_clip(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from baton_lightning.shards.format import (
     file_digest,
     read_root,
 )  # fmt: skip
-from baton_lightning.shards.records import metadata_of, read_cache
+from baton_lightning.shards.records import MOST_CLIPS, metadata_of, read_cache
 
 if TYPE_CHECKING:
     from baton_lightning.shards.moments import Moments
@@ -120,7 +120,7 @@ def check_clips(tar: Path, entry: dict[str, Any], clip: ClipSpec) -> list[Proble
             for name, has in (("has_video", has_video), ("has_audio", has_audio)):
                 if metadata.get(name, True) != has:
                     problems.append(Problem(tar, key, f"its json says {name} = {metadata.get(name, True)}, its bucket is {bucket}"))
-            media = read_mp4(shard.read(key, "mp4"), has_video=has_video, has_audio=has_audio)
+            media = read_mp4(shard.read(key, "mp4"), has_video=has_video, has_audio=has_audio, most_bytes=MOST_CLIPS * clip.media_bytes)
             got = (*media.frames.shape[:3], len(media.waveform))
             picture = (clip.num_frames, clip.height, clip.width) if has_video else (0, 0, 0)
             if got != (wanted := (*picture, clip.num_samples * has_audio)):

@@ -16,6 +16,8 @@ LARGEST = {"json": 4 * 2**20}
 """Suffix -> size of the largest member that is read, in bytes."""
 LARGEST_OF_ALL = 2**30
 """The same size for all other suffixes."""
+MOST_CLIPS = 2
+"""Largest decoded size of a clip's mp4, as a multiple of what its geometry holds. A short file can decode to any number of pictures."""
 MOST = 2**63
 """Bound of whole numbers. Larger ones are valid JSON, but neither sizes nor seconds, and cannot become floating-point numbers."""
 

@@ -139,6 +139,8 @@ def movie(clip: ClipSpec = CLIP, frames: int | None = None, samples: int | None 
         (lambda: movie(samples=20000), "the sound has 20000 samples .* the clip 32000"),
         (lambda: movie(ClipSpec(height=48)), "of 48 x 32"),
         (lambda: movie(ClipSpec(fps=24)), "at 24 fps"),
+        (lambda: movie(ClipSpec(height=96, width=96)), "MediaError: too_large"),
+        (lambda: movie(samples=200_000), "MediaError: too_large"),
     ],
 )
 def test_a_clip_that_is_not_the_geometry_s_is_damaged(
