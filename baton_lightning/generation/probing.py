@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from baton_lightning.batch import Plan
 from baton_lightning.generation.pipeline import Pipeline
 from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.plan.decoder import squared_error
 from baton_lightning.plan.probes import Probes
 from baton_lightning.plan.reading import read
 from baton_lightning.world.scene import Scene
@@ -23,22 +25,29 @@ MOST_CLIPS = 2000
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Facts that were read correctly.
+    """Facts that were read correctly, and the error of the decoded keyframes.
 
     Args:
         right: Number of correct facts by name.
         facts: Number of facts by name.
         clips: Number of clips.
+        error: Mean squared error of the decoded keyframes, in grey levels of 0 to 255.
     """
 
     right: dict[str, int]
     facts: dict[str, int]
     clips: int
+    error: float
 
     @property
     def share(self) -> float:
         """Correct facts / facts."""
         return sum(self.right.values()) / sum(self.facts.values())
+
+    @property
+    def psnr(self) -> float:
+        """Peak signal-to-noise ratio of the decoded keyframes, of all clips together, in dB."""
+        return 10 * math.log10(255**2 / self.error) if self.error else math.inf
 
 
 def scene_of(metadata: dict[str, object], name: str) -> Scene:
@@ -104,7 +113,7 @@ def accuracy(pipe: Pipeline, probes: Probes, split: str = "val", *, planned: boo
     """
     right: dict[str, int] = {}
     facts: dict[str, int] = {}
-    clips = 0
+    clips, errors = 0, 0.0
     described = pipe.dataset(split).metadata()
     for scenes, plan in truths(pipe, split):
         for row, scene in enumerate(scenes):
@@ -112,5 +121,7 @@ def accuracy(pipe: Pipeline, probes: Probes, split: str = "val", *, planned: boo
             shown = pipe.plan(*prompts) if planned else ClipPlan.of(plan, row, probes.clip, statistics=pipe.statistics)
             for name, holds in read(shown, probes).checks(scene):
                 right[name], facts[name] = right.get(name, 0) + holds, facts.get(name, 0) + 1
+            pictures = probes.pictures(shown)
+            errors += math.nan if pictures is None else squared_error(pictures, scene, probes.clip)
             clips += 1
-    return Accuracy(right, facts, clips)
+    return Accuracy(right, facts, clips, errors / clips)

@@ -1,8 +1,8 @@
 """Probes of planned tokens: small networks that read objects, motion and loudness of the benchmark world from perceiver features.
 
 A multilayer perceptron sees one column of a keyframe with its neighbours, and gives the colour, shape and state of the object in it. A
-linear map sees seven audio tokens, and gives the amplitude of each of the world's carriers. Both are trained on features of clips whose
-scenes are known. :mod:`baton_lightning.plan.reading` detects events in the resulting curves.
+linear map sees seven audio tokens, and gives the amplitude of each of the world's carriers. A decoder shows each keyframe as a picture. All
+are trained on features of clips whose scenes are known. :mod:`baton_lightning.plan.reading` detects events in the resulting curves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,11 +23,12 @@ from torch.nn import functional
 from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.plan.decoder import Decoder
 from baton_lightning.shards.format import clip_of
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.render import bump, motion
 from baton_lightning.world.scene import Scene
-from baton_lightning.world.sound import tones
+from baton_lightning.world.sound import play, tones
 
 FORMAT = "baton_lightning probes 1"
 NAME = "probes.safetensors"
@@ -82,6 +83,7 @@ class Probes(nn.Module):
         outputs = NUM_STATES + NUM_COLOURS + 1 + len(v.SHAPES)
         self.video = nn.Sequential(nn.Linear(inputs, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, outputs))
         self.register_buffer("audio", torch.zeros((2 * REACH + 1) * clip.audio_plan_width + 1, len(v.CARRIERS)))
+        self.decoder: Decoder | None = Decoder(clip, CELLS**2 * clip.video_plan_width + 1)
 
     # ---- reading
     @torch.no_grad()
@@ -91,19 +93,48 @@ class Probes(nn.Module):
         Raises:
             ValueError: If the plan has another geometry, or other feature statistics than the probes' clips.
         """
-        plan.require_fits(self.clip, {"video": self.video_statistics, "audio": self.audio_statistics})
-        raw = {name: tokens * plan.statistics[name][1] + plan.statistics[name][0] for name, tokens in plan.tokens.items()}
+        raw = self.features(plan)
         state, colour, shape = self.video(self.columns(raw["video"][None]))[0].split((NUM_STATES, NUM_COLOURS + 1, len(v.SHAPES)), -1)
         state = state.double().numpy() * STATE_UNITS + np.array([0.0, v.BASELINE_Y, 1.0, 0.0])
         state[..., 0] += v.COLUMN_X
         loudness = self.windows(raw["audio"][None])[0] @ self.audio
         return Curves(colour.softmax(-1).numpy(), shape.log_softmax(-1).numpy(), state, loudness.double().numpy().T)
 
-    def columns(self, features: Float[Tensor, "B N h w C"]) -> Float[Tensor, "B N 3 F"]:
-        """Inputs of the perceptron: the standardised features of each column and of its two neighbours, and which column it is."""
+    @torch.no_grad()
+    def pictures(self, plan: ClipPlan) -> UInt8[Tensor, "N Y X 3"] | None:
+        """The keyframes of a plan as RGB pictures of 32 rows. ``None`` if the probes are of an earlier version, which had no decoder.
+
+        Raises:
+            ValueError: As for :meth:`curves`.
+        """
+        return None if self.decoder is None else self.decoder(self.keyframes(self.features(plan)["video"][None])[0])
+
+    def sound(self, plan: ClipPlan) -> NDArray[np.float32]:
+        """The sound of a plan, mono [S] in [-1, 1] at the clip's sample rate: the carriers with the amplitudes of :meth:`curves`.
+
+        Raises:
+            ValueError: As for :meth:`curves`.
+        """
+        return play(self.curves(plan).loudness, np.array(self.clip.audio_plan_times), self.clip)
+
+    def features(self, plan: ClipPlan) -> dict[str, Tensor]:
+        """Modality -> raw features of a plan, which must fit the probes."""
+        plan.require_fits(self.clip, {"video": self.video_statistics, "audio": self.audio_statistics})
+        return {name: tokens * plan.statistics[name][1] + plan.statistics[name][0] for name, tokens in plan.tokens.items()}
+
+    def cells(self, features: Float[Tensor, "B N h w C"]) -> Float[Tensor, "B N C 3 3"]:
+        """The standardised features of each keyframe, pooled to 3 rows and columns."""
         standardised = (features - self.video_statistics[0]) / self.video_statistics[1]
         pooled = functional.adaptive_avg_pool2d(standardised.flatten(0, 1).permute(0, 3, 1, 2), CELLS)
-        own = pooled.permute(0, 3, 2, 1).flatten(2).unflatten(0, features.shape[:2])  # B N column (row C)
+        return pooled.unflatten(0, features.shape[:2])
+
+    def keyframes(self, features: Float[Tensor, "B N h w C"]) -> Float[Tensor, "B N F"]:
+        """Inputs of the decoder: the cells of each keyframe, and a one."""
+        return functional.pad(self.cells(features).flatten(2), (0, 1), value=1.0)
+
+    def columns(self, features: Float[Tensor, "B N h w C"]) -> Float[Tensor, "B N 3 F"]:
+        """Inputs of the perceptron: the standardised features of each column and of its two neighbours, and which column it is."""
+        own = self.cells(features).permute(0, 1, 4, 3, 2).flatten(3)  # B N column (row C)
         padded = functional.pad(own, (0, 0, 1, 1))
         number = torch.eye(CELLS).expand(*own.shape[:2], CELLS, CELLS)
         return torch.cat([padded[:, :, :-2], own, padded[:, :, 2:], number], -1)
@@ -151,7 +182,11 @@ class Probes(nn.Module):
             gram += NOISE**2 * len(heard) * torch.eye(len(gram), dtype=torch.float64)  # least squares with this noise on the tokens
             probes.audio.copy_(torch.linalg.solve(gram, (heard.T @ played).double()))
 
-            inputs = probes.columns(video.unflatten(1, clip.video_plan_grid)).flatten(0, 2)
+            shown = video.unflatten(1, clip.video_plan_grid)
+            if probes.decoder is not None:
+                probes.decoder.fit(probes.keyframes(shown), scenes, clip, NOISE)
+
+            inputs = probes.columns(shown).flatten(0, 2)
             parts = [columns_of(scene, clip) for scene in scenes]
             state, colour, shape = (torch.from_numpy(np.concatenate(part)).flatten(0, 1) for part in zip(*parts, strict=True))
             optimizer = torch.optim.AdamW(probes.video.parameters(), weight_decay=1e-2)
@@ -196,6 +231,8 @@ class Probes(nn.Module):
             if told.get("format") != FORMAT:
                 raise ValueError(f"its format is {told.get('format')!r:.60}")
             probes = cls(clip_of(json.loads(told["clip"])))
+            if not any(name.startswith("decoder.") for name in tensors):  # probes of earlier versions
+                probes.decoder = None
             probes.load_state_dict(tensors)
         except (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]

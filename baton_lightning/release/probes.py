@@ -12,7 +12,7 @@ from baton_lightning.plan.probes import NAME, Probes
 from baton_lightning.runs import manifest
 from baton_lightning.shards.format import clip_of
 
-IN_CARD = f"`{NAME}` holds probes, with which `plan show` tells in words what a plan says."
+IN_CARD = f"`{NAME}` holds probes, with which `plan show` tells in words what a plan says and decodes its keyframes."
 
 
 def copy_probes(run: Path, described: dict[str, Any], out: Path, part: Path) -> bool:

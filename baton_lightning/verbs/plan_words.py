@@ -1,4 +1,4 @@
-"""`plan probes` trains probes of a run's feature space; `plan show` uses them to tell in words what a plan says."""
+"""`plan probes` trains probes of a run's feature space; `plan show` uses them to tell in words what a plan says, and to decode it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from baton_lightning.generation.run_description import require_run
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
 
-PROBES = """Trains probes that read objects, columns, events, moments, speakers and words from planned tokens, on the training split of the
-run's data set, which must be of the benchmark world. It takes about a minute on one core. The result lies in the run's folder, where
-`plan show` looks for it. The accuracy on the validation split is printed: the share of the facts of its scenes that the probes find in the
-ground-truth plans, and with --planned also in the plans of the run's planner."""
+PROBES = """Trains probes that read objects, columns, events, moments, speakers and words from planned tokens, and a decoder from
+keyframes to small pictures, on the training split of the run's data set, which must be of the benchmark world. It takes about a minute on
+one core. The result lies in the run's folder, where `plan show` looks for it. The accuracy on the validation split is printed: the share
+of the facts of its scenes that the probes find in the ground-truth plans, and the PSNR of the decoded keyframes; with --planned also of
+the plans of the run's planner."""
 
 
 def add_probes(verbs: Any) -> None:
     """Adds the parser of `plan probes`."""
-    probes = verbs.add_parser("probes", help="train probes, with which `plan show` tells a plan in words", description=PROBES)
+    probes = verbs.add_parser(
+        "probes", help="train probes, with which `plan show` tells a plan in words and decodes it", description=PROBES
+    )
     probes.add_argument("--run", type=folder_of, required=True, help="run folder of a stage 3, or an export of one with --data")
     probes.add_argument("--out", type=Path, metavar="FILE", help="the probes (default: RUN/probes.safetensors)")
     probes.add_argument("--planned", action="store_true", help="also read the planner's plans of the validation prompts")
@@ -51,15 +54,17 @@ def make_probes(options: argparse.Namespace) -> int:
     probes = probing.train(pipe)
     found = probing.accuracy(pipe, probes)
     out.parent.mkdir(parents=True, exist_ok=True)
-    probes.save(out, accuracy=f"{found.share:.4f}", clips=found.clips)
+    probes.save(out, accuracy=f"{found.share:.4f}", psnr=f"{found.psnr:.2f}", clips=found.clips)
     print(f"plan: {out}")
     print(f"plan: of {sum(found.facts.values())} facts of {found.clips} val clips, {found.share:.1%} are read from their own features")
     missed = {name: found.facts[name] - right for name, right in found.right.items() if right < found.facts[name]}
     if missed:
         print(f"plan: missed: {', '.join(f'{name} {count} of {found.facts[name]}' for name, count in sorted(missed.items()))}")
+    print(f"plan: keyframes are decoded from their own features with a PSNR of {found.psnr:.1f} dB")
     if options.planned:
-        share = probing.accuracy(pipe, probes, planned=True).share
-        print(f"plan: of the same facts, {share:.1%} are read from the planner's plans")
+        planned = probing.accuracy(pipe, probes, planned=True)
+        print(f"plan: of the same facts, {planned.share:.1%} are read from the planner's plans")
+        print(f"plan: keyframes are decoded from the planner's plans with a PSNR of {planned.psnr:.1f} dB")
     return 0
 
 

@@ -12,6 +12,9 @@ from baton_lightning.world import vocabulary as v
 from baton_lightning.world.render import bump
 from baton_lightning.world.scene import Scene
 
+FAINTEST = 0.03
+"""Smallest amplitude that :func:`play` plays, a tenth of a tone's. What is read from a plan is never exactly zero."""
+
 
 def synthesise(scene: Scene, clip: ClipSpec) -> NDArray[np.float32]:
     """Waveform of a scene, mono.
@@ -41,3 +44,21 @@ def tones(scene: Scene) -> list[tuple[int, float, float]]:
             carriers = {"jumps": (v.THUMP,), "flashes": (v.DING,), "hits": (v.THUMP, v.DING), "slides": ()}[event.kind]
             played += [(carrier, event.anchors[0] - v.EFFECT_SECONDS / 2, v.EFFECT_SECONDS) for carrier in carriers]
     return played
+
+
+def play(loudness: NDArray, times: NDArray, clip: ClipSpec) -> NDArray[np.float32]:
+    """Waveform of the carriers with given amplitudes, which are interpolated linearly in time.
+
+    Args:
+        loudness: Amplitude of each carrier [20, N]. Those below :data:`FAINTEST` are silent.
+        times: Increasing times [N], in s.
+        clip: Geometry.
+
+    Returns:
+        float32 [S] in [-1, 1], at the clip's sample rate.
+    """
+    t = np.arange(clip.num_samples) / clip.sample_rate
+    waveform = np.zeros(clip.num_samples)
+    for frequency, amplitude in zip(v.CARRIERS, loudness, strict=True):
+        waveform += np.interp(t, times, np.where(amplitude < FAINTEST, 0.0, amplitude)) * np.sin(2 * np.pi * frequency * t)
+    return np.clip(waveform, -1, 1).astype(np.float32)

@@ -56,7 +56,7 @@ def test_the_verb_trains_probes_beside_the_run_and_scores_them(
     words = ["plan", "probes", "--run", str(made / "runs/e/stage3_joint"), "--out", str(tmp_path / "p.safetensors")]
     assert main([*words, "--planned"]) == 0
     told = capsys.readouterr().out
-    assert "facts of 3 val clips" in told and "from the planner's plans" in told
+    assert "facts of 3 val clips" in told and "from the planner's plans" in told and told.count("a PSNR of") == 2
     assert main(words) == 1 and "give another --out, or --force" in capsys.readouterr().err
     Probes.load(tmp_path / "p.safetensors")
 

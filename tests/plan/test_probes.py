@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import torch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plan import probes as probing
 from baton_lightning.plan.clip_plan import ClipPlan
+from baton_lightning.plan.decoder import pictures_of, squared_error
 from baton_lightning.plan.probes import Probes
 from baton_lightning.plan.reading import read
 from baton_lightning.verbs.plan_words import tell
+from baton_lightning.world.detect_audio import detect_audio
 from baton_lightning.world.prompts import prompts
 from baton_lightning.world.scene import Scene, sample_scene
+from baton_lightning.world.sound import synthesise
 
 CLIP = ClipSpec(video_plan_width=16, audio_plan_width=24)
 STATISTICS = {
@@ -77,6 +81,44 @@ def test_a_plan_is_told_in_words(probes: Probes) -> None:
     assert all(holds for _, holds in reading.checks(scene)) and not any(differs for _, _, differs in reading.compared(scene))
 
 
+def test_held_out_keyframes_are_decoded_better_than_by_the_mean_picture(probes: Probes) -> None:
+    scenes = [sample_scene(0, k, "multi", CLIP, "val") for k in range(12)]
+    wanted = np.stack([pictures_of(scene, CLIP, (32, 32)) for scene in scenes])
+    decoded = torch.stack([shown for scene in scenes if (shown := probes.pictures(truth(scene))) is not None])
+    assert decoded.shape == wanted.shape == (12, 12, 32, 32, 3) and decoded.dtype == torch.uint8
+    error = np.mean([squared_error(shown, scene, CLIP) for shown, scene in zip(decoded, scenes, strict=True)])
+    assert error < 0.6 * np.square(wanted - wanted.mean((0, 1))).mean()
+    other = np.mean([squared_error(shown, scene, CLIP) for shown, scene in zip(decoded, scenes[1:] + scenes[:1], strict=True)])
+    assert error < 0.4 * other
+
+
+def test_the_sound_of_a_plan_has_the_right_carrier_at_the_right_time(probes: Probes) -> None:
+    _, plan = jump()
+    sound = probes.sound(plan)
+    assert sound.shape == (CLIP.num_samples,) and sound.dtype == np.float32
+    [thump] = detect_audio(sound).effects
+    assert thump.sound == "thump" and thump.time == pytest.approx(0.8, abs=0.01)
+    assert not sound[: round(0.65 * CLIP.sample_rate)].any() and not sound[round(0.95 * CLIP.sample_rate) :].any()
+    assert 0.2 < np.abs(sound).max() < 0.4
+    spoken = sample_scene(0, 5, "multi", CLIP, "val")
+    expected, heard = detect_audio(synthesise(spoken, CLIP)), detect_audio(probes.sound(truth(spoken)))
+    assert [(w.voice, w.word) for w in heard.words] == [(w.voice, w.word) for w in expected.words]
+
+
+def test_probes_of_earlier_versions_have_no_decoder(probes: Probes, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    probes.save(tmp_path / "new.safetensors")
+    tensors = {name: tensor for name, tensor in load_file(tmp_path / "new.safetensors").items() if "decoder" not in name}
+    told = {"format": probing.FORMAT, "clip": json.dumps(CLIP.to_dict())}
+    save_file(tensors, tmp_path / "old.safetensors", told)
+    old, (_, plan) = Probes.load(tmp_path / "old.safetensors"), jump()
+    assert old.pictures(plan) is None and np.array_equal(old.curves(plan).state, probes.curves(plan).state)
+    save_file(tensors | {"decoder.weights": torch.zeros(2)}, tmp_path / "half.safetensors", told)
+    with pytest.raises(ValueError, match="must hold probes"):
+        Probes.load(tmp_path / "half.safetensors")
+
+
 def test_an_edit_is_seen_in_the_words(probes: Probes) -> None:
     scene, plan = jump()
     [differs] = [row[2] for row in read(plan.shift(0.5, start=0.25, stop=1.0), probes).compared(scene) if row[2]]
@@ -104,6 +146,7 @@ def test_probes_are_kept_and_damage_is_one_line(probes: Probes, tmp_path: Path) 
     probes.save(tmp_path / "probes.safetensors", accuracy=0.99)
     again = Probes.load(tmp_path / "probes.safetensors")
     assert np.array_equal(again.curves(plan).state, probes.curves(plan).state)
+    assert torch.equal(again.pictures(plan), probes.pictures(plan))
     plan.save(tmp_path / "plan.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "probes.safetensors").read_bytes()[:-9])
     for name in ("plan", "cut", "absent"):
