@@ -67,8 +67,10 @@ def watch(check: Callable[[], str]) -> None:
 def failed() -> str:
     """Failed ranks among those that this process started, with reasons; empty if there are none."""
     codes = {rank: process.poll() for rank, process in LAUNCHED.items()}
-    told = {rank: number for rank, number in codes.items() if number}
-    return ", ".join(f"rank {rank} (pid {LAUNCHED[rank].pid}) {reason(told[rank])}" for rank in sorted(told, key=lambda rank: told[rank]))
+    failures = {rank: number for rank, number in codes.items() if number}
+    return ", ".join(
+        f"rank {rank} (pid {LAUNCHED[rank].pid}) {reason(failures[rank])}" for rank in sorted(failures, key=lambda rank: failures[rank])
+    )
 
 
 def orphaned() -> str:
@@ -88,9 +90,9 @@ def dead_rank(error: BaseException) -> str:
     of_collective = any(word in f"{type(error).__name__} {error}" for word in ("Dist", "gloo", "NCCL", "c10d", "TCPStore"))
     deadline = time.monotonic() + 4 * TICK
     while time.monotonic() < deadline:
-        told = failed() or orphaned()
-        if told and (of_collective or " was killed by " in told):
-            return told
+        message = failed() or orphaned()
+        if message and (of_collective or " was killed by " in message):
+            return message
         time.sleep(TICK / 5)
     return ""
 

@@ -119,7 +119,7 @@ def scores(total: dict[str, Tensor], rate: float) -> dict[str, Any]:
     """
     clips, squares, errors = float(total["clips"]), total["target_squares"], total["errors"]
     second = torch.arange(len(squares)) // max(1, round(rate))
-    told: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "clips": int(clips),
         "wins_shuffled": float(total["won_shuffled"]) / clips,
         "wins_still": float(total["won_still"]) / clips,
@@ -128,8 +128,8 @@ def scores(total: dict[str, Tensor], rate: float) -> dict[str, Any]:
         "r2_by_second": [1 - ratio(errors[second == s].sum(), squares[second == s].sum()) for s in range(int(second[-1]) + 1)],
     }
     if rate < 30:  # keyframes; audio tokens are too many to list
-        told["r2_by_keyframe"] = [1 - ratio(error, square) for error, square in zip(errors, squares, strict=True)]
-    return {key: [round(v, 4) for v in value] if isinstance(value, list) else round(value, 4) for key, value in told.items()}
+        scores["r2_by_keyframe"] = [1 - ratio(error, square) for error, square in zip(errors, squares, strict=True)]
+    return {key: [round(v, 4) for v in value] if isinstance(value, list) else round(value, 4) for key, value in scores.items()}
 
 
 def ratio(over: Tensor, under: Tensor) -> float:
@@ -150,13 +150,13 @@ def failures(gate: dict[str, Any]) -> list[str]:
 
 def lines(gate: dict[str, Any]) -> list[str]:
     """The gate as lines for the terminal."""
-    told = []
+    lines = []
     for name in MODALITIES:
         if name in gate:
             values = ", ".join(f"{key.replace('_', ' ')} {gate[name][key]:.2f}" for key in THRESHOLDS)
             r2 = " ".join(f"{value:.2f}" for value in gate[name]["r2_by_second"])
-            told.append(f"planner gate: {name}: {values}, R2 by second {r2}")
+            lines.append(f"planner gate: {name}: {values}, R2 by second {r2}")
     clips = min(gate[name]["clips"] for name in MODALITIES if name in gate)
     undecided = f"no verdict, {clips} validation clips are fewer than {FEWEST_CLIPS}"
     verdict = {True: "passed", False: f"FAILED: {'; '.join(gate['failed'])}; stage 3 will refuse this planner", None: undecided}
-    return [*told, f"planner gate: {verdict[gate['passed']]}"]
+    return [*lines, f"planner gate: {verdict[gate['passed']]}"]

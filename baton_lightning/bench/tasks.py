@@ -68,8 +68,8 @@ def main(options: argparse.Namespace) -> int:
     for text, scores in found.items():
         for name, row in scores.items():
             gain = row["gain"]
-            told = f"{gain['mean']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}]"
-            table.add_row(text, SCORES[name], f"{row['pasted']:.2f}", f"{row['known']:.2f}", told, str(gain["n"]))
+            difference = f"{gain['mean']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}]"
+            table.add_row(text, SCORES[name], f"{row['pasted']:.2f}", f"{row['known']:.2f}", difference, str(gain["n"]))
     Console().print(table)
     if options.json is not None:
         atomic.write_text(options.json, json.dumps({"run": str(options.run), "num": options.num, "tasks": found}, indent=1) + "\n")

@@ -44,8 +44,8 @@ class ReportClip:
     @property
     def tier(self) -> str:
         scene = self.metadata.get("scene")
-        told = (self.scores or {}).get("tier") or self.metadata.get("tier") or (scene.get("tier") if isinstance(scene, dict) else None)
-        return told if isinstance(told, str) else "other"
+        tier = (self.scores or {}).get("tier") or self.metadata.get("tier") or (scene.get("tier") if isinstance(scene, dict) else None)
+        return tier if isinstance(tier, str) else "other"
 
     @property
     def plan_file(self) -> Path:
