@@ -75,6 +75,8 @@ def test_every_requirement_is_a_range_with_a_tested_bound_that_holds_the_constra
 
 
 def test_the_constraints_name_everything_that_is_dragged_in() -> None:
+    if distribution("torch").version.partition("+")[0] != constraints()["torch"]:
+        pytest.skip("this environment is not that of constraints.txt, so what it drags in may differ")
     held, seen, open_ = constraints(), set(), [Requirement(line) for line in [*PROJECT["dependencies"], *DEV]]
     while open_:
         wanted = open_.pop()

@@ -14,6 +14,7 @@ from baton_lightning.estimate.footprint import Footprint
 from baton_lightning.estimate.parameters import backbone, build, measure
 from baton_lightning.estimate.sampling import RELEASED, samples
 from baton_lightning.estimate.tables import kept_line
+from baton_lightning.frozen.activation_checkpointing import set_checkpointing
 from baton_lightning.frozen.llm import TinyLLM
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +90,7 @@ def test_the_disk_has_to_hold_the_checkpoints_that_are_kept_and_one_more():
 @pytest.mark.parametrize("on", [True, False])
 def test_whether_a_planner_recomputes_is_asked_of_transformers_without_a_warning(on):
     llm = TinyLLM(width=16, depth=1, num_heads=2, num_kv_heads=1)
-    if on:
-        llm.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    set_checkpointing(llm.model, on)
     assert checkpoints(SimpleNamespace(planner=SimpleNamespace(language=SimpleNamespace(llm=llm)))) is on
 
 
