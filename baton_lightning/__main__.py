@@ -109,22 +109,14 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean `{near[0]}`?" if near else "; --help lists the verbs"
         print(f"baton_lightning: error: there is no verb {verb!r}{hint}", file=sys.stderr)
         return 2
-    from baton_lightning import hints
+    from baton_lightning import hints, next_steps
 
     try:
-        with hints.given_command(argv):
-            if verb in LIGHTNING:
-                from baton_lightning import trust
-                from baton_lightning.preflight import early_exit_code
-
-                rest, trusted = trust.split_trust_options(rest)
-                trust.require_saved(rest, trusted)
-                if (code := early_exit_code(verb, rest)) is not None:
-                    return code
-                from baton_lightning.cli import run
-
-                return run(verb, rest, trusted)
-            return importlib.import_module(OTHERS[verb][0]).main(rest)
+        with hints.given_command(argv), next_steps.collected() as commands:
+            code = call(verb, rest)
+            if code == 0:
+                next_steps.show(commands)
+            return code
     except KeyboardInterrupt:
         print(f"baton_lightning: {verb} was interrupted", file=sys.stderr)
         return 130
@@ -132,6 +124,22 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("BATON_DEBUG"):
             raise
         return report(error)
+
+
+def call(verb: str, rest: list[str]) -> int:
+    """Runs a verb with its arguments and returns its exit code."""
+    if verb not in LIGHTNING:
+        return importlib.import_module(OTHERS[verb][0]).main(rest)
+    from baton_lightning import trust
+    from baton_lightning.preflight import early_exit_code
+
+    rest, trusted = trust.split_trust_options(rest)
+    trust.require_saved(rest, trusted)
+    if (code := early_exit_code(verb, rest)) is not None:
+        return code
+    from baton_lightning.cli import run
+
+    return run(verb, rest, trusted)
 
 
 def report(error: BaseException) -> int:

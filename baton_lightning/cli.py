@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from baton_lightning import peers, preflight, settings, trust
+from baton_lightning import next_steps, peers, preflight, settings, trust
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import configs, expand
 from baton_lightning.construction import networks as construction
@@ -242,6 +242,7 @@ class BatonCLI(LightningCLI):
             settings_digest=self.settings_digest,
         )
         print(f"finished {folder}/: {manifest.WEIGHTS} and {manifest.NAME} are written", flush=True)
+        next_steps.name_after_run(folder)
 
 
 def run(verb: str, argv: list[str], trusted: Sequence[str] = ()) -> int:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from baton_lightning import settings, settings_layers
+from baton_lightning import next_steps, settings, settings_layers
 from baton_lightning.clip import ClipSpec
 from baton_lightning.config import expand
 from baton_lightning.keys import Walk, in_mapping, known
@@ -64,6 +64,7 @@ def early_exit_code(verb: str, argv: list[str]) -> int | None:
             if manifest.read(folder).get("asked") != settings_layers.digest(layers, chosen):
                 return None
             print(finished(folder))
+            next_steps.name_after_run(folder)
             return 0
     except NeedsParser:
         return None

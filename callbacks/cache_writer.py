@@ -16,8 +16,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
+from baton_lightning import next_steps
 from baton_lightning.batch import Batch
-from baton_lightning.shards.format import STATISTICS, VERSION, Shard, SplitIndex, cache_record, cache_suffix, read_root, write_json
+from baton_lightning.shards.format import CACHE, STATISTICS, VERSION, Shard, SplitIndex, cache_record, cache_suffix, read_root, write_json
 from baton_lightning.shards.moments import Moments, moments_of, read_moments, save_statistics, write_moments
 from baton_lightning.shards.writer import write_shard
 
@@ -72,7 +73,10 @@ class CacheWriter(Callback):
             return
         trainer.strategy.barrier("cache")
         if trainer.is_global_zero:
-            write_record(trainer.datamodule.root, pl_module, trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
+            root: Path = trainer.datamodule.root  # type: ignore[attr-defined]
+            write_record(root, pl_module, trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
+            if cache_record(pl_module.kinds[0]) == CACHE:  # type: ignore[arg-type, index]
+                next_steps.name_encoding(root)
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from baton_lightning import settings
+from baton_lightning import next_steps, settings
 from baton_lightning.arguments import Parser
 from baton_lightning.launch import jobs, slurm
 from baton_lightning.launch.grid import tasks, with_own_folder
@@ -75,12 +75,13 @@ def run(stages: dict[str, Stage], words: list[str]) -> int:
         if not stage.record.exists():
             print(f"chain: {name} ended without {stage.record}", file=sys.stderr)
             return 1
+    next_steps.name_after_run(list(stages.values())[-1].folder)
     return 0
 
 
 def wait_for(record: Record, stage: Stage, command: list[str]) -> int:
     """Runs a stage's process until it exits. SIGTERM is forwarded to it, and SIGINT is ignored here because the stage receives it too."""
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=os.environ | {next_steps.STARTED_BY_CHAIN: "1"})
     record.note(stage, pid=process.pid, host=socket.gethostname())
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:

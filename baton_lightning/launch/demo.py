@@ -14,7 +14,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from baton_lightning import WORKBENCH
+from baton_lightning import WORKBENCH, next_steps
 from baton_lightning.arguments import Parser
 from baton_lightning.launch.launcher import Launcher, Step
 
@@ -76,4 +76,5 @@ def main(argv: list[str]) -> int:
 
     report.write(options.out, options.data, seconds=launcher.times)
     report.show(options.out, launcher.console)
+    next_steps.name("try", "--run", options.out / "stage3_joint")
     return 0

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning import atomic
+from baton_lightning import atomic, next_steps
 from baton_lightning.arguments import Parser
 from baton_lightning.plain_files import MOST_BYTES, read_json, require_no_link, require_own_files
 from baton_lightning.release import adapters, hub
@@ -93,6 +93,8 @@ def main(argv: list[str]) -> int:
     Console().print(table)
     if options.push:
         print(f"uploaded to {hub.push(options.out, options.push)}")
+    if {"planner", "dit"} <= facts.keys():
+        next_steps.name("try", "--run", options.out)
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning import atomic, hints
+from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.names import printable
 from baton_lightning.plain_files import require_no_link
@@ -110,7 +110,7 @@ def print_stat(root: Path) -> None:
             draw(home / PICTURE, drawn)
             console.print(f"histograms: {home / PICTURE}", highlight=False)
         cached = (home / CACHE).exists()
-        print("cache: present" if cached else f"cache: none; make it with {hints.predict(hints.ENCODE, home)}")
+        print(f"cache: {'present' if cached else 'none'}")
     if report["rejected"]:
         console.print(rejections(report["rejected"]))
 

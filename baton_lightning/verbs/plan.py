@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baton_lightning import next_steps
 from baton_lightning.arguments import Parser
 from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
@@ -151,6 +152,7 @@ def main(argv: list[str]) -> int:
         plan = make(options)
         plan.save(options.out)
         print(f"plan: {options.out}: {plan}")
+        next_steps.name("generate", "--run", options.run, "--plan", options.out, "--out", f"clips/{options.out.stem}")
         return 0
 
     if options.verb == "attention":
@@ -184,6 +186,7 @@ def main(argv: list[str]) -> int:
         edited = plan.edited(*operations, others=others)
         edited.save(options.out)
         print(f"plan: {options.out}: {edited}")
+        next_steps.name("plan", "diff", options.plan, options.out)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from baton_lightning import next_steps
 from baton_lightning.arguments import Parser
 
 BUILD_HELP = """\
@@ -90,6 +91,7 @@ def main(argv: list[str]) -> int:
         splits = {"train": options.train, "val": options.val, "test": options.test * count, "ood": options.ood * count}
         recipe = {"references": options.references, "jitter": options.jitter}
         build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size, **recipe)
+        next_steps.name_encoding(options.root)
         return stat(options.root)
     return stat(options.root) if options.verb == "stat" else check(options.root, options.previews, options.config)
 
@@ -196,6 +198,7 @@ def build(options: argparse.Namespace) -> int:
     if share > options.max_rejected:
         print(f"more than --max-rejected {options.max_rejected:g} was rejected; the data set is complete and is kept")
         return 1
+    next_steps.name("shards", "check", options.out)
     return 0
 
 
@@ -239,6 +242,8 @@ def check(root: Path, previews: list[str] | None = None, config: Path | None = N
             decoders = partial(decoders_of, home, config)
             files = write_previews(home, int(previews[0]), Path(previews[1]) / ("" if home == root else home.name), decoders)
             print(f"{len(files)} clips decoded from cached latents to {files[0].parent}/" if files else f"{home}/ has no cached clips")
+    for home in homes(root):
+        next_steps.name_encoding(home)
     return 1 if problems else 0
 
 

@@ -18,8 +18,13 @@ from baton_lightning.world.sound import synthesise
 
 Clip = tuple[NDArray[np.uint8], NDArray[np.float32]]
 """Frames and waveform."""
-SHIFTS = (0.1, -0.3, 0.7)
+SHIFTS = (-0.8, -0.5, -0.3, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Delays of the sound, in s."""
+
+
+def shift_name(seconds: float) -> str:
+    """Name of the control whose sound is delayed by ``seconds``."""
+    return f"sound {1000 * seconds:+.0f} ms"
 
 
 def first_event_only(scene: Scene) -> Scene | None:
@@ -51,6 +56,19 @@ def wrong_speakers(scene: Scene) -> Scene | None:
     return replace(scene, events=tuple(replace(e, actor=other[e.actor]) if e.kind == "says" else e for e in scene.events))
 
 
+def exchanged_actors(scene: Scene) -> Scene | None:
+    """Every event of the first object by the second one, and the other way round; ``None`` for one object.
+
+    An object may then slide to the column where it is, or move past a column to hit another object.
+    """
+    if len(scene.objects) < 2:
+        return None
+    first, second = (o.colour for o in scene.objects[:2])
+    other = {first: second, second: first}
+    events = (replace(e, actor=other.get(e.actor, e.actor), target=other.get(e.target or "", e.target)) for e in scene.events)
+    return replace(scene, events=tuple(events))
+
+
 def delayed_sound(waveform: NDArray[np.float32], seconds: float, sample_rate: int) -> NDArray[np.float32]:
     """The waveform delayed by ``seconds``; it is cut at the start if ``seconds`` is negative."""
     samples = round(seconds * sample_rate)
@@ -72,13 +90,16 @@ def controls(made: WorldClip, other: WorldClip, clip: ClipSpec, seed: int) -> It
     yield "another prompt's clip", (other.frames, other.waveform)
     yield "another prompt's sound", (frames, other.waveform)
     changed: dict[str, Callable[[Scene], Scene | None]] = {"first event only": first_event_only, "reversed": reversed_events}
+    changed["exchanged actors"] = exchanged_actors
     for name, change in changed.items():
         if (changed_scene := change(scene)) is not None:
             yield name, (render(changed_scene, clip), synthesise(changed_scene, clip))
     if (changed_scene := wrong_speakers(scene)) is not None:
         yield "wrong speaker", (frames, synthesise(changed_scene, clip))
+    yield "first sound missing", (frames, synthesise(replace(scene, events=scene.events[1:]), clip))
+    yield "mirrored picture", (np.ascontiguousarray(frames[:, :, ::-1]), waveform)
     for seconds in SHIFTS:
-        yield f"sound {1000 * seconds:+.0f} ms", (frames, delayed_sound(waveform, seconds, clip.sample_rate))
+        yield shift_name(seconds), (frames, delayed_sound(waveform, seconds, clip.sample_rate))
     yield "static", (np.repeat(frames[:1], len(frames), 0), np.zeros_like(waveform))
     noise = rng.integers(0, 256, frames.shape, dtype=np.uint8)
     yield "noise", (noise, rng.normal(0, 0.1, waveform.shape).astype(np.float32))

@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 
 from baton_lightning.__main__ import main
-from baton_lightning.bench.world_page import markdown
+from baton_lightning.bench.world_page import markdown, which_scores_see
 from baton_lightning.clip import ClipSpec
 from baton_lightning.world.clips import make_clip
 from baton_lightning.world.confusion import audio_confusion, video_confusion
-from baton_lightning.world.controls import controls, delayed_sound, first_event_only, reversed_events, wrong_speakers
+from baton_lightning.world.controls import (
+    SHIFTS,
+    controls,
+    delayed_sound,
+    exchanged_actors,
+    first_event_only,
+    reversed_events,
+    shift_name,
+    wrong_speakers,
+)
 from baton_lightning.world.events import Event
 from baton_lightning.world.render import render
 from baton_lightning.world.scene import Object, Scene
+from baton_lightning.world.score_table import SCORES
 from baton_lightning.world.sound import synthesise
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,6 +39,7 @@ def test_controls_change_one_thing():
     assert first_event_only(SCENE).events == SCENE.events[:1]
     assert [(e.kind, e.start) for e in reversed_events(SCENE).events] == [("jumps", 0.3), ("says", 1.0)]
     assert [e.actor for e in wrong_speakers(SCENE).events] == ["blue", "blue"]
+    assert [(e.kind, e.actor) for e in exchanged_actors(SCENE).events] == [("says", "blue"), ("jumps", "red")]
     late = delayed_sound(np.array([1.0, 2.0, 3.0], np.float32), 0.5, 2)
     early = delayed_sound(np.array([1.0, 2.0, 3.0], np.float32), -0.5, 2)
     assert late.tolist() == [0, 1, 2, 3] and early.tolist() == [2, 3]
@@ -58,6 +69,27 @@ def test_what_is_missing_surplus_or_other_is_counted_as_such():
     empty = replace(SCENE, events=())
     assert video_confusion(empty, render(SCENE, CLIP), CLIP.fps) == {("nothing", "says"): 1, ("nothing", "jumps"): 1}
     assert video_confusion(SCENE, render(empty, CLIP), CLIP.fps) == {("says", "nothing"): 1, ("jumps", "nothing"): 1}
+
+
+def test_the_page_says_which_errors_a_score_sees() -> None:
+    def rows(**wrong: tuple[float, float]) -> dict:
+        return {name: {score: {"mean": low, "low": low, "high": high, "n": 3} for score in SCORES} for name, (low, high) in wrong.items()}
+
+    tiers = {
+        "single": rows(truth=(0.9, 1.0), seen=(0.1, 0.8), at_times=(0.5, 0.6), unseen=(0.85, 0.95)),
+        "multi": rows(truth=(0.9, 1.0), seen=(1.1, 1.2), at_times=(0.5, 0.92), unseen=(0.9, 1.0)),
+    }
+    found = {row.split(" | ")[0]: set(row.strip(" |").split(" | ")[1:]) for row in which_scores_see(tiers).splitlines()[2:]}
+    assert found == {"| seen": {"yes"}, "| at_times": {"some"}, "| unseen": {"no"}}
+
+
+@pytest.mark.parametrize("geometry", ["nano", "toy"])
+def test_only_scores_of_time_see_a_delayed_sound_and_they_tell_the_delay(geometry: str) -> None:
+    for tier, rows in json.loads((DOCS / "world.json").read_text())["scores"][geometry].items():
+        for seconds in (shift for shift in SHIFTS if shift > -0.3):
+            late = rows[shift_name(seconds)]
+            assert late["p_acc"]["mean"] > 0.95 and late["m_ter"]["mean"] < 0.05, (tier, seconds)
+            assert late["desync"]["mean"] == pytest.approx(abs(seconds), abs=0.02), (tier, seconds)
 
 
 def test_the_page_is_made_of_the_figures_beside_it():
