@@ -13,7 +13,9 @@ from torch import nn
 
 from baton_lightning.__main__ import main
 from baton_lightning.batch import Batch, Plan
+from baton_lightning.cli import BatonCLI
 from baton_lightning.clip import ClipSpec
+from baton_lightning.config import expand
 from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
 from baton_lightning.construction.sharding import KeepBatchPrecision, keep_batch_precision
 from baton_lightning.flow import path
@@ -129,6 +131,14 @@ def test_deepspeed_is_kept_from_rounding_batches() -> None:
     keep_batch_precision(trainer)
     assert isinstance(trainer.strategy.precision_plugin, KeepBatchPrecision)
     assert trainer.strategy.precision_plugin.convert_input(batch).video_latents.dtype == torch.float32
+
+
+def test_a_sharded_run_keeps_its_batches_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    files = ["-c", "experiments/stage3_adapt.yaml", "-c", "experiments/strategy/zero2_cpu.yaml", f"--run.root={tmp_path}"]
+    cli = BatonCLI(expand([*files, "--trainer.precision=bf16-mixed", "--trainer.devices=1"]), run=False)
+    batch = clips(1)
+    assert cli.trainer.strategy.precision_plugin.convert_input(batch).video_latents is batch.video_latents
 
 
 # ---- the shuffled control

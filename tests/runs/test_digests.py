@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import distributed
 
-from baton_lightning.runs import digests
+from baton_lightning.runs import digests, weights
 from baton_lightning.shards.format import file_digest
 
 
@@ -61,3 +62,18 @@ def test_a_file_that_was_just_written_a_small_one_and_a_damaged_entry_are_digest
 def test_a_home_that_cannot_be_written_costs_time_alone(file: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
     assert digests.digest_of(file, 1) == digests.digest_of(file, 1) == file_digest(file)
+
+
+def test_of_several_ranks_the_first_alone_reads_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[list[str]] = []
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        distributed, "broadcast_object_list", lambda values, src: values.__setitem__(0, sent[0][0]) if sent else sent.append(list(values))
+    )
+    digested = []
+    for rank in (0, 1):
+        read = counted(monkeypatch)
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        assert weights.shared_digest(file.parent) == file_digest(file)
+        digested.append(len(read))
+    assert digested == [1, 0]
