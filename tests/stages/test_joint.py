@@ -190,12 +190,14 @@ def finished(folder: Path, weights: dict[str, torch.Tensor], **more: object) -> 
     return folder
 
 
+def space(owner: str, shift: float) -> dict[str, torch.Tensor]:
+    """Feature statistics in the weights of a run."""
+    means = {"video": torch.full((64,), shift), "audio": torch.zeros(64)}
+    return {f"{owner}.{n}_norm.{k}": v for n, mean in means.items() for k, v in {"mean": mean, "std": torch.ones(64)}.items()}
+
+
 @pytest.mark.parametrize("parent", ["adapted", "joint"])
 def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_path, parent):
-    def space(owner: str, shift: float) -> dict[str, torch.Tensor]:
-        means = {"video": torch.full((64,), shift), "audio": torch.zeros(64)}
-        return {f"{owner}.{n}_norm.{k}": v for n, mean in means.items() for k, v in {"mean": mean, "std": torch.ones(64)}.items()}
-
     def run(name: str, shift: float) -> Path:
         if parent == "adapted":
             return finished(tmp_path / name, space("plan", shift))
@@ -209,6 +211,17 @@ def test_a_transformer_does_not_go_on_along_plans_of_another_space(module, tmp_p
     lost = finished(tmp_path / "lost", {"dit.x": torch.zeros(1)}, parents={"planner": {"run": "gone", "weights_sha256": ""}})
     with pytest.warns(UserWarning, match="lost/ was trained on plans of gone/, which does not exist"):
         assert drift(module.plan, lost) == {}
+
+
+def test_a_run_compares_its_plans_with_its_parent_s_before_it_trains(module, tmp_path):
+    own = {name: (norm.mean, norm.std) for name, norm in norms(module.plan).items()}
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(feature_statistics=lambda online: own))
+    module.parents = {"dit": str(finished(tmp_path / "near", space("plan", 0.05)))}
+    module.on_fit_start()
+    assert module.described["plan_space_drift"] == pytest.approx({"video": 0.05, "audio": 0.0})
+    module.parents = {"dit": str(finished(tmp_path / "far", space("plan", 0.3)))}
+    with pytest.raises(ValueError, match="far/ must have been trained on plans with this run's feature statistics"):
+        module.on_fit_start()
 
 
 def test_features_of_another_perceiver_are_not_mixed_with_planned_tokens(module):
