@@ -13,6 +13,7 @@ from baton_lightning.flow.sampler import EulerSampler, UniPCSampler
 from baton_lightning.generation.generator import Generator
 from baton_lightning.media import read_mp4
 from baton_lightning.models.dit import DualBranchDiT
+from baton_lightning.placement import Placement
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import GroundTruthPlan
 
@@ -78,6 +79,19 @@ def test_nothing_of_sampling_stays_on_the_cpu_when_batch_and_networks_are_elsewh
     for sampler in (EulerSampler(2), UniPCSampler(3)):
         generator.model.sampler = sampler
         assert [latents.device.type for latents in generator.sample_own(elsewhere)] == ["meta", "meta"]
+
+
+@pytest.mark.parametrize(
+    ("offload", "asked", "moved"),
+    [(False, {}, {"plan", "dit"}), (False, {"follows": False}, {"dit"}), (False, {"denoises": False}, set()), (True, {}, set())],
+)
+def test_networks_that_are_needed_are_moved_to_the_device_in_their_type(generator, offload, asked, moved):
+    placed = Generator(generator.model, Placement(torch.device("meta"), offload=offload))
+    placed.place_networks(torch.bfloat16, **asked)
+    parts = {"plan": placed.model.plan.buffers(), "dit": placed.model.dit.parameters()}
+    assert {name for name, tensors in parts.items() if all(tensor.is_meta for tensor in tensors)} == moved
+    assert {parameter.dtype for parameter in placed.model.dit.parameters()} == {torch.bfloat16}
+    assert placed.model.plan.video_norm.mean.dtype == torch.float32
 
 
 def test_frozen_components_are_on_a_device_only_while_they_are_used(generator):
