@@ -116,6 +116,20 @@ def given_settings() -> dict[str, Any]:
         return {}
 
 
+def changed_settings() -> dict[str, Any]:
+    """Settings of the given command that differ from those of its first experiment file alone, by dotted keys."""
+    from baton_lightning import settings
+
+    words = [(key, value) for key, value in options(_given.get()[1:])]
+    configs = [value for key, value in words if key in ("-c", "--config")]
+    overrides = [f"{key}={value}" for key, value in words if key not in ("-c", "--config") and key.startswith("--")]
+    try:
+        first, whole = flat(settings.read(configs[:1])), flat(settings.read(configs, overrides))
+    except ValueError:
+        return {}
+    return {key: value for key, value in whole.items() if first.get(key) != value}
+
+
 def experiment_file(name: str) -> Path:
     """Path of an experiment in the folder of the given one, or in ``experiments/``."""
     folders = [Path(value).parent for key, value in options(_given.get()[1:]) if key in ("-c", "--config")]

@@ -98,7 +98,9 @@ def test_configuration_and_hyperparameters_are_in_tensorboard_once(base):
     (text,) = events.Tensors("config/text_summary")
     assert b"PlannerPretraining" in text.tensor_proto.string_val[0] and text.step == 0
     content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    assert b"model.init_args.planner.class_path" in content and b"seed_everything" in content
+    assert b"seed_everything" in content and b"data.init_args.batch_size" in content
+    assert b"val_check_interval" in content  # the command changes it
+    assert b"model.init_args.planner.class_path" not in content and b"gradient_clip_val" not in content  # they are the experiment's
 
 
 def test_the_frozen_planner_is_in_no_checkpoint_of_stage_3(base):

@@ -1,4 +1,4 @@
-"""Saves the configuration of a run in its folder and in TensorBoard, as text and as hyperparameters for comparison of runs."""
+"""Saves the configuration of a run in its folder and in TensorBoard: all of it as text, and what tells runs apart as hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from baton_lightning import hints
+
 COMPARED = ("seed_everything", "clip", "data", "model", "trainer")
+"""Sections with hyperparameters."""
+ALWAYS = (
+    "seed_everything", "data.init_args.root", "data.init_args.batch_size", "trainer.max_steps", "trainer.precision",
+    "model.init_args.optimizer.class_path", "model.init_args.optimizer.init_args.lr",
+)  # fmt: skip
+"""Hyperparameters of every run; to them come the settings that the command changes in its first experiment file."""
 METRIC = "val/loss"
 """Metric that TensorBoard's table of runs shows beside the hyperparameters."""
 LAYOUT = {
@@ -36,6 +44,7 @@ class SavedConfig(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         values = yaml.safe_load(text)
         flat = {key: value for part in COMPARED for key, value in flatten(values.get(part), part).items()}
+        flat = {key: flat[key] for key in dict.fromkeys([*ALWAYS, *hints.changed_settings()]) if key in flat}
         logger.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # indented: verbatim in Markdown
         logger.experiment.add_custom_scalars(LAYOUT)
         for summary in hparams(flat, {METRIC: 0.0}):
