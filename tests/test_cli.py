@@ -186,6 +186,14 @@ def test_a_gpus_strategy_is_refused_without_one_before_any_rank_starts(capsys):
     assert "needs CUDA GPUs" in output and "zero3_cpu.yaml" in output and len(output.splitlines()) == 1
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
+def test_an_accelerator_that_is_not_there_is_one_line_that_names_this_torch(tmp_path, capsys):
+    code, _, err = printed(capsys, "fit", "-c", "experiments/stage1.yaml", f"--run.root={tmp_path}", "--trainer.accelerator=gpu")
+    output = [line for line in err.splitlines() if "error" in line]
+    assert code == 1 and len(output) == 1 and f"one that torch {torch.__version__} finds here" in output[0]
+    assert "give --trainer.accelerator=cpu" in output[0]
+
+
 @pytest.mark.skipif(find_spec("transformer_engine") is not None, reason="says what is missing")
 def test_a_setting_that_needs_a_missing_package_is_one_line(tmp_path, capsys):
     words = [f"--run.root={tmp_path}", "--trainer.precision=transformer-engine"]

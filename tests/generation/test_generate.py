@@ -80,6 +80,20 @@ def test_with_offload_one_component_at_a_time_is_on_the_device_and_bfloat16_clip
     assert 0 < difference.mean() < 12 and json.loads(low.with_suffix(".json").read_text())["dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("seen", "heard", "message"),
+    [
+        ("a purple dragon sings", "la la", "the run's vocabulary does not have: purple, dragon, sings"),
+        ("A red circle jumps on the left", "thump", "the clip is made, but cannot be scored"),
+    ],
+)
+def test_a_prompt_that_the_run_may_not_understand_is_told_of_once(made, tmp_path, capsys, recwarn, seen, heard, message):
+    words = ["--video-prompt", seen, "--audio-prompt", heard, "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["generate", "--run", f"{made}/runs/e/stage3_joint", *words]) == 0
+    assert capsys.readouterr().err.count(message) == 1
+    assert not [warning for warning in recwarn if "vocabulary" in str(warning.message)]
+
+
 def test_scales_and_steps_of_the_command_line_are_used_and_the_run_s_own_are_kept_otherwise(made, tmp_path):
     first = generate(made, tmp_path / "a")
     saved = ["--keep-projections", "--plan-every", "2", "--guided", "0.2", "1"]
@@ -173,8 +187,10 @@ def test_a_run_of_a_planner_makes_no_clips(made, tmp_path, capsys):
     metadata = json.loads(file.read_text())
     metadata["config"]["model"]["class_path"] = "baton_lightning.stages.pretraining.PlannerPretraining"
     file.write_text(json.dumps(metadata))
-    assert main(["generate", "--run", str(file.parent), *PROMPT, "--out", f"{tmp_path}/x"]) == 1
-    assert "PlannerPretraining, which makes no clips" in capsys.readouterr().err
+    for command in (["generate", *PROMPT, "--out", f"{tmp_path}/x"], ["evaluate", f"{tmp_path}/x"]):
+        assert main([*command, "--run", str(file.parent)]) == 1
+        output = capsys.readouterr().err
+        assert "PlannerPretraining, which makes no clips" in output and len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(5, 2), (2, 1), (3, 3)])

@@ -71,6 +71,19 @@ def test_errors_of_missing_parents_and_caches_give_such_commands(tmp_path: Path,
     assert settings.folder(followed(capfd.readouterr().err)) == root / "cc/stage1"
 
 
+def test_a_set_without_a_cache_gives_the_command_that_caches_it_where_it_lies(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "tiny"
+    assert main(["shards", "world", str(root), "--train", "4", "--val", "2", "--test", "2", "--workers", "0"]) == 0
+    capfd.readouterr()
+    for words in (
+        ["fit", "-c", "experiments/stage1.yaml", f"--data.init_args.root={root}", f"--run.root={tmp_path}/runs"],
+        ["shards", "stat", str(root)],
+    ):
+        main(words)
+        asked = followed("".join(capfd.readouterr()))
+        assert asked["data"]["init_args"]["root"] == str(root)  # type: ignore[index]
+
+
 def test_a_run_that_is_not_there_names_those_that_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo/stage3_joint").mkdir(parents=True)
     (tmp_path / "demo/stage3_joint/manifest.json").write_text('{"stage": "JointTraining", "weights_sha256": ""}')
