@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from baton_lightning.media import MediaError, write_mp4
+from baton_lightning.media import MediaError, read_mp4, write_mp4
 from baton_lightning.recordings import recording as module
 from baton_lightning.recordings.clips import read_clip
 from baton_lightning.recordings.recording import read_recording
@@ -129,13 +129,15 @@ def squeezed(file: Path, side: int = 64) -> Path:
 
 def test_pixels_that_are_not_square_leave_discs_round(tmp_path: Path) -> None:
     from baton_lightning.clip import ClipSpec
-    from baton_lightning.shards.cut import cut_picture
+    from baton_lightning.shards.parts import members_of
+    from baton_lightning.shards.source import Source
 
     file = squeezed(tmp_path / "a.mp4")
     recording = read_recording(file)
     assert recording.pixel_aspect == 2 and recording.size_on_screen == (64, 64) and recording.frames is not None
-    cut = cut_picture(recording.frames, recording.frame_times, 0.0, ClipSpec(seconds=1, height=48, width=48), recording.pixel_aspect)
-    for picture in (cut[5], read_clip(file, has_audio=False).frames[5]):
+    clip, source = ClipSpec(seconds=1, height=48, width=48), Source("a", file, "x", "x", (), "", "train")
+    built = members_of(recording, "video", 0.0, clip, source, "a.mp4")
+    for picture in (read_mp4(built["mp4"], has_audio=False).frames[5], read_clip(file, has_audio=False).frames[5]):
         white = picture[..., 0] > 128
         assert picture.shape[0] == picture.shape[1] and abs(int(white.any(0).sum()) - int(white.any(1).sum())) <= 2
 
