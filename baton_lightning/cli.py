@@ -220,7 +220,7 @@ class BatonCLI(LightningCLI):
     def read_safely(self, checkpoint: str | None) -> None:
         """Sets the checkpoint to resume from, and loads checkpoints without running code in them."""
         if isinstance(self.trainer.strategy.checkpoint_io, TorchCheckpointIO):
-            self.trainer.strategy.checkpoint_io = saving.PlainFile()
+            self.trainer.strategy.checkpoint_io = saving.TrainingFile()
         if checkpoint is None:
             return
         self.model.resume_checkpoint = Path(checkpoint).resolve()

@@ -52,6 +52,24 @@ class PlainFile(TorchCheckpointIO):
             ) from error
 
 
+class TrainingFile(PlainFile):
+    """A checkpoint of a training, from which a run continues."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """See :meth:`PlainFile.load_checkpoint`.
+
+        Raises:
+            ValueError: Also if the file holds weights alone, e.g. ``weights.safetensors``.
+        """
+        loaded = super().load_checkpoint(path, map_location, weights_only)
+        if "pytorch-lightning_version" not in loaded:
+            raise ValueError(
+                f"{path} must be a checkpoint of a training, but it holds no state of one; give a file of a run's checkpoints/, or start "
+                "from a finished run's weights with model.init_args.parents"
+            )
+        return loaded
+
+
 @dataclass
 class Written:
     """Files of a checkpoint that one rank wrote.
@@ -96,7 +114,7 @@ class AtomicCheckpoint(ModelCheckpoint):
             ValueError: If the trainer has another checkpoint writer, e.g. an asynchronous one.
         """
         super().setup(trainer, pl_module, stage)
-        if type(writer := trainer.strategy.checkpoint_io) not in (TorchCheckpointIO, PlainFile):
+        if not isinstance(writer := trainer.strategy.checkpoint_io, TorchCheckpointIO):
             raise ValueError(
                 "AtomicCheckpoint needs a writer that has finished when it returns, "
                 f"but {type(writer).__name__} saves asynchronously; remove it from trainer.plugins"

@@ -98,7 +98,9 @@ def test_a_batch_of_the_cache_is_what_the_planner_gives_for_its_prompts(planned:
         batch = dataset.batch(range(7))
         plan = plan_one_by_one(make_planner(CLIP), batch)
         assert torch.equal(batch.video_plan, plan.video) and torch.equal(batch.audio_plan, plan.audio)
-        read = source(run).planned(batch)
+        cached = source(run)
+        read = cached.planned(batch)
+        assert not cached.built, "the planner was not needed"
         assert (
             torch.equal(read.video, plan.video) and torch.equal(read.video_times, plan.video_times) and read.video_grid == plan.video_grid
         )

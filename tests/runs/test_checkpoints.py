@@ -13,11 +13,12 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from safetensors.torch import save_file
 
 from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
 from baton_lightning.construction.sharding import require_resumable
 from baton_lightning.runs import checkpoints
-from baton_lightning.runs.saving import AtomicCheckpoint, PlainFile
+from baton_lightning.runs.saving import AtomicCheckpoint, PlainFile, TrainingFile
 
 
 def write(path: Path, text: str, folder: bool) -> None:
@@ -179,6 +180,15 @@ def test_a_pickle_that_would_run_code_does_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only tensors and plain values, so nothing in it was run"):
         PlainFile().load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.ckpt"])
+def test_a_run_does_not_continue_from_weights_alone(tmp_path: Path, name: str) -> None:
+    (save_file if name.endswith("safetensors") else torch.save)({"w": torch.ones(2)}, tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} must .* (a finished run's weights with model.init_args.parents|that this library wrote)"):
+        TrainingFile().load_checkpoint(tmp_path / name)
+    torch.save({"pytorch-lightning_version": "2.6.6", "state_dict": {}}, tmp_path / "a.ckpt")
+    assert TrainingFile().load_checkpoint(tmp_path / "a.ckpt")["state_dict"] == {}
 
 
 # ---- retention
