@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +64,8 @@ def scene_of(metadata: dict[str, object], name: str) -> Scene:
     return Scene.from_dict(scene)
 
 
-def truths(pipe: Pipeline, split: str, most: int | None = None) -> Iterator[tuple[list[Scene], Plan]]:
-    """Scenes and ground-truth plans of a split, in batches.
+def true_plans(pipe: Pipeline, split: str, most: int | None = None) -> Iterator[tuple[list[dict[str, Any]], Plan]]:
+    """Metadata and ground-truth plans of the clips of a split, in batches.
 
     Args:
         pipe: A run with its data set.
@@ -72,14 +73,24 @@ def truths(pipe: Pipeline, split: str, most: int | None = None) -> Iterator[tupl
         most: Largest number of clips; ``None`` = all.
 
     Raises:
-        ValueError: If the run has no data set, or the data set is not of the benchmark world.
+        ValueError: If the run has no data set.
     """
     dataset = pipe.dataset(split)
     described = dataset.metadata()[:most]
     for start in tqdm(range(0, len(described), AT_ONCE), desc=f"plans of {split}", mininterval=1):
         rows = range(start, min(start + AT_ONCE, len(described)))
-        scenes = [scene_of(described[row], pipe.name) for row in rows]
-        yield scenes, pipe.generator.true_plan(dataset.batch(rows).to(pipe.generator.placement.device)).to("cpu")
+        batch = dataset.batch(rows).to(pipe.generator.placement.device)
+        yield [described[row] for row in rows], pipe.generator.true_plan(batch).to("cpu")
+
+
+def truths(pipe: Pipeline, split: str, most: int | None = None) -> Iterator[tuple[list[Scene], Plan]]:
+    """Scenes and ground-truth plans of a split, in batches; arguments as for :func:`true_plans`.
+
+    Raises:
+        ValueError: If the run has no data set, or the data set is not of the benchmark world.
+    """
+    for described, plan in true_plans(pipe, split, most):
+        yield [scene_of(metadata, pipe.name) for metadata in described], plan
 
 
 def train(pipe: Pipeline, split: str = "train") -> Probes:

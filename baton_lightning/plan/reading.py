@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,9 +54,13 @@ class Reading:
                 checks.append(("moment heard", on_time(m.heard, event.anchors)))
         return checks
 
+    def facts(self, scene: Scene) -> dict[str, Any]:
+        """Facts of a scene and what the plan says of them, see :func:`baton_lightning.world.facts.facts`."""
+        return facts(scene, self.seen, match(scene, self.seen, self.heard))
+
     def compared(self, scene: Scene) -> list[tuple[str, str, str]]:
         """Rows of a table: a fact of the scene, what the plan says, and where the two differ (empty if they do not)."""
-        found = facts(scene, self.seen, match(scene, self.seen, self.heard))
+        found = self.facts(scene)
         rows = []
         for o in found["objects"]:
             rows.append((f"{o['colour']} {o['shape']}, {o['column']}", "" if o["faults"] else "is there", "; ".join(o["faults"])))

@@ -32,11 +32,13 @@ class PlanWords:
         rows: A fact of the prompts, what the plan says of it, and where the two differ (empty if they do not). Empty if the prompts cannot
             be compared.
         reason: Why the prompts cannot be compared; empty if they can.
+        facts: The same as values, see :func:`baton_lightning.world.facts.facts`; ``None`` if the prompts cannot be compared.
     """
 
     lines: tuple[str, ...]
     rows: tuple[tuple[str, str, str], ...]
     reason: str = ""
+    facts: dict[str, Any] | None = None
 
     @property
     def differences(self) -> list[tuple[str, str, str]]:
@@ -86,7 +88,7 @@ def words_of(plan: ClipPlan, probes: Probes) -> PlanWords:
         scene = parse_prompts(plan.video_prompt, plan.audio_prompt, plan.clip.seconds)
     except ValueError as error:
         return PlanWords(lines, (), str(error))
-    return PlanWords(lines, tuple(reading.compared(scene)))
+    return PlanWords(lines, tuple(reading.compared(scene)), facts=reading.facts(scene))
 
 
 def probes_of_run(run: str | Path | None) -> Probes:

@@ -11,7 +11,7 @@ from baton_lightning import next_steps
 from baton_lightning.arguments import Parser
 from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.verbs import plan_attention, plan_counterfactuals, plan_obey, plan_words
+from baton_lightning.verbs import plan_attention, plan_counterfactuals, plan_obey, plan_show, plan_words
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -21,6 +21,7 @@ EXAMPLES = """examples:
       --video-prompt "a red circle on the left. first the red circle jumps." --audio-prompt "first a thump."
   python -m baton_lightning plan probes --run runs/demo/stage3_joint
   python -m baton_lightning plan show plan.safetensors --out plan.png
+  python -m baton_lightning plan show plan.safetensors --html plan.html
   echo '{"op": "shift", "seconds": 0.5, "start": 0.3, "stop": 0.9}' > later.jsonl
   python -m baton_lightning plan edit plan.safetensors later.jsonl --out later.safetensors
   python -m baton_lightning plan attention plan.safetensors --run runs/demo/stage3_joint
@@ -53,17 +54,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--trust", action="append", default=[], metavar="NAME", help="package whose classes the run's configuration may name")
     make.add_argument("--force", action="store_true", help="replace --out")
 
-    show = verbs.add_parser(
-        "show",
-        help="draw a plan, and tell in words what it says",
-        description="Draws a plan: keyframes in the colours of their principal components, sound as a curve. If the run has probes (see "
-        "`plan probes`), a table tells its objects, events, moments, speakers and words, and where they differ from its prompts.",
-    )
-    show.add_argument("plan", type=Path)
-    show.add_argument("--truth", type=Path, metavar="PLAN", help="a second plan, drawn beside with the error of every token")
-    show.add_argument("--out", type=Path, metavar="PNG", help="the picture (default: beside the plan)")
-    show.add_argument("--probes", type=Path, metavar="FILE", help="probes that read the plan (default: those of the run that made it)")
-    show.add_argument("--force", action="store_true", help="replace the picture")
+    plan_show.add_show(verbs)
 
     diff = verbs.add_parser("diff", help="where two plans differ, and by how much")
     diff.add_argument("first", type=Path)
@@ -142,12 +133,13 @@ def require_new(out: Path, force: bool) -> None:
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
-    if options.verb == "show":
+    if options.verb == "show" and options.html is None:
         options.out = options.out or options.plan.with_suffix(".png")
     if options.verb == "attention":
         options.out = options.out or options.plan.with_suffix(".attention.png")
     if options.verb in ("make", "show", "edit", "attention"):
-        require_new(options.out, options.force)
+        for out in filter(None, (options.out, getattr(options, "html", None))):
+            require_new(out, options.force)
     if options.verb == "make":
         plan = make(options)
         plan.save(options.out)
@@ -155,6 +147,8 @@ def main(argv: list[str]) -> int:
         next_steps.name("generate", "--run", options.run, "--plan", options.out, "--out", f"clips/{options.out.stem}")
         return 0
 
+    if options.verb == "show":
+        return plan_show.show(options)
     if options.verb == "attention":
         return plan_attention.draw_attention(options)
     if options.verb == "probes":
@@ -167,12 +161,7 @@ def main(argv: list[str]) -> int:
     from baton_lightning.plan import edits
     from baton_lightning.plan.clip_plan import ClipPlan
 
-    if options.verb == "show":
-        plan = ClipPlan.load(options.plan)
-        plan.save_png(options.out, None if options.truth is None else ClipPlan.load(options.truth))
-        print(f"plan: {plan}\nplan: picture {options.out}")
-        plan_words.tell(plan, options.probes)
-    elif options.verb == "diff":
+    if options.verb == "diff":
         from rich.console import Console
         from rich.table import Table
 

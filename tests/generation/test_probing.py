@@ -61,6 +61,19 @@ def test_the_verb_trains_probes_beside_the_run_and_scores_them(
     Probes.load(tmp_path / "p.safetensors")
 
 
+def test_the_page_of_a_plan_lists_the_nearest_training_clips(
+    pipe: pipeline.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = Clips(pipe.generator.model.clip, "train", 8)
+    monkeypatch.setattr(pipeline, "load", lambda run, **options: pipe)
+    monkeypatch.setattr(pipe, "datasets", {"train": clips, "val": clips})
+    pipe.held_out("k5", "val")[0].save(tmp_path / "plan.safetensors")
+    words = ["plan", "show", str(tmp_path / "plan.safetensors"), "--html", str(tmp_path / "p.html"), "--data", str(tmp_path)]
+    assert main(words) == 0
+    nearest = (tmp_path / "p.html").read_text().partition("Nearest training clips")[2]
+    assert nearest.count("<li><b>k") == 5 and "<ol><li><b>k5</b> picture 0.000, sound 0.000" in nearest
+
+
 def test_a_data_set_that_is_not_of_the_world_is_one_line(pipe: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "datasets", {"train": Clips(pipe.generator.model.clip, "train", 2, of_world=False)})
     with pytest.raises(ValueError, match="must be of the benchmark world[^\n]*k0 has none$"):

@@ -281,7 +281,7 @@ def read_plans(folder: Path, out: Path, draw: random.Random) -> Iterator[Callabl
     yield lambda: main(["diff", one, other])
     yield lambda: main(["edit", one, edits, "--out", str(out / "c.safetensors")])
     if draw.random() < BUILT:
-        yield lambda: main(["show", one, "--truth", other, "--out", str(out / "a.png")])
+        yield lambda: main(["show", one, "--truth", other, "--out", str(out / "a.png"), "--html", str(out / "a.html")])
 
 
 KINDS = {"run": read_run, "data": read_data, "prompts": read_prompt_file, "plans": read_plans}

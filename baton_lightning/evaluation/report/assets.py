@@ -1,9 +1,10 @@
-"""Pictures and films of a clip as data URIs: a film that browsers play, its poster, a strip of frames, a spectrogram."""
+"""Pictures, films and sounds of a clip as data URIs: a film that browsers play, its poster, a strip of frames, a spectrogram."""
 
 from __future__ import annotations
 
 import base64
 import io
+import wave
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -79,6 +80,17 @@ def film(media: Media, most_bytes: int) -> tuple[str, Picture] | None:
         if len(uri) <= most_bytes:
             return uri, picture(frames[len(frames) // 2])
     return None
+
+
+def sound(waveform: NDArray[np.floating], sample_rate: int) -> str:
+    """A waveform [S] in [-1, 1] as the data URI of a WAV of 16 bits."""
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes((np.clip(waveform, -1, 1) * 32767).round().astype("<i2").tobytes())
+    return data_uri(written.getvalue(), "audio/wav")
 
 
 def frame_strip(media: Media) -> Picture:

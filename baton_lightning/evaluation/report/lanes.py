@@ -79,11 +79,11 @@ def frames_lane(frames: Picture, text: str) -> str:
     return lane("frames", image(frames, f"frames of {text}"), "frames")
 
 
-def spectrogram_lane(shown: Picture, found: Mapping[str, list[Mark]], seconds: float, text: str) -> str:
+def spectrogram_lane(shown: Picture, found: Mapping[str, list[Mark]], seconds: float, text: str, label: str = "sound") -> str:
     """The spectrogram with expected and heard times as lines."""
     ticks = "".join(f'<i class="hertz" style="bottom:{100 * assets.height_of(hz):.1f}%">{name}</i>' for hz, name in assets.TICKS.items())
     lines = "".join(_mark(mark, seconds, "line") for row in ("sounding", "heard") for mark in found.get(row, ()))
-    return lane("sound", image(shown, f"spectrogram of {text}") + ticks + lines, "spectrogram")
+    return lane(label, image(shown, f"spectrogram of {text}") + ticks + lines, "spectrogram")
 
 
 def timeline(found: Mapping[str, list[Mark]], seconds: float) -> str:

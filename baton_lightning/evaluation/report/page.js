@@ -3,7 +3,8 @@
 const players = [];
 
 function setUp(box) {
-  const video = box.querySelector("video");
+  const media = [...box.querySelectorAll("video, audio")];
+  let video = media[0]; // the one that is played; it has sound alone on the page of a plan
   const slider = box.querySelector("input[type=range]");
   const button = box.querySelector("button.play");
   const seconds = Number(box.dataset.seconds);
@@ -43,12 +44,15 @@ function setUp(box) {
     if (button) button.hidden = true;
     return;
   }
-  players.push(video);
-  video.addEventListener("play", () => {
-    for (const other of players) if (other !== video) other.pause();
-    follow();
-  });
-  for (const name of ["seeked", "timeupdate", "ended"]) video.addEventListener(name, () => show(video.currentTime));
+  players.push(...media);
+  for (const one of media) {
+    one.addEventListener("play", () => {
+      video = one;
+      for (const other of players) if (other !== video) other.pause();
+      follow();
+    });
+    for (const name of ["seeked", "timeupdate", "ended"]) one.addEventListener(name, () => one === video && show(one.currentTime));
+  }
   if (button) {
     const title = button.getAttribute("aria-label").slice("play ".length);
     const toggle = () => (video.paused ? video.play() : video.pause());

@@ -5,17 +5,14 @@ All texts of prompts and files are inert: they are escaped, and a content securi
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from baton_lightning import atomic
 from baton_lightning.evaluation.report import cards, choice, stages
+from baton_lightning.evaluation.report.document import MOST_BYTES, document
 from baton_lightning.evaluation.report.found import CONDITIONS, OTHER, Found, find, title_of
 from baton_lightning.evaluation.report.inert import inert, paragraph
 from baton_lightning.evaluation.report.plan_strips import PlanStrip, plan_strips
@@ -24,9 +21,8 @@ from baton_lightning.plain_files import require_no_link
 from baton_lightning.world.score_table import HEADLINE, SCORES
 
 NAME = "index.html"
-MOST_BYTES = 10_000_000
-"""Largest size of a page. Its clips may fill all but :data:`RESERVE`."""
 RESERVE = 1_500_000
+"""Bytes of a page that its clips may not fill."""
 MOST_FILM = 600_000
 LEAST_FILM = 60_000
 MOST_NOTES = 20
@@ -95,12 +91,8 @@ def write_page(folder: Path, num_clips: int = 24, *, run: Path | None = None, ou
     found.notes = list(dict.fromkeys(found.notes))
     notes = "".join(f"<li>{inert(note, 500)}</li>" for note in found.notes[:MOST_NOTES])
     more = f"<li>and {len(found.notes) - MOST_NOTES} more</li>" if len(found.notes) > MOST_NOTES else ""
-    script, style = (files(__package__).joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     values = {
         "generator": GENERATOR,
-        "policy": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": style,
-        "script": script,
         "title": inert(folder.resolve().name, 120),
         "headline": inert(found.headline() or "No clip is scored."),
         "bounds": inert(found.headline() and "Higher is better, 1 is the best." + (found.bounds() and f" Controls: {found.bounds()}.")),
@@ -114,7 +106,7 @@ def write_page(folder: Path, num_clips: int = 24, *, run: Path | None = None, ou
         "curves": stages.charts(chain) or "<p>No curves: there are no TensorBoard files of stages here.</p>",
         "environment": stages.environment(chain),
     }
-    text = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).substitute(values)
+    text = document("page.html", values)
     if len(text.encode()) > MOST_BYTES:
         raise ValueError(f"report: {file} would have {len(text.encode()):,} bytes, more than {MOST_BYTES:,}; give fewer --clips")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from baton_lightning.evaluation.report.assets import Picture, picture
 
+if TYPE_CHECKING:
+    from baton_lightning.plan.clip_plan import ClipPlan
+
 CELL = 8
 """Pixels of a token."""
+WIDEST = 12_000
+"""Largest width of keyframes side by side, without the gaps, in pixels. Their tokens are drawn smaller if they need more."""
 MOST_FITTED = 4096
 """Largest number of tokens from which the components are computed."""
 
@@ -45,10 +51,7 @@ def plan_strips(files: Mapping[str, Path]) -> tuple[dict[str, PlanStrip], list[s
     there = {name: file for name, file in files.items() if file.is_file()}
     if not there:
         return {}, []
-    import torch
-
     from baton_lightning.plan.clip_plan import ClipPlan
-    from baton_lightning.plan.picture import change, colours
 
     plans, notes = {}, []
     for name, file in there.items():
@@ -56,6 +59,15 @@ def plan_strips(files: Mapping[str, Path]) -> tuple[dict[str, PlanStrip], list[s
             plans[name] = ClipPlan.load(file)
         except ValueError as error:
             notes.append(str(error))
+    return strips_of(plans), notes
+
+
+def strips_of(plans: Mapping[str, ClipPlan]) -> dict[str, PlanStrip]:
+    """Pictures of plans by name."""
+    import torch
+
+    from baton_lightning.plan.picture import change, colours
+
     strips = {}
     for width in {plan.video.shape[-1] for plan in plans.values()}:
         group = {name: plan for name, plan in plans.items() if plan.video.shape[-1] == width}
@@ -70,19 +82,25 @@ def plan_strips(files: Mapping[str, Path]) -> tuple[dict[str, PlanStrip], list[s
             changed = f", {len(plan.edits)} edits" if plan.edits else ""
             count, rows, columns = plan.video.shape[:3]
             strips[name] = PlanStrip(
-                _tiles(keyframes),
+                tiles(keyframes),
                 count / plan.clip.keyframe_fps,
                 list(zip(plan.clip.audio_plan_times, heights, strict=True)),
                 f"{origin}: {count} keyframes of {rows} x {columns}, {len(plan.audio)} audio tokens{changed}",
             )
-    return strips, notes
+    return strips
 
 
-def _tiles(keyframes: np.ndarray) -> Picture:
-    """Keyframes [N, h, w, 3] side by side, each followed by a transparent gap."""
+def tiles(keyframes: np.ndarray, largest: int = CELL) -> Picture:
+    """Keyframes [N, h, w, 3] side by side, each followed by a transparent gap.
+
+    Args:
+        keyframes: Pictures, uint8.
+        largest: Pixels of a token, or of a pixel of a decoded keyframe, in both directions.
+    """
     count, rows, columns, _ = keyframes.shape
-    gap = max(1, columns * CELL // 8)
-    pixels = np.zeros((rows * CELL, count, columns * CELL + gap, 4), np.uint8)
-    pixels[:, :, : columns * CELL, :3] = keyframes.repeat(CELL, 1).repeat(CELL, 2).transpose(1, 0, 2, 3)
-    pixels[:, :, : columns * CELL, 3] = 255
-    return picture(np.ascontiguousarray(pixels.reshape(rows * CELL, -1, 4)), quality=0)
+    cell = max(1, min(largest, WIDEST // (count * columns)))
+    gap = max(1, columns * cell // 8)
+    pixels = np.zeros((rows * cell, count, columns * cell + gap, 4), np.uint8)
+    pixels[:, :, : columns * cell, :3] = keyframes.repeat(cell, 1).repeat(cell, 2).transpose(1, 0, 2, 3)
+    pixels[:, :, : columns * cell, 3] = 255
+    return picture(np.ascontiguousarray(pixels.reshape(rows * cell, -1, 4)), quality=0)
