@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
-from callbacks.ledger import NAME, Ledger, cut, damage, digest, rows_of
+from callbacks.ledger import NAME, Ledger, cut, digest, rows_of
 
 CLIP = ClipSpec()
 
@@ -180,15 +181,29 @@ def test_a_run_that_starts_afresh_drops_the_lines_of_the_one_before(tmp_path: Pa
 
 
 def test_clips_that_were_replaced_are_named_for_the_manifest_also_those_of_an_earlier_session(tmp_path: Path) -> None:
-    whole, first = Ledger(), Ledger()
+    class Broken(Callback):
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            damaged = {"k3": SimpleNamespace(shard="clips-000001.tar", reason="OSError: cut off")}
+            trainer.train_dataloader.dataset = SimpleNamespace(damaged=damaged)  # type: ignore[union-attr]
+
+    whole, first, second = Ledger(), Ledger(), Ledger()
     fit(tmp_path / "whole", whole)
     assert whole.described == {}
-    broken = SimpleNamespace(damaged={"k3": SimpleNamespace(shard="clips-000001.tar", reason="OSError: cut off")})
-    first.damaged |= damage(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=broken)))  # type: ignore[arg-type]
-    second = Ledger()
+    fit(tmp_path / "first", Broken(), first)
     second.load_state_dict(first.state_dict())
     fit(tmp_path / "second", second)
     assert second.described == {"damaged_clips": {"k3": "clips-000001.tar: OSError: cut off"}}
+
+
+def test_a_full_disk_names_the_ledger(tmp_path: Path) -> None:
+    class Full(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            (tmp_path / NAME).unlink()
+            (tmp_path / NAME).symlink_to("/dev/full")
+
+    with pytest.raises(OSError) as raised:
+        fit(tmp_path, Full(), Ledger())
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / NAME))
 
 
 def test_a_damaged_line_of_a_ledger_is_named_with_the_way_out(tmp_path: Path) -> None:

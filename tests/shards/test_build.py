@@ -182,14 +182,16 @@ def test_nothing_that_passes_is_an_error(recordings: Path, tmp_path: Path, capsy
     assert "no clip passed" in capsys.readouterr().err and len(rejected(tmp_path / "set")) == 37
 
 
-def test_recordings_go_to_the_geometry_that_suits_them(tmp_path: Path, recorder: Any) -> None:
+def test_recordings_go_to_the_geometry_that_suits_them(tmp_path: Path, recorder: Any, capsys: Any) -> None:
     (tmp_path / "films").mkdir()
+    (tmp_path / "films/._wide.mp4").write_bytes(b"Mac")
     for name, side, seconds in (("wide", (32, 64), 1.1), ("long", (32, 64), 2.1), ("square", (48, 48), 2.1)):
         recorder(tmp_path / f"films/{name}.mp4", len(name), seconds, side=side)
         (tmp_path / f"films/{name}.txt").write_text(name)
     buckets = ["64x32x1s", "64x32x2s", "32x32x1s"]
     out = tmp_path / "set"
     assert build(tmp_path / "films", out, *[word for name in buckets for word in ("--bucket", name)]) == 0
+    assert "1 hidden media files are skipped" in capsys.readouterr().out
     assert [sorted(clips(out / name)) for name in buckets] == [["wide-0000"], ["long-0000"], ["square-0000", "square-0001"]]
     assert read_root(out / "64x32x2s")["clip"] == ClipSpec(seconds=2.0, width=64).to_dict()
     assert main(["shards", "check", str(out)]) == 0 and main(["shards", "stat", str(out)]) == 0
