@@ -14,6 +14,7 @@ from typing import Any
 
 PROGRAM = "python -m baton_lightning"
 EXPERIMENTS = Path("experiments")
+WEIGHTS = Path(__file__).parent / "weights"
 ENCODE, STATISTICS, PLANS = "encode.yaml", "statistics.yaml", "plans.yaml"
 CARRIED = ("run.root", "run.experiment", "data.init_args.root")
 """Settings that a suggested command copies from the given one, together with the whole ``clip`` section."""
@@ -36,7 +37,12 @@ def given_command(argv: Sequence[str]) -> Iterator[None]:
 
 def command(*words: str | Path) -> str:
     """A command with its arguments quoted for a shell, in backticks for a sentence."""
-    return f"`{PROGRAM} {shlex.join(map(str, words))}`"
+    return f"`{PROGRAM} {shlex.join(map(argument, words))}`"
+
+
+def argument(word: str | Path) -> str:
+    """An argument as a person gives it: weights that come with the library by their name."""
+    return Path(word).name if Path(word).parent == WEIGHTS else str(word)
 
 
 def fit(run: Path) -> str:

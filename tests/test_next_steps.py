@@ -10,6 +10,7 @@ import pytest
 
 from baton_lightning import __main__, hints, next_steps
 from baton_lightning.__main__ import main
+from baton_lightning.generation.pretrained import folder_of
 
 ROOT = Path(__file__).parents[1]
 STAGES = {"stage1": "PlannerPretraining", "stage2": "TowerAlignment", "stage3_adapt": "JointTraining", "stage3_joint": "JointTraining"}
@@ -94,6 +95,12 @@ def test_it_is_printed_once_after_success_and_only_there(monkeypatch: pytest.Mon
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv(next_steps.STARTED_BY_CHAIN, "1")
     assert main(["generate"]) == 0 and capsys.readouterr().out == ""
+
+
+def test_weights_that_come_with_the_library_are_named_by_their_name() -> None:
+    with next_steps.collected() as commands:
+        next_steps.name("generate", "--run", folder_of("nano"), "--out", "clips/nano")
+    assert commands == ["python -m baton_lightning generate --run nano --out clips/nano"]
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> list[str]:

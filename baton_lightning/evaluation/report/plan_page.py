@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from baton_lightning import atomic
+from baton_lightning import atomic, hints
 from baton_lightning.evaluation.report import assets, lanes
 from baton_lightning.evaluation.report.cards import NO_FACTS
 from baton_lightning.evaluation.report.document import MOST_BYTES, document
@@ -86,7 +86,7 @@ def write_plan_page(
         _edits(plan),
         _notes(notes),
     ]
-    made = f"; made by {inert(plan.run, 300)}" if plan.run else ""
+    made = f"; made by {inert(hints.argument(plan.run), 300)}" if plan.run else ""
     values = {
         "title": inert(title, 120),
         "headline": "" if words is None else inert(words.verdict[:1].upper() + words.verdict[1:] + ".", 500),
