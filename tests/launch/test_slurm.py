@@ -300,6 +300,12 @@ def test_one_of_several_tasks_that_srun_did_not_start_is_refused_with_the_comman
         peers.require_srun(devices, 1)
 
 
+def test_fit_asks_for_srun_before_it_waits_for_other_tasks(in_a_job, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert main(["fit", "-c", STAGE1, f"--run.root={tmp_path}", "--trainer.devices=2", "--trainer.accelerator=cpu"]) == 1
+    assert "this process was not started by `srun`" in capsys.readouterr().err
+
+
 def test_outside_slurm_the_signal_is_left_alone(monkeypatch):
     from callbacks.requeue import Requeue
 

@@ -9,7 +9,10 @@ import av
 import numpy as np
 import pytest
 
+from baton_lightning.__main__ import main
+from baton_lightning.evaluation import scores
 from baton_lightning.media import MediaError, read_mp4, write_mp4
+from baton_lightning.metrics.clips import decode_clip
 from baton_lightning.recordings import recording as module
 from baton_lightning.recordings.clips import read_clip
 from baton_lightning.recordings.recording import read_recording
@@ -83,9 +86,11 @@ def test_scores_and_data_sets_see_a_turned_clip_upright(degrees: int, tmp_path: 
     frames, sound = wander(24, 64, 48), murmur(1.0, RATE)
     stored = np.rot90(frames, -degrees // 90, (1, 2))
     plain = read_clip(encode(tmp_path / "a.mp4", frames, FPS, sound, RATE))
-    turned = read_clip(encode(tmp_path / "b.mp4", np.ascontiguousarray(stored), FPS, sound, RATE, rotation=degrees))
-    assert turned.frames.shape == plain.frames.shape
-    assert np.abs(turned.frames.astype(int) - plain.frames).mean() < 6
+    file = encode(tmp_path / "b.mp4", np.ascontiguousarray(stored), FPS, sound, RATE, rotation=degrees)
+    for read in (read_clip, scores.read_clip, decode_clip):
+        turned = read(file)
+        assert turned.frames.shape == plain.frames.shape
+        assert np.abs(turned.frames.astype(int) - plain.frames).mean() < 6
 
 
 def test_every_quarter_turn_and_mirror_image_is_undone() -> None:
@@ -194,6 +199,15 @@ def test_the_default_track_is_heard_or_that_of_the_language(kind: str, tmp_path:
         assert loud == [bool(flagged), False, True]
     with pytest.raises(MediaError, match=r"no_audio: .* has no sound in the language 'fra'; its tracks are deu, eng"):
         read_recording(file, language="fra")
+
+
+def test_a_build_hears_the_language_that_it_asks_for(tmp_path: Path) -> None:
+    lines(tmp_path / "a.mkv", 1)
+    (tmp_path / "list.jsonl").write_text('{"file": "a.mkv", "text": "x", "split": "train"}')
+    words = ["shards", "build", str(tmp_path / "list.jsonl"), "--seconds", "0.5", "--workers", "0", "--cut", "first"]
+    assert main([*words, str(tmp_path / "default")]) == 0
+    assert main([*words, str(tmp_path / "deu"), "--audio-language", "deu"]) == 1
+    assert '"silent_audio"' in (tmp_path / "deu/rejected.jsonl").read_text()
 
 
 def hdr(file: Path, transfer: int) -> Path:

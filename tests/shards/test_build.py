@@ -219,6 +219,8 @@ def test_words_go_to_the_clips_they_are_said_in_and_untimed_texts_to_none_of_sev
     output = {key: (meta["speech"], meta["speakers"]) for key, (_, meta, _) in clips(tmp_path / "timed").items()}
     assert list(output.values()) == [("one", ["Ann"]), ("two", ["Ann"]), ("three", ["Ann"])]
     whole = listed(tmp_path, {"file": film, "text": "x", "speech": "one two three"})
+    assert main(["shards", "build", str(whole), str(tmp_path / "default"), "--seconds", "1", "--workers", "0"]) == 1
+    assert list(rejected(tmp_path / "default").values()) == ["untimed_text"]
     for i, (settings, count) in enumerate(
         ((["--repeat", "none"], 0), (["--repeat", "caption"], 0), (["--repeat", "all"], 3), (["--cut", "first"], 1))
     ):
