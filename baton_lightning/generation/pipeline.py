@@ -27,9 +27,10 @@ from baton_lightning.flow.path import interpolate
 from baton_lightning.generation.clip import GeneratedClip
 from baton_lightning.generation.generator import Generator
 from baton_lightning.generation.plan_shares import PlanShares, recording
+from baton_lightning.plan import picture
 from baton_lightning.plan.clip_plan import ClipPlan
 from baton_lightning.plan.probes import Probes
-from baton_lightning.plan.words import PlanWords, probes_of_run, words_of
+from baton_lightning.plan.words import NoProbes, PlanWords, probes_of_run, words_of
 from baton_lightning.stages import plan_space
 from baton_lightning.stages.plan_sources import PlannedTokens
 
@@ -109,6 +110,23 @@ class Pipeline:
             ValueError: If the run has no probes, the file is damaged, or the plan is of another feature space.
         """
         return words_of(plan, probes_of_run(self.run) if probes is None else Probes.load(Path(probes)))
+
+    def show(self, plan: ClipPlan) -> None:
+        """Shows a plan with its decoded keyframes, in a notebook or in the system's viewer, and prints its words.
+
+        A run without probes shows the tokens alone, and a line says how to make probes.
+
+        Raises:
+            ValueError: As for :meth:`words`.
+        """
+        try:
+            probes = probes_of_run(self.run)
+        except NoProbes as error:
+            plan.show()
+            print(error)
+            return
+        picture.show(plan.png(pictures=probes.pictures(plan)))
+        print(words_of(plan, probes))
 
     def dataset(self, split: str) -> Any:
         """Clips of a split of the run's data set: ``metadata()`` of all clips, and ``batch(positions)``.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from baton_lightning import atomic
@@ -208,29 +208,30 @@ class ClipPlan:
         """The two prompts, one per line."""
         return "\n".join(text for text in (self.video_prompt, self.audio_prompt) if text)
 
-    def png(self, truth: ClipPlan | None = None) -> bytes:
+    def png(self, truth: ClipPlan | None = None, pictures: UInt8[Tensor, "N Y X 3"] | None = None) -> bytes:
         """The plan as a PNG; see :func:`baton_lightning.plan.picture.draw`.
 
         Args:
             truth: Ground-truth plan of the clip, drawn for comparison.
+            pictures: Decoded keyframes of this plan.
 
         Raises:
             ValueError: If ``truth`` has another geometry.
         """
         if truth is not None:
             truth.require_fits(self.clip)
-        return picture.png(self.clip, self.tokens, self.title, None if truth is None else truth.tokens)
+        return picture.png(self.clip, self.tokens, self.title, None if truth is None else truth.tokens, pictures)
 
-    def save_png(self, path: str | Path, truth: ClipPlan | None = None) -> None:
+    def save_png(self, path: str | Path, truth: ClipPlan | None = None, pictures: UInt8[Tensor, "N Y X 3"] | None = None) -> None:
         """Writes the PNG of :meth:`png`, and creates its folder. A link at the path is replaced, not followed."""
-        picture.write(self.png(truth), path)
+        picture.write(self.png(truth, pictures), path)
 
     def _repr_png_(self) -> bytes:
         """PNG for notebooks."""
         return self.png()
 
     def show(self) -> None:
-        """Shows the picture in a notebook, or in the system's viewer outside a notebook. ``pipe.words(plan)`` tells it in words."""
+        """Shows the picture in a notebook, or in the system's viewer outside a notebook. ``pipe.show(plan)`` adds pictures and words."""
         picture.show(self.png())
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from baton_lightning import atomic
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 GAP = 0.12
 """Gap between keyframes, as a share of the time between them."""
+PICTURES_HEIGHT = 0.55
+"""Height of decoded keyframes, as a share of the height of tokens: square for 12 keyframes."""
 
 
 def colours(tokens: Float[Tensor, "K C"], fitted: Float[Tensor, "J C"]) -> Float[Tensor, "K 3"]:
@@ -66,7 +68,13 @@ def strip(axes: Axes, painted: Float[Tensor, "N h w 3"], clip_seconds: float, fp
     axes.tick_params(labelbottom=False, length=0)
 
 
-def draw(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> Figure:
+def draw(
+    clip: ClipSpec,
+    plan: Mapping[str, Tensor],
+    title: str = "plan",
+    truth: Mapping[str, Tensor] | None = None,
+    pictures: UInt8[Tensor, "N Y X 3"] | None = None,
+) -> Figure:
     """Draws a plan.
 
     Args:
@@ -74,22 +82,25 @@ def draw(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth:
         plan: Modality -> tokens: video [N, h, w, C_v], audio [K_a, C_a].
         title: Title of the figure.
         truth: Ground-truth tokens of the same shapes. They are drawn below the plan, with the error of every video token.
+        pictures: Decoded keyframes of the plan, drawn below it; see :mod:`baton_lightning.plan.decoder`.
     """
     from matplotlib.figure import Figure
 
-    rows = [("plan", plan)] + ([("truth", truth)] if truth is not None else [])
-    count = len(rows) + (1 if truth is not None else 0) + 1
-    figure = Figure(figsize=(9, 1.1 * (count - 1) + 2.4), layout="constrained")
-    panels = figure.subplots(count, 1, sharex=True, height_ratios=[1] * (count - 1) + [1.1])
     reference = (truth or plan)["video"].flatten(0, 2)
-    for axes, (label, shown) in zip(panels, rows, strict=False):
-        painted = colours(shown["video"].flatten(0, 2), reference).reshape(*clip.video_plan_grid, 3)
-        strip(axes, painted, clip.seconds, clip.keyframe_fps, label)
-    heard = panels[-1]
+    rows = [("plan", colours(plan["video"].flatten(0, 2), reference).reshape(*clip.video_plan_grid, 3))]
+    if pictures is not None:
+        rows.append(("pictures", pictures))
     if truth is not None:
         error = (plan["video"] - truth["video"]).square().mean(-1).sqrt()
         grey = (1 - (error / error.max().clamp(min=1e-6)))[..., None].expand(*error.shape, 3)
-        strip(panels[-2], grey, clip.seconds, clip.keyframe_fps, f"error\n(black {error.max():.2f})")
+        rows.append(("truth", colours(reference, reference).reshape(*clip.video_plan_grid, 3)))
+        rows.append((f"error\n(black {error.max():.2f})", grey))
+    heights = [PICTURES_HEIGHT if shown is pictures else 1.0 for _, shown in rows]
+    figure = Figure(figsize=(9, 1.1 * sum(heights) + 2.4), layout="constrained")
+    *panels, heard = figure.subplots(len(rows) + 1, 1, sharex=True, height_ratios=[*heights, 1.1])
+    for axes, (label, painted) in zip(panels, rows, strict=True):
+        strip(axes, painted, clip.seconds, clip.keyframe_fps, label)
+    if truth is not None:
         heard.plot(clip.audio_plan_times, change(truth["audio"]), color="0.6", linewidth=3, label="truth")
     heard.plot(clip.audio_plan_times, change(plan["audio"]), color="C0", linewidth=1.4, label="plan")
     if truth is not None:
@@ -112,9 +123,15 @@ def short(text: str, longest: int = 220) -> str:
     return textwrap.fill(line if len(line) <= longest else line[: longest - 1] + "…", width=120)
 
 
-def png(clip: ClipSpec, plan: Mapping[str, Tensor], title: str = "plan", truth: Mapping[str, Tensor] | None = None) -> bytes:
+def png(
+    clip: ClipSpec,
+    plan: Mapping[str, Tensor],
+    title: str = "plan",
+    truth: Mapping[str, Tensor] | None = None,
+    pictures: UInt8[Tensor, "N Y X 3"] | None = None,
+) -> bytes:
     """The figure of :func:`draw` as a PNG, 1,350 pixels wide. Arguments as for :func:`draw`."""
-    return encoded(draw(clip, plan, title, truth), dpi=150)
+    return encoded(draw(clip, plan, title, truth, pictures), dpi=150)
 
 
 def encoded(figure: Figure, dpi: int) -> bytes:

@@ -104,6 +104,10 @@ def probes_of_run(run: str | Path | None) -> Probes:
     folder = Path(run) if run else None
     if folder is not None and (folder / NAME).exists():
         return Probes.load(folder / NAME)
-    exported = folder is not None and (folder / manifest.NAME).is_file() and "bundled" in manifest.read(folder)
-    words = ["--run", folder or "RUN", *(["--data", "FOLDER"] if exported else [])]  # an export has no data set
-    raise NoProbes(f"plan: to read it in words, make probes once: {hints.command('plan', 'probes', *words)}")
+    raise NoProbes(f"plan: to read it in words, make probes once: {made_by(folder)}")
+
+
+def made_by(run: Path | None, *more: str) -> str:
+    """The command that makes the probes of a run, with further arguments. An export has no data set, so the command names one."""
+    exported = run is not None and (run / manifest.NAME).is_file() and "bundled" in manifest.read(run)
+    return hints.command("plan", "probes", "--run", run or "RUN", *(["--data", "FOLDER"] if exported else []), *more)

@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton_lightning.verbs.plan_words import tell
-
 if TYPE_CHECKING:
     from baton_lightning.plan.agreement import Neighbour
     from baton_lightning.plan.clip_plan import ClipPlan
+    from baton_lightning.plan.probes import Probes
 
 DESCRIPTION = """Draws a plan: keyframes in the colours of their principal components, sound as a curve. If the run has probes (see `plan
 probes`), a table tells its objects, events, moments, speakers and words, and where they differ from its prompts. With --html, one page that
@@ -37,42 +36,62 @@ def show(options: argparse.Namespace) -> int:
     Raises:
         ValueError: If the plans, the probes or the data set do not fit.
     """
+    from rich.console import Console
+
     from baton_lightning.plan.clip_plan import ClipPlan
+    from baton_lightning.plan.words import words_of
 
     if options.data is not None and options.html is None:
         raise ValueError("plan show: --data lists the nearest training clips on the page; give --html FILE")
     plan = ClipPlan.load(options.plan)
     truth = None if options.truth is None else ClipPlan.load(options.truth)
+    probes, lacking = probes_of(plan, options.probes)
     print(f"plan: {plan}")
     if options.out is not None:
-        plan.save_png(options.out, truth)
+        plan.save_png(options.out, truth, None if probes is None else probes.pictures(plan))
         print(f"plan: picture {options.out}")
     if options.html is not None:
-        write_page(plan, truth, options)
+        write_page(plan, truth, probes, lacking, options)
         print(f"plan: page {options.html}")
-    tell(plan, options.probes)
+    if lacking:
+        print(lacking)
+    if probes is not None:
+        Console().print(words_of(plan, probes))
     return 0
 
 
-def write_page(plan: ClipPlan, truth: ClipPlan | None, options: argparse.Namespace) -> None:
-    """Writes the page, with notes on what it lacks."""
-    from baton_lightning import hints
-    from baton_lightning.evaluation.report.plan_page import write_plan_page
-    from baton_lightning.plan.probes import Probes
-    from baton_lightning.plan.words import NoProbes, probes_of_run
+def probes_of(plan: ClipPlan, file: Path | None) -> tuple[Probes | None, str]:
+    """The probes that read a plan, and what they lack, with the command that makes it.
 
-    notes, probes = [], None
+    Args:
+        plan: The plan.
+        file: File of the probes; ``None`` = that of the run that made the plan.
+
+    Raises:
+        ValueError: If the file is damaged, or a given one does not exist.
+    """
+    from baton_lightning.plan.probes import Probes
+    from baton_lightning.plan.words import NoProbes, made_by, probes_of_run
+
     try:
-        probes = Probes.load(options.probes) if options.probes else probes_of_run(plan.run)
-        if probes.decoder is None:
-            again = hints.command("plan", "probes", "--run", plan.run or "RUN", "--force")
-            notes.append(f"pictures: these probes have no decoder; make them again: {again}")
+        probes = Probes.load(file) if file else probes_of_run(plan.run)
     except NoProbes as error:
-        notes.append(f"words, pictures and sound: {error}")
+        return None, str(error)
+    if probes.decoder is not None:
+        return probes, ""
+    again = made_by(Path(plan.run) if plan.run else None, "--force")
+    return probes, f"plan: to decode it to pictures, make its probes again: {again}"
+
+
+def write_page(plan: ClipPlan, truth: ClipPlan | None, probes: Probes | None, lacking: str, options: argparse.Namespace) -> None:
+    """Writes the page, with notes on what it lacks."""
+    from baton_lightning.evaluation.report.plan_page import write_plan_page
+
+    notes = [lacking.removeprefix("plan: ")] if lacking else []
     if truth is None:
-        notes.append("the truth: give --truth PLAN, made by `plan make --key KEY --truth`")
+        notes.append("to show the truth beside it, give --truth PLAN, made by `plan make --key KEY --truth`")
     if options.data is None:
-        notes.append("the nearest training clips: give --data FOLDER")
+        notes.append("to list the nearest training clips, give --data FOLDER")
     neighbours = None if options.data is None else nearest_clips(plan, options.data, options.trust)
     write_plan_page(plan, options.html, options.plan.name, truth=truth, probes=probes, neighbours=neighbours, notes=notes)
 

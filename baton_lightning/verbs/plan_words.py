@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baton_lightning.generation.pretrained import folder_of
 from baton_lightning.generation.run_description import require_run
-
-if TYPE_CHECKING:
-    from baton_lightning.plan.clip_plan import ClipPlan
 
 PROBES = """Trains probes that read objects, columns, events, moments, speakers and words from planned tokens, and a decoder from
 keyframes to small pictures, on the training split of the run's data set, which must be of the benchmark world. It takes about a minute on
@@ -66,26 +63,3 @@ def make_probes(options: argparse.Namespace) -> int:
         print(f"plan: of the same facts, {planned.share:.1%} are read from the planner's plans")
         print(f"plan: keyframes are decoded from the planner's plans with a PSNR of {planned.psnr:.1f} dB")
     return 0
-
-
-def tell(plan: ClipPlan, probes_file: Path | None) -> None:
-    """Prints what a plan says, compared with its prompts if they are in the world's language.
-
-    Args:
-        plan: The plan.
-        probes_file: File of the probes; ``None`` = that of the run that made the plan. Without it, a line says how to make it.
-
-    Raises:
-        ValueError: If the given file does not exist, is damaged, or its probes are of another feature space.
-    """
-    from rich.console import Console
-
-    from baton_lightning.plan.probes import Probes
-    from baton_lightning.plan.words import NoProbes, probes_of_run, words_of
-
-    try:
-        probes = Probes.load(probes_file) if probes_file else probes_of_run(plan.run)
-    except NoProbes as error:
-        print(error)
-        return
-    Console().print(words_of(plan, probes))

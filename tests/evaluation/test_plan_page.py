@@ -106,7 +106,7 @@ def test_the_verb_writes_the_page_and_says_what_it_lacks(tmp_path: Path, capsys:
     probes.save(tmp_path / "probes.safetensors")
     assert main([*words, "--force"]) == 0
     text = page.read_text()
-    assert "these probes have no decoder; make them again" in text and "as pictures" not in text and len(Elements(text).of("audio")) == 1
+    assert "to decode it to pictures, make its probes again" in text and "as pictures" not in text and len(Elements(text).of("audio")) == 1
 
 
 def test_a_page_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

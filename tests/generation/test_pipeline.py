@@ -14,6 +14,7 @@ from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
 from baton_lightning.generation.pipeline import Pipeline, load
 from baton_lightning.media import read_mp4
+from baton_lightning.plan import picture
 from baton_lightning.plan.clip_plan import ClipPlan
 from baton_lightning.plan.probes import Probes
 from baton_lightning.plan.words import WIDTH
@@ -88,6 +89,22 @@ def test_the_words_of_a_plan_are_what_the_verb_prints(
     assert str(words) in capsys.readouterr().out
     strange = pipe.words(replace(plan, video_prompt="[red]a cat[/nothing]"), tmp_path / "probes.safetensors")
     assert not strange.rows and "cannot be compared" in repr(strange) and strange.lines[0] in repr(strange)
+
+
+def test_a_plan_is_shown_with_its_decoded_keyframes_and_words(
+    pipe: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, shown = pipe.plan(SEEN, HEARD), []
+    monkeypatch.setattr(picture, "show", shown.append)
+    pipe.show(plan)
+    assert shown == [plan.png()] and "make probes once" in capsys.readouterr().out
+    probes = Probes(plan.clip)
+    for name, rows in plan.statistics.items():
+        getattr(probes, f"{name}_statistics").copy_(rows)
+    probes.save(tmp_path / "probes.safetensors")
+    monkeypatch.setattr(pipe, "run", tmp_path)
+    pipe.show(plan)
+    assert shown[1] == plan.png(pictures=probes.pictures(plan)) != shown[0] and "what the plan says" in capsys.readouterr().out
 
 
 def test_the_verb_makes_draws_edits_and_compares_plans_and_a_clip_follows_one(

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plan import probes as probing
 from baton_lightning.plan.clip_plan import ClipPlan
 from baton_lightning.plan.decoder import pictures_of, squared_error
 from baton_lightning.plan.probes import Probes
 from baton_lightning.plan.reading import read
-from baton_lightning.verbs.plan_words import tell
 from baton_lightning.world.detect_audio import detect_audio
 from baton_lightning.world.prompts import prompts
 from baton_lightning.world.scene import Scene, sample_scene
@@ -158,14 +159,20 @@ def test_probes_are_kept_and_damage_is_one_line(probes: Probes, tmp_path: Path) 
 
 def test_show_tells_the_words_or_how_to_get_them(probes: Probes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, plan = jump()
-    plan = replace(plan, run=str(tmp_path))
-    tell(plan, None)
-    told = capsys.readouterr().out
-    assert "make probes once" in told and f"plan probes --run {tmp_path}" in told and told.count("\n") == 1
+    plan, file = replace(plan, run=str(tmp_path)), tmp_path / "plan.safetensors"
+
+    def told(shown: ClipPlan) -> str:
+        shown.save(file)
+        capsys.readouterr()
+        assert main(["plan", "show", str(file), "--force"]) == 0
+        return capsys.readouterr().out
+
+    alone = told(plan)
+    height = Image.open(tmp_path / "plan.png").height
+    assert "make probes once" in alone and f"plan probes --run {tmp_path}" in alone and "differ" not in alone
     probes.save(tmp_path / probing.NAME)
-    tell(plan, None)
-    assert "it says what the prompt says" in capsys.readouterr().out
-    tell(plan.replace_audio(truth(sample_scene(0, 5, "multi", CLIP, "val"))), None)
-    assert "differ from the prompt" in capsys.readouterr().out
-    tell(replace(plan, video_prompt="[red]a cat[/nothing] <b>"), None)
-    assert "cannot be compared" in (told := capsys.readouterr().out) and "a red circle left" in told
+    assert "it says what the prompt says" in told(plan)
+    assert Image.open(tmp_path / "plan.png").height > height  # its pictures are drawn
+    assert "differ from the prompt" in told(plan.replace_audio(truth(sample_scene(0, 5, "multi", CLIP, "val"))))
+    other = told(replace(plan, video_prompt="[red]a cat[/nothing] <b>"))
+    assert "cannot be compared" in other and "a red circle left" in other

@@ -154,7 +154,7 @@ def _heat(label: str, error: NDArray[np.floating], times: Sequence[float], share
     painted = (colormaps["magma"](error / max(largest, 1e-9))[..., :3] * 255).astype(np.uint8)
     picture = tiles(painted) if error.shape[1] > 1 else assets.picture(np.ascontiguousarray(painted[:, 0].transpose(1, 0, 2)), quality=0)
     text = f"{label}: {error.mean():.2f} standard deviations on average, {largest:.2f} at most, at {times[place]:.2f} s"
-    scale = f"{label} <small>0 to {largest:.2f} σ</small>"
+    scale = f"{label} <small>≤ {largest:.2f} σ</small>"
     return lanes.lane(scale, lanes.image(picture, text, min(share, 1.0)), "heat")
 
 
