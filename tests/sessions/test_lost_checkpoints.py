@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from baton_lightning.runs import checkpoints
+from baton_lightning.sessions.termination import resume_message
 from tests.sessions.interrupted_runs import Runs
 
 
@@ -77,6 +81,15 @@ def test_deleted_checkpoints_are_no_fresh_start_in_silence(cut: Runs, capsys: py
     cut.fit("--resume=never")
     assert "kept as ledger.1.jsonl" in capsys.readouterr().out
     assert (cut.folder / "ledger.1.jsonl").read_bytes() == before and steps(cut) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stopped_run_says_from_which_step_it_resumes_and_how_many_it_loses(later: Runs, tmp_path: Path) -> None:
+    def message(folder: Path, step: int) -> str:
+        return resume_message(SimpleNamespace(global_step=step, checkpoint_callbacks=[ModelCheckpoint(folder)]))  # type: ignore[arg-type]
+
+    for step, lost in ((4, "no step is lost"), (5, "1 step is lost"), (9, "5 steps are lost")):
+        assert f"checkpoints/step-4.ckpt of step 4; {lost}" in message(later.folder / "checkpoints", step)
+    assert message(tmp_path, 9) == "no checkpoint was saved: 9 steps are lost; repeat the command to start from scratch"
 
 
 def test_a_run_that_was_killed_before_it_saved_begins_again_and_says_so(cut: Runs, capsys: pytest.CaptureFixture[str]) -> None:

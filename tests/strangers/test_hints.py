@@ -14,7 +14,7 @@ from baton_lightning import hints, settings
 from baton_lightning.__main__ import LIGHTNING, OTHERS, main
 
 ROOT = Path(__file__).parents[2]
-COMMAND = re.compile(r"`python -m baton_lightning ([^`]+)`")
+COMMAND = re.compile(r"(?:`|next: )python -m baton_lightning ([^`\n]+)")
 
 
 def followed(command: str) -> dict[str, object]:
