@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from baton_lightning.construction.deepspeed_cpu import CPUDeepSpeedStrategy
 from baton_lightning.construction.sharding import require_resumable
-from baton_lightning.runs import checkpoints
+from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs.saving import AtomicCheckpoint, PlainFile, TrainingFile
 
 
@@ -189,6 +189,16 @@ def test_a_run_does_not_continue_from_weights_alone(tmp_path: Path, name: str) -
         TrainingFile().load_checkpoint(tmp_path / name)
     torch.save({"pytorch-lightning_version": "2.6.6", "state_dict": {}}, tmp_path / "a.ckpt")
     assert TrainingFile().load_checkpoint(tmp_path / "a.ckpt")["state_dict"] == {}
+
+
+def test_shards_are_scored_with_the_word_that_they_are_not_averages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merged = {"w": torch.ones(2)}
+    monkeypatch.setattr(checkpoint_weights, "consolidate", lambda folder: merged)
+    shards = save(tmp_path / "a.ckpt", folder=True, step=7)
+    assert checkpoint_weights.weights_of(shards, LightningModule()) == (
+        merged,
+        "the weights of step 7, consolidated from shards; they are not averages",
+    )
 
 
 # ---- retention

@@ -222,6 +222,10 @@ def test_a_run_compares_its_plans_with_its_parent_s_before_it_trains(module, tmp
     module.parents = {"dit": str(finished(tmp_path / "far", space("plan", 0.3)))}
     with pytest.raises(ValueError, match="far/ must have been trained on plans with this run's feature statistics"):
         module.on_fit_start()
+    module.resume_checkpoint = tmp_path / "step-2.ckpt"
+    module.on_fit_start()  # its statistics are not loaded yet
+    with pytest.raises(ValueError, match="far/ must have been trained on"):
+        module.on_train_start()
 
 
 def test_features_of_another_perceiver_are_not_mixed_with_planned_tokens(module):
