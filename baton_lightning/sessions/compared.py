@@ -63,6 +63,7 @@ FIXED = (
 """Settings that cannot change on resume. A checkpoint holds weights that came from the parents, the state of one class of optimiser and
 of its parameter groups, and a position in the order of the clips."""
 NONE = "none"
+OFF: tuple[Any, ...] = (None, [])
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -83,9 +84,12 @@ def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, An
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> (value before, value now) of all entries that differ in two flat mappings; ``none`` stands for a missing entry."""
+    """Key -> (value before, value now) of all entries that differ in two flat mappings; ``none`` stands for a missing entry.
+
+    A setting that an older version lacks does not differ from one that is off, i.e. null or an empty list.
+    """
     values = {key: (was.get(key, NONE), now.get(key, NONE)) for key in sorted(was.keys() | now.keys())}
-    return {key: (before, after) for key, (before, after) in values.items() if before != after}
+    return {key: (before, after) for key, (before, after) in values.items() if before != after and not (before == NONE and after in OFF)}
 
 
 def named_callbacks(settings: dict[str, Any]) -> dict[str, Any]:

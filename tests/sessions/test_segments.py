@@ -157,3 +157,12 @@ def test_a_class_that_was_renamed_is_no_change_of_settings() -> None:
 def test_a_rate_may_change_and_a_part_with_a_rate_of_its_own_may_not() -> None:
     assert compared.is_fixed("model.init_args.rates.planner.readout", compared.NONE, 0.1)
     assert not compared.is_fixed("model.init_args.rates.planner.readout", 0.2, 0.1)
+
+
+def test_a_setting_that_an_older_version_lacks_is_a_change_unless_it_is_off() -> None:
+    was = {"data": {"init_args": {"batch_size": 4}}, "clip": {"seconds": 2.0}}
+    now = {"data": {"init_args": {"batch_size": 4, "tokens": None}}, "clip": {"seconds": 2.0, "geometries": []}}
+    assert compared.changes(was, now) == {}
+    on = {"data": {"init_args": {"batch_size": 4, "tokens": 9}}, "clip": {"seconds": 2.0, "geometries": []}}
+    assert compared.changes(was, on) == {"data.init_args.tokens": ("none", 9)}
+    assert compared.changes(now, was) == {"clip.geometries": ([], "none"), "data.init_args.tokens": (None, "none")}
