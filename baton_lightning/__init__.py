@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from baton_lightning.generation.clip import GeneratedClip
     from baton_lightning.generation.generator import Generator
-    from baton_lightning.generation.pipeline import Pipeline, load, pretrained
+    from baton_lightning.generation.load_pretrained import pretrained
+    from baton_lightning.generation.pipeline import Pipeline, load
     from baton_lightning.plan.clip_plan import ClipPlan
 
 __all__ = ["ClipPlan", "GeneratedClip", "Generator", "Pipeline", "load", "pretrained"]
@@ -31,7 +32,7 @@ _HOMES = {
     "Generator": "baton_lightning.generation.generator",
     "Pipeline": "baton_lightning.generation.pipeline",
     "load": "baton_lightning.generation.pipeline",
-    "pretrained": "baton_lightning.generation.pipeline",
+    "pretrained": "baton_lightning.generation.load_pretrained",
 }
 
 

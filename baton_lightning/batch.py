@@ -72,6 +72,7 @@ class Batch:
         waveform: Sound [B, S], in [-1, 1].
         has_video: Presence mask: whether the clip has a picture [B], bool; ``None`` = all. Absent latents and features are zeros.
         has_audio: Presence mask: whether the clip has sound [B], bool; ``None`` = all. Absent latents and features are zeros.
+        geometry: Name of the geometry of all clips, see :meth:`~baton_lightning.clip.ClipSpec.at`; ``None`` = the run's first one.
     """
 
     keys: list[str]
@@ -91,6 +92,7 @@ class Batch:
     waveform: Tensor | None = None
     has_video: Tensor | None = None
     has_audio: Tensor | None = None
+    geometry: str | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

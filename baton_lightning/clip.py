@@ -6,12 +6,37 @@ No other code multiplies seconds by a rate. Models, data sets and tools get thes
     latents   (T, Y, X) = ((T_f - 1) / stride_t + 1, height / stride_s, width / stride_s)
     tokens    (T, Y, X) / video_patch
     plan      (N, h, w) = (seconds * keyframe_fps, *plan_grid) and L_a = seconds * audio_plan_rate
+
+A run may have clips of several sizes and durations. Their rates, strides and widths are common, see :attr:`ClipSpec.geometries`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Size and duration of clips.
+
+    Args:
+        height: Picture height, in pixels.
+        width: Picture width, in pixels.
+        seconds: Nominal duration, in s.
+        audio_latents: Number of audio latents, see :class:`ClipSpec`; ``None`` = that of the first geometry if its duration is equal.
+    """
+
+    height: int
+    width: int
+    seconds: float
+    audio_latents: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in folders, options and messages, e.g. ``960x544x5s``."""
+        return f"{self.width}x{self.height}x{self.seconds:g}s"
 
 
 @dataclass(frozen=True)
@@ -40,9 +65,11 @@ class ClipSpec:
         text_width: Channels of the text context.
         audio_position_scale: Audio RoPE positions per audio latent, in video latent frames; ``None`` derives the ratio of the
             two latent rates. Ovi's released weights use 0.19676.
+        geometries: Further sizes and durations of a run's clips, each with ``height``, ``width``, ``seconds`` and perhaps
+            ``audio_latents``. All other fields are common. The fields above are the first geometry.
 
     Raises:
-        ValueError: If a size is not a multiple of its stride, or a count is not a whole number.
+        ValueError: If a size is not a multiple of its stride, a count is not a whole number, or a geometry is given twice.
     """
 
     seconds: float = 2.0
@@ -64,6 +91,7 @@ class ClipSpec:
     text_tokens: int = 64
     text_width: int = 64
     audio_position_scale: float | None = None
+    geometries: tuple[Geometry, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.fps <= 0:
@@ -80,6 +108,63 @@ class ClipSpec:
         for name, rate in (("keyframe_fps", self.keyframe_fps), ("audio_plan_rate", self.audio_plan_rate)):
             if abs(self.seconds * rate - round(self.seconds * rate)) > 1e-6:
                 raise ValueError(f"clip: seconds * {name} must be a whole number, got {self.seconds} * {rate} = {self.seconds * rate}")
+        if self.geometries and len(self.each) <= len(self.geometries):
+            names = ", ".join(geometry.name for geometry in self.geometries)
+            raise ValueError(f"clip.geometries must name other geometries than {self.name}, each one once, got {names}")
+
+    # ---- geometries of a run
+    @property
+    def name(self) -> str:
+        """Name of the (first) geometry, e.g. ``960x544x5s``."""
+        return Geometry(self.height, self.width, self.seconds).name
+
+    @cached_property
+    def each(self) -> dict[str, ClipSpec]:
+        """Name -> clip of every geometry of a run, the first one first. These have no further geometries.
+
+        Raises:
+            ValueError: If a size or duration is invalid.
+        """
+        if not self.geometries:
+            return {self.name: self}
+        clips = {self.name: replace(self, geometries=())}
+        for geometry in self.geometries:
+            padded = self.audio_latents if geometry.seconds == self.seconds else None  # a padded count is valid for one duration only
+            latents = geometry.audio_latents or padded
+            try:
+                clips[geometry.name] = replace(self, **asdict(geometry) | {"audio_latents": latents}, geometries=())
+            except ValueError as error:
+                raise ValueError(f"clip.geometries: {geometry.name}: {error}") from error
+        return clips
+
+    def at(self, name: str | None = None) -> ClipSpec:
+        """The clip of one geometry of a run.
+
+        Args:
+            name: Its name; ``None`` = the first one.
+
+        Raises:
+            ValueError: If the run has no such geometry.
+        """
+        if (name or self.name) not in self.each:
+            raise ValueError(f"the run has clips of {', '.join(self.each)}, got the geometry {name!r}; name one of these")
+        return self.each[name or self.name]
+
+    def starting_with(self, name: str) -> ClipSpec:
+        """The same geometries, with another one as the first.
+
+        Raises:
+            ValueError: If the run has no such geometry.
+        """
+        first = self.at(name)
+        others = [clip for clip in self.each.values() if clip is not first]
+        sizes = [Geometry(clip.height, clip.width, clip.seconds, clip.audio_latents) for clip in others]
+        return replace(first, geometries=tuple(sizes))
+
+    @property
+    def longest(self) -> ClipSpec:
+        """The clip of the longest geometry, whose planned tokens start with those of all shorter ones."""
+        return max(self.each.values(), key=lambda clip: clip.seconds)
 
     # ---- picture
     @property
@@ -102,6 +187,20 @@ class ClipSpec:
     @property
     def num_video_tokens(self) -> int:
         return math.prod(self.token_grid)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of both branches of the DiT."""
+        return self.num_video_tokens + self.num_audio_latents
+
+    def num_clips_in(self, tokens: int, multiple_of: int = 1) -> int:
+        """Clips of a batch with at most a number of tokens, at least ``multiple_of``.
+
+        Args:
+            tokens: Tokens of both branches of the DiT.
+            multiple_of: Number of which the clips are a multiple.
+        """
+        return max(1, tokens // self.num_tokens // multiple_of) * multiple_of
 
     @property
     def video_latent_rate(self) -> float:
@@ -164,8 +263,9 @@ class ClipSpec:
 
     # ---- identity
     def to_dict(self) -> dict[str, object]:
-        """Plain values, tuples as lists, for manifests and indices."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Plain values, tuples as lists, for manifests and indices; ``geometries`` only if there are some."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in plain.items() if k != "geometries" or v}
 
     def differences(self, other: dict[str, object]) -> list[str]:
         """Names of the fields in which ``other`` (a :meth:`to_dict`) differs, each as ``field: ours != theirs``."""

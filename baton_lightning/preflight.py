@@ -87,6 +87,8 @@ def accepted(layers: list[Layer], chosen: dict[str, Any]) -> bool:
         if value.startswith(("-", "0")) or not any(fnmatchcase(key, free) for free in NEVER_REFUSED):
             return False
     trainer, clip = chosen.get("trainer", {}), chosen.get("clip", {})
+    if clip.get("geometries"):
+        return False
     if "deepspeed" in str(trainer.get("strategy")).lower() or str(trainer.get("precision")) in ("bf16-true", "16-true"):
         return False
     try:

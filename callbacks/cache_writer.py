@@ -18,6 +18,7 @@ from torch import Tensor
 
 from baton_lightning import next_steps
 from baton_lightning.batch import Batch
+from baton_lightning.clip import ClipSpec
 from baton_lightning.shards.format import CACHE, STATISTICS, VERSION, Shard, SplitIndex, cache_record, cache_suffix, read_root, write_json
 from baton_lightning.shards.moments import Moments, moments_of, read_moments, save_statistics, write_moments
 from baton_lightning.shards.writer import write_shard
@@ -28,7 +29,8 @@ FEATURES = "features"
 class CacheWriter(Callback):
     """Collects the predictions of a shard and writes them after its last clip.
 
-    The module defines the ``kinds`` that it predicts, the ``recipe`` (a digest of its networks), and a ``record`` for the user. A shard is
+    The module defines the ``kinds`` that it predicts, and for each geometry the ``recipe`` (a digest of it and the networks) and a
+    ``record`` for the user. A shard is
     written by the rank or array task that predicts it. The first process that finds all shards written also writes the record,
     ``cache.json`` or ``plans.json``. With a shard of features, the moments of its clips are written; the statistics are the sum of moments
     in the order of shards, so they are bit-identical for any number of processes. A damaged clip has no cached tensors and is listed in
@@ -56,15 +58,15 @@ class CacheWriter(Callback):
         keys = [dataset.places[position][1] for position in dataset.ranges[number]]
         if len(self.pending) < len(keys):
             return
-        whole = [key for key in keys if key not in dataset.damaged]
+        whole, recipe = [key for key in keys if key not in dataset.damaged], pl_module.recipe(dataset.clip)  # type: ignore[operator]
         damaged = {key: dataset.damaged[key].reason for key in keys if key in dataset.damaged}
         notes = {"source": dataset.index.shards[number]["sha256"], "damaged": damaged}
         if FEATURES in pl_module.kinds:
             moments = moments_of(self.pending[key][FEATURES] for key in whole)
-            write_moments(dataset.index.tar(number, FEATURES), moments, made_by=pl_module.recipe, source=notes["source"])  # type: ignore[arg-type]
+            write_moments(dataset.index.tar(number, FEATURES), moments, made_by=recipe, source=notes["source"])  # type: ignore[arg-type]
         for kind in pl_module.kinds:
             members = ((key, {cache_suffix(kind): serialise(self.pending[key][kind])}) for key in whole)
-            write_shard(dataset.index.tar(number, kind), members, made_by=pl_module.recipe, notes=notes)  # type: ignore[arg-type]
+            write_shard(dataset.index.tar(number, kind), members, made_by=recipe, notes=notes)
         self.pending.clear()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -72,11 +74,12 @@ class CacheWriter(Callback):
         if stage != "predict":
             return
         trainer.strategy.barrier("cache")
-        if trainer.is_global_zero:
-            root: Path = trainer.datamodule.root  # type: ignore[attr-defined]
-            write_record(root, pl_module, trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
-            if cache_record(pl_module.kinds[0]) == CACHE:  # type: ignore[arg-type, index]
-                next_steps.name_encoding(root)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for data_set in data.sets if trainer.is_global_zero else ():
+            write_record(data_set.root, data_set.clip, pl_module, data.splits["train"])
+        if trainer.is_global_zero and cache_record(pl_module.kinds[0]) == CACHE:  # type: ignore[arg-type, index]
+            cached = all((data_set.root / CACHE).exists() for data_set in data.sets)
+            (next_steps.name_first_stage if cached else next_steps.name_encoding)(data.root)
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:
@@ -84,15 +87,16 @@ def serialise(tensors: Mapping[str, Tensor]) -> bytes:
     return tensor_bytes({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def write_record(root: Path, module: Any, train_split: str) -> None:
+def write_record(root: Path, clip: ClipSpec, module: Any, train_split: str) -> None:
     """Writes statistics and record, if all shards are cached and no other process has written them."""
+    recipe = module.recipe(clip)
     with exclusive_lock(root):
         splits = {name: SplitIndex.read(root / name) for name in read_root(root)["splits"]}
         damaged: dict[str, str] = {}
         missing = []
         for index in splits.values():
             for number, entry in enumerate(index.shards):
-                made = [Shard.finished(index.tar(number, kind), module.recipe) for kind in module.kinds]  # type: ignore[arg-type]
+                made = [Shard.finished(index.tar(number, kind), recipe) for kind in module.kinds]
                 if any(shard is None or shard.notes.get("source") != entry["sha256"] for shard in made):
                     missing.append(index.tar(number))
                 else:
@@ -100,7 +104,7 @@ def write_record(root: Path, module: Any, train_split: str) -> None:
         if missing:
             print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
             return
-        record: dict[str, Any] = {"version": VERSION, "recipe": module.recipe, **module.record}
+        record: dict[str, Any] = {"version": VERSION, "recipe": recipe, **module.record(clip)}
         record |= {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged}
         total = sum(index.num_clips for index in splits.values()) - len(damaged)
         file, has_features = root / cache_record(module.kinds[0]), FEATURES in module.kinds
@@ -111,7 +115,7 @@ def write_record(root: Path, module: Any, train_split: str) -> None:
             return
         if has_features:
             split = splits[train_split if train_split in splits else next(iter(splits))]
-            provenance = {**module.perceivers, "clips": split.digest, "num_clips": split.num_clips}
+            provenance = {**module.perceivers(clip), "clips": split.digest, "num_clips": split.num_clips}
             save_statistics(root / STATISTICS, feature_moments(split), provenance)
         write_json(file, record)
         print(done, flush=True)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from baton_lightning.batch import Batch, Plan
+from baton_lightning.clip import ClipSpec
 from baton_lightning.plan.picture import png
 
 
@@ -26,7 +27,7 @@ class PlanPictures(Callback):
 
     def __init__(self, num_plans: int = 2) -> None:
         self.num_plans = num_plans
-        self.kept: list[tuple[str, str, dict[str, Tensor], dict[str, Tensor]]] = []
+        self.kept: list[tuple[str, ClipSpec, str, dict[str, Tensor], dict[str, Tensor]]] = []
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.kept = []
@@ -41,13 +42,14 @@ class PlanPictures(Callback):
                 return
             if all(present is None or present[row] for present in (batch.has_video, batch.has_audio)):
                 prompts = f"{batch.video_prompts[row]}\n{batch.audio_prompts[row]}"
-                self.kept.append((key, prompts, tokens_of(outputs["plan"], row), tokens_of(outputs["target"], row)))
+                clip: ClipSpec = pl_module.clip.at(batch.geometry)  # type: ignore[operator, union-attr]
+                self.kept.append((key, clip, prompts, tokens_of(outputs["plan"], row), tokens_of(outputs["target"], row)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = getattr(trainer.logger, "experiment", None)
         if hasattr(writer, "add_image"):
-            for key, prompts, plan, target in self.kept:
-                picture = Image.open(io.BytesIO(png(pl_module.clip, plan, prompts, target))).convert("RGB")
+            for key, clip, prompts, plan, target in self.kept:
+                picture = Image.open(io.BytesIO(png(clip, plan, prompts, target))).convert("RGB")
                 writer.add_image(f"plans/{key}", np.asarray(picture), trainer.global_step, dataformats="HWC")
         self.kept = []
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn.functional import pad
 
 from baton_lightning.batch import Batch
 
@@ -51,11 +52,14 @@ class PlannerGate(Callback):
     ) -> None:
         if len(batch) < 2 or not isinstance(outputs, dict):
             return
-        plan, target, clip = outputs["plan"], outputs["target"], pl_module.clip
-        for name, parts in (("video", clip.num_keyframes), ("audio", clip.num_audio_planned)):
+        plan, target, clips = outputs["plan"], outputs["target"], pl_module.clip
+        clip, longest = clips.at(batch.geometry), clips.longest  # type: ignore[operator, union-attr]
+        steps = {"video": (clip.num_keyframes, longest.num_keyframes), "audio": (clip.num_audio_planned, longest.num_audio_planned)}
+        for name, (parts, most) in steps.items():
             present = getattr(batch, f"has_{name}")
             for key, value in sums_of(getattr(plan, name), getattr(target, name), parts, present).items():
-                self.sums[f"{name}.{key}"] = self.sums.get(f"{name}.{key}", 0) + value
+                padded = pad(value, (0, most - parts)) if value.ndim else value  # a shorter clip has no later steps
+                self.sums[f"{name}.{key}"] = self.sums.get(f"{name}.{key}", 0) + padded
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = {key: trainer.strategy.reduce(value.float(), reduce_op="sum").cpu().double() for key, value in sorted(self.sums.items())}

@@ -19,13 +19,13 @@ from callbacks.pictures import frame_strips, gif, spectrograms
 
 
 class SampleLogger(Callback):
-    """Generates clips for the first validation prompts of stage 3; for other modules it does nothing.
+    """Generates clips for the first validation prompts of stage 3, of each geometry; for other modules it does nothing.
 
     All ranks sample the same clips, with the prompts of rank 0, because under ZeRO-3 every rank holds a part of every layer. They compute
     in the run's precision, as in a validation step. Rank 0 decodes and writes. TensorBoard shows the true clip, through the codecs, below.
 
     Args:
-        num_samples: Clips per validation; 0 = none.
+        num_samples: Clips per validation and geometry; 0 = none.
     """
 
     def __init__(self, num_samples: int = 2) -> None:
@@ -42,7 +42,7 @@ class SampleLogger(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        missing = self.num_samples - sum(map(len, self.batches))
+        missing = self.num_samples - sum(len(other) for other in self.batches if other.geometry == batch.geometry)
         if missing > 0 and trainer.is_global_zero:
             self.batches.append(batch.first(missing).to("cpu"))
 
@@ -54,7 +54,13 @@ class SampleLogger(Callback):
             with torch.no_grad():
                 latents = as_in_validation(trainer, pl_module, generator.sample_own, batch.to(pl_module.device))
                 if trainer.is_global_zero:
-                    self._write(trainer, generator, batch, *generator.decode(*latents), *true_clips(generator, batch, pl_module.device))
+                    self._write(
+                        trainer,
+                        generator,
+                        batch,
+                        *generator.decode(*latents, batch.geometry),
+                        *true_clips(generator, batch, pl_module.device),
+                    )
         self.batches = []
 
     def _write(
@@ -69,14 +75,16 @@ class SampleLogger(Callback):
     ) -> None:
         folder = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
-        for i, key in enumerate(batch.keys):
+        clip = generator.model.clip.at(batch.geometry)
+        for i, clip_key in enumerate(batch.keys):
+            key = clip_key if batch.geometry is None else f"{clip_key}-{batch.geometry}"
             generator.write(folder / f"{require_name(key, 'the key of a clip')}.mp4", frames[i], waveform[i])
             shown, heard = {"generated": frames[i].cpu().numpy()}, {"generated": waveform[i].float().cpu().numpy()}
             if true_frames is not None and (batch.has_video is None or batch.has_video[i]):
                 shown["true"] = true_frames[i].cpu().numpy()
             if true_waveform is not None and (batch.has_audio is None or batch.has_audio[i]):
                 heard["true"] = true_waveform[i].float().cpu().numpy()
-            self._log(trainer, generator.model.clip, key, shown, heard, f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
+            self._log(trainer, clip, key, shown, heard, f"{batch.video_prompts[i]} {batch.audio_prompts[i]}")
 
     def _log(self, trainer: Trainer, clip: ClipSpec, key: str, shown: dict[str, Any], heard: dict[str, Any], prompt: str) -> None:
         writer = getattr(trainer.logger, "experiment", None)
@@ -98,7 +106,7 @@ def true_clips(generator: Generator, batch: Batch, device: torch.device) -> tupl
     """Frames and waveforms of the batch's own latents, through the codecs; ``None`` without latents."""
     if batch.video_latents is None or batch.audio_latents is None:
         return None, None
-    return generator.decode(batch.video_latents.to(device), batch.audio_latents.to(device))
+    return generator.decode(batch.video_latents.to(device), batch.audio_latents.to(device), batch.geometry)
 
 
 def as_in_validation(trainer: Trainer, pl_module: LightningModule, function: Callable[..., Any], *args: Any) -> Any:

@@ -17,8 +17,8 @@ class StatisticsWriter(Callback):
     """Collects the moments of clips on all ranks and sums them in the order of the split, bit-identically for any number of ranks."""
 
     def __init__(self) -> None:
-        self.clips: dict[int, dict[str, Moments]] = {}
-        """Position in the split -> modality -> moments."""
+        self.clips: dict[tuple[int, int], dict[str, Moments]] = {}
+        """Number of the data set, position in the split -> modality -> moments."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses to replace statistics of all clips with those of a sample.
@@ -26,8 +26,8 @@ class StatisticsWriter(Callback):
         Raises:
             ValueError: If the data set has a cache.
         """
-        root: Path = trainer.datamodule.root  # type: ignore[attr-defined]
-        if (root / CACHE).exists():
+        cached: list[Path] = [data_set.root for data_set in trainer.datamodule.sets if (data_set.root / CACHE).exists()]  # type: ignore[attr-defined]
+        for root in cached:
             raise ValueError(
                 f"{root / STATISTICS} belongs to the cache of {root}/ and covers all clips, so it is not replaced with a sample's; use it, "
                 f"or delete {CACHE} to train without the cache"
@@ -45,7 +45,7 @@ class StatisticsWriter(Callback):
         """Adds the clips of a batch that are not damaged."""
         dataset = trainer.predict_dataloaders[dataloader_idx].dataset  # type: ignore[index]
         whole = [i for i, key in enumerate(batch.keys) if key not in dataset.damaged]
-        self.clips |= {int(batch.index[i]): outputs[i] for i in whole}
+        self.clips |= {(dataloader_idx, int(batch.index[i])): outputs[i] for i in whole}
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes ``features.stats.safetensors``."""
@@ -53,15 +53,20 @@ class StatisticsWriter(Callback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             gathered = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, self.clips)
-        clips = {position: moments for part in gathered for position, moments in part.items()}
+        clips = {place: moments for part in gathered for place, moments in part.items()}
         if not trainer.is_global_zero:
             return
-        sums: dict[str, Moments] = {}
-        for position in sorted(clips):
-            for name, clip_moments in clips[position].items():
-                sums.setdefault(name, Moments()).include(clip_moments)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        root, split = data.root, data.splits["train"]
-        provenance = {**pl_module.record, "clips": data.encode_datasets[split].index.digest, "num_clips": len(clips)}  # type: ignore[dict-item]
-        save_statistics(root / STATISTICS, sums, provenance)
-        print(f"statistics of features over {len(clips)} clips of {root / split}/ are in {root / STATISTICS}", flush=True)
+        for number, data_set in enumerate(data.sets):
+            sums: dict[str, Moments] = {}
+            own = [clips[place] for place in sorted(clips) if place[0] == number]
+            for moments in own:
+                for name, clip_moments in moments.items():
+                    sums.setdefault(name, Moments()).include(clip_moments)
+            split = data.splits["train"]
+            digest = data_set.encode_datasets[split].index.digest
+            provenance = {**pl_module.record(data_set.clip), "clips": digest, "num_clips": len(own)}  # type: ignore[operator]
+            save_statistics(data_set.root / STATISTICS, sums, provenance)
+            print(
+                f"statistics of features over {len(own)} clips of {data_set.root / split}/ are in {data_set.root / STATISTICS}", flush=True
+            )

@@ -11,7 +11,8 @@ def require_same_order(state: Mapping[str, Any], order: Mapping[str, Any], epoch
 
     Args:
         state: State in the checkpoint: ``epoch``, ``consumed`` and the order.
-        order: Current order: ``batch_size``, ``epoch_clips``, ``accumulate``, ``seed`` and ``clips`` of each bucket.
+        order: Current order: ``batch_size`` (one, or that of each bucket), ``epoch_clips``, ``accumulate``, ``seed`` and ``clips`` of each
+            bucket.
         epoch: The trainer's epoch.
         consumed: Clips of the epoch that all ranks together have consumed.
 
@@ -23,7 +24,8 @@ def require_same_order(state: Mapping[str, Any], order: Mapping[str, Any], epoch
     if state["consumed"] and size != order["batch_size"]:
         raise ValueError(
             f"data: this run stopped in epoch {state['epoch']} after {state['consumed']} clips in batches of {size}, and cannot "
-            f"resume within the epoch with batches of {order['batch_size']}; set data.init_args.batch_size to {size}"
+            f"resume within the epoch with batches of {order['batch_size']}; "
+            + (f"set data.init_args.batch_size to {size}" if isinstance(size, int) else "restore data.init_args.tokens and multiple_of")
         )
     if (given := state.get("epoch_clips")) != order["epoch_clips"]:
         raise ValueError(

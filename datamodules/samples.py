@@ -32,12 +32,13 @@ TENSORS = (
 )  # fmt: skip
 
 
-def collate(samples: Sequence[dict[str, Any]], planner: str | None = None) -> Batch:
+def collate(samples: Sequence[dict[str, Any]], planner: str | None = None, geometry: str | None = None) -> Batch:
     """A batch of samples of one epoch and bucket.
 
     Args:
         samples: Fields of each clip.
         planner: Digest of the planner that computed their plans.
+        geometry: Name of their geometry, if the run has several.
     """
     tensors = {name: torch.stack([s[name] for s in samples]) for name in TENSORS if name in samples[0]}
     for name in ("has_video", "has_audio"):
@@ -50,5 +51,6 @@ def collate(samples: Sequence[dict[str, Any]], planner: str | None = None) -> Ba
         video_prompts=[s["video_prompt"] for s in samples],
         audio_prompts=[s["audio_prompt"] for s in samples],
         planner=planner,
+        geometry=geometry,
         **tensors,
     )

@@ -22,8 +22,9 @@ from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import AAC_FRAME, read_mp4
 from baton_lightning.names import quoted, wrong_with
-from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, PLANS, DamagedMember, Shard, SplitIndex, cache_suffix, media_differences
+from baton_lightning.shards.format import BUCKETS, CACHES, CLIPS, PLANS, DamagedMember, Shard, SplitIndex, cache_suffix
 from baton_lightning.shards.records import MOST_CLIPS, metadata_of
+from baton_lightning.shards.stored_clip import media_differences
 from datamodules.order import Buckets, Slot
 from datamodules.samples import checked_tensor, collate
 
@@ -57,6 +58,7 @@ class ShardDataset(Dataset):
         max_damaged: Largest number of damaged clips.
         replace: Whether damaged clips are replaced. Otherwise they are blank and marked as without picture and sound.
         planner: Digest of the planner that computed ``plans``.
+        geometry: Name of the geometry that batches carry; ``None`` if the run has one geometry.
 
     Raises:
         ValueError: If the split or a requested cache is missing, a shard is empty, or the geometry differs.
@@ -71,11 +73,12 @@ class ShardDataset(Dataset):
         max_damaged: int = 10,
         replace: bool = True,
         planner: str | None = None,
+        geometry: str | None = None,
     ) -> None:
         if unknown := set(fields) - {MEDIA, *KINDS}:
             raise ValueError(f"data.init_args.fields must be among {MEDIA}, {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
         self.index, self.clip, self.max_damaged, self.replace = SplitIndex.read(folder), clip, max_damaged, replace
-        self.planner = planner
+        self.planner, self.geometry = planner, geometry
         self.media = MEDIA in fields
         self.caches = [kind for kind in KINDS if kind in fields]
         if differs := media_differences(clip, self.index.clip):
@@ -102,6 +105,8 @@ class ShardDataset(Dataset):
         self.kinds = kinds
         members = {bucket: [p for p, (number, _) in enumerate(self.places) if kinds[number] == bucket] for bucket in BUCKETS}
         self.buckets: Buckets = {bucket: positions for bucket, positions in members.items() if positions}
+        self.bucket_clips = dict.fromkeys(self.buckets, clip)
+        """Geometry of each bucket."""
         self.damaged: dict[str, Damage] = {}
         self.report([damage for number, key in self.places if (damage := self._incomplete(number, key))])
 
@@ -178,7 +183,7 @@ class ShardDataset(Dataset):
         """A batch, and the damage found. It is called in a worker; the training process passes the damage to :meth:`report`."""
         found: list[Damage] = []
         samples = [self._sample(slot, found) for slot in slots]
-        return collate(samples, self.planner), found
+        return collate(samples, self.planner, self.geometry), found
 
     def report(self, found: Sequence[Damage]) -> None:
         """Counts damaged clips, and warns once for each.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,19 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from baton_lightning import hints
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plain_files import require_no_link
-from baton_lightning.shards.format import (
-    BUCKETS,
-    CACHE,
-    CACHES,
-    PLAN_CACHE,
-    PLANS,
-    STATISTICS,
-    SplitIndex,
-    cache_record,
-    read_root,
-    tensor_differences,
-)
-from baton_lightning.shards.moments import read_provenance
-from baton_lightning.shards.records import read_cache
+from baton_lightning.shards.format import BUCKETS, CACHES
 from datamodules.array_task import array_task
-from datamodules.feature_statistics import read_statistics
+from datamodules.batch_sizes import BatchSizes
+from datamodules.geometry_set import content_digest, geometry_sets, pooled
+from datamodules.joined_dataset import JoinedDataset
 from datamodules.loader import Loader
-from datamodules.order import Buckets, Slot, epoch_length, held_out_batches, training_batches
+from datamodules.order import BatchSize, Buckets, Slot, clips_before, epoch_length, held_out_batches, training_batches
 from datamodules.position import require_same_order
-from datamodules.shard_dataset import KINDS, MEDIA, ShardDataset, cache_command
+from datamodules.shard_dataset import MEDIA, ShardDataset
+
+Clips = ShardDataset | JoinedDataset
 
 
 class WebShards(LightningDataModule):
@@ -42,17 +31,25 @@ class WebShards(LightningDataModule):
     contains the epoch and the number of its clips that all ranks together have consumed. A resumed run continues with the next clip, with
     any number of workers, and on any number of ranks that divides the batch. Held-out clips are read in the order of the split.
 
+    With several geometries, a batch has clips of one, on all ranks, and carries its name. Geometries alternate as buckets do.
+
     Args:
-        clip: Geometry of the clips.
-        root: Folder of the data set.
-        batch_size: Clips of a batch, over all ranks together; a step has ``trainer.accumulate_grad_batches`` batches.
+        clip: Geometry of the clips. With ``clip.geometries``, clips of all geometries are read.
+        root: Folder of the data set; with several geometries, of a data set for each in a folder of its name, e.g. ``960x544x5s``, as
+            `shards build --bucket` writes them.
+        batch_size: Clips of a batch, over all ranks together; a step has ``trainer.accumulate_grad_batches`` batches. ``null`` with
+            ``tokens``.
+        tokens: Tokens of the transformer in a batch, over all ranks together, instead of ``batch_size``: a batch has as many clips of its
+            geometry as have no more tokens, at least one.
+        multiple_of: Number of which the clips of a batch of ``tokens`` are a multiple, e.g. the largest number of ranks, so that ranks can
+            share every batch; ``None`` = 1.
         fields: Fields of a batch: ``latents``, ``features``, ``text`` and ``plans`` from the cache, ``media`` for frames and waveform.
         buckets: Kinds of clips to read: ``av`` (picture and sound), ``video`` and ``audio`` (only one of them). A batch has clips of one
-            kind; kinds alternate in proportion to their numbers of clips.
+            kind; kinds alternate in proportion to their numbers of batches.
         epoch_clips: Clips of an epoch, a multiple of a step's clips; ``None`` = as many whole steps as the split has. The remaining clips
-            start the next epoch.
+            start the next epoch. Not with ``tokens``, where batches differ in size.
         num_workers: Worker processes of a rank; 0 reads in the training process.
-        max_damaged: Largest number of damaged clips of a split; with more, the run stops. Damaged clips are replaced.
+        max_damaged: Largest number of damaged clips of a split and geometry; with more, the run stops. Damaged clips are replaced.
         train_split: Split for training.
         val_split: Split for validation, in ``fit`` and ``validate``.
         test_split: Split for ``test``.
@@ -60,13 +57,16 @@ class WebShards(LightningDataModule):
         task: For `predict`: number of this process among ``num_tasks`` independent processes, from 0; each works on different shards.
             ``None`` = the element of the Slurm array, if there is one.
         num_tasks: Number of processes for `predict`; 1 works on all shards, also in a Slurm array.
+
+    Raises:
+        ValueError: If ``buckets`` are unknown, or not exactly one of ``batch_size`` and ``tokens`` is given.
     """
 
     def __init__(
         self,
         clip: ClipSpec,
         root: str,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         fields: Sequence[str] = CACHES,
         buckets: Sequence[str] = BUCKETS,
         epoch_clips: int | None = None,
@@ -78,6 +78,8 @@ class WebShards(LightningDataModule):
         seed: int = 0,
         task: int | None = None,
         num_tasks: int | None = None,
+        tokens: int | None = None,
+        multiple_of: int | None = None,
     ) -> None:
         super().__init__()
         self.task = array_task(task, num_tasks)
@@ -85,9 +87,10 @@ class WebShards(LightningDataModule):
         self.num_workers, self.max_damaged, self.seed = num_workers, max_damaged, seed
         if not buckets or set(buckets) - set(BUCKETS):
             raise ValueError(f"data.init_args.buckets must be among {', '.join(BUCKETS)}, got {', '.join(buckets) or 'none'}")
-        self.buckets = tuple(buckets)
-        self.epoch = {"batch_size": batch_size, "epoch_clips": epoch_clips}
+        self.sizes = BatchSizes(batch_size, tokens, multiple_of, epoch_clips)
+        self.buckets, self.epoch_clips = tuple(buckets), epoch_clips
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
+        self.sets = geometry_sets(self.root, clip)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in `predict` a rank may have no batches
         self.restored: dict[str, Any] | None = None
         self.iterating: int | None = None
@@ -100,37 +103,43 @@ class WebShards(LightningDataModule):
             ValueError: If data or caches are missing or stale, have another geometry, or more than ``max_damaged`` damaged clips.
         """
         if stage == "predict":
-            require_no_link(*(self.root / name for name in read_root(self.root)["splits"]))  # caches are written into them
-            names, reads = read_root(self.root)["splits"], getattr(self._module(), "reads", (MEDIA,))
-            self.encode_datasets = {name: self._open(name, reads, replace=False) for name in names}
+            reads = getattr(self._module(), "reads", (MEDIA,))
+            for data_set in self.sets:
+                names = data_set.require_splits()
+                require_no_link(*(data_set.root / name for name in names))  # caches are written into them
+                opened = {name: data_set.open(name, reads, replace=False, max_damaged=self.max_damaged) for name in names}
+                data_set.encode_datasets = opened
             return
         for role in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             if not hasattr(self, f"{role}_dataset"):
-                setattr(self, f"{role}_dataset", self._open(self.splits[role], self.fields))
+                setattr(self, f"{role}_dataset", self._open(self.splits[role]))
 
-    def _open(self, split: str, fields: Sequence[str], **options: Any) -> ShardDataset:
-        if cached := [kind for kind in KINDS if kind in fields]:
-            self.require_fresh_cache(cached)
-        if PLANS in cached:
-            options["planner"] = self.planned_by()["weights_sha256"]
-        dataset = ShardDataset(self.root / split, self.clip, fields, max_damaged=self.max_damaged, **options)
-        if cached:
-            self._require_made_by_one(dataset)
-        return dataset
+    def _open(self, split: str) -> Clips:
+        opened = [data_set.open(split, self.fields, max_damaged=self.max_damaged) for data_set in self.sets]
+        return opened[0] if len(opened) == 1 else JoinedDataset({dataset.clip.name: dataset for dataset in opened})
 
-    def _selected_buckets(self, dataset: ShardDataset) -> Buckets:
+    def first_geometry(self) -> None:
+        """Restricts the data to the clips of the first geometry."""
+        self.sets = self.sets[:1]
+
+    def _selected_buckets(self, dataset: Clips) -> Buckets:
         """Clips of the selected buckets of a split.
 
         Raises:
             ValueError: If the split has none of them.
         """
-        selected = {bucket: clips for bucket, clips in dataset.buckets.items() if bucket in self.buckets}
+        selected = {name: clips for name, clips in dataset.buckets.items() if name.rpartition(" ")[2] in self.buckets}
         if not selected:
+            folder = dataset.index.folder if isinstance(dataset, ShardDataset) else self.root
             raise ValueError(
-                f"data: {dataset.index.folder}/ has clips of the buckets {', '.join(dataset.buckets)} and none of {', '.join(self.buckets)}"
+                f"data: {folder}/ has clips of the buckets {', '.join(dataset.buckets)} and none of {', '.join(self.buckets)}"
                 "; change data.init_args.buckets"
             )
         return selected
+
+    def _batch_size(self, dataset: Clips) -> BatchSize:
+        """Clips of a batch of each bucket."""
+        return self.sizes.of(self._selected_buckets(dataset), dataset.bucket_clips)
 
     def _module(self) -> Any:
         return None if self.trainer is None else self.trainer.lightning_module
@@ -146,20 +155,24 @@ class WebShards(LightningDataModule):
         """Batches of an optimiser step."""
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
+    @property
+    def _order(self) -> dict[str, Any]:
+        """Settings on which the order of an epoch's clips depends, besides seed and clips."""
+        return {"batch_size": self._batch_size(self.train_dataset), "epoch_clips": self.epoch_clips, "accumulate": self._accumulate}
+
     def train_dataloader(self) -> Loader:
         """Batches of the current epoch, from the run's position on."""
-        dataset, ranks = self.train_dataset, self._ranks()
-        length = epoch_length(self._selected_buckets(dataset), **self.epoch, accumulate=self._accumulate, world_size=ranks["world_size"])
+        dataset, world_size = self.train_dataset, self._ranks()["world_size"]
+        length = epoch_length(self._selected_buckets(dataset), **self._order, world_size=world_size)
         return Loader(dataset, self._rest_of_epoch, length, self.num_workers)
 
     def _rest_of_epoch(self) -> Iterator[list[Slot]]:
         epoch, consumed = self._position()
         clips, ranks = self._selected_buckets(self.train_dataset), self._ranks()
-        order = {**self.epoch, "accumulate": self._accumulate}
-        return training_batches(clips, **order, seed=self.seed, epoch=epoch, consumed=consumed, **ranks)
+        return training_batches(clips, **self._order, seed=self.seed, epoch=epoch, consumed=consumed, **ranks)
 
-    def _held_out(self, dataset: ShardDataset) -> Loader:
-        batches = held_out_batches(self._selected_buckets(dataset), batch_size=self.batch_size, **self._ranks())
+    def _held_out(self, dataset: Clips) -> Loader:
+        batches = held_out_batches(self._selected_buckets(dataset), batch_size=self._batch_size(dataset), **self._ranks())
         return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     def val_dataloader(self) -> Loader:
@@ -170,26 +183,31 @@ class WebShards(LightningDataModule):
 
     def predict_dataloader(self) -> list[Loader]:
         """A loader for each split. A rank reads whole shards, except those that are already cached by the module's networks."""
-        if (count := getattr(self._module(), "num_clips", None)) is not None:
-            return [self._sample(self.encode_datasets[self.splits["train"]], count)]
-        made = getattr(self._module(), "recipe", ""), getattr(self._module(), "kinds", CACHES)
-        shards = [(split, n) for split, d in self.encode_datasets.items() for n in range(len(d.index.shards))]
+        module = self._module()
+        if (count := getattr(module, "num_clips", None)) is not None:
+            return [self._sample(data_set.encode_datasets[self.splits["train"]], count) for data_set in self.sets]
+        datasets = [dataset for data_set in self.sets for dataset in data_set.encode_datasets.values()]
+        shards = [(dataset, number) for dataset in datasets for number in range(len(dataset.index.shards))]
         own_shards = [shards[i] for i in self.task.share(len(shards), **self._ranks())]
-        pending = {s: [n for split, n in own_shards if split == s and not d.is_cached(n, *made)] for s, d in self.encode_datasets.items()}
-        return [self._by_shard(self.encode_datasets[split], numbers) for split, numbers in pending.items() if numbers]
+        pending: dict[ShardDataset, list[int]] = {dataset: [] for dataset in datasets}
+        for dataset, number in own_shards:
+            recipe = module.recipe(dataset.clip) if hasattr(module, "recipe") else ""
+            if not dataset.is_cached(number, recipe, getattr(module, "kinds", CACHES)):
+                pending[dataset].append(number)
+        return [self._by_shard(dataset, numbers) for dataset, numbers in pending.items() if numbers]
 
     def _sample(self, dataset: ShardDataset, count: int) -> Loader:
         """This rank's share of ``count`` clips that are evenly spaced over a split, in batches of one bucket."""
-        total, ranks = len(dataset), self._ranks()
+        total, ranks, size = len(dataset), self._ranks(), self.sizes.num_clips(dataset.clip)
         sample = {i * total // count for i in range(count)} if count < total else set(range(total))
         batches = []
         for clips in dataset.buckets.values():
             own_clips = [(0, position, position) for position in clips if position in sample][ranks["rank"] :: ranks["world_size"]]
-            batches += [own_clips[i : i + self.batch_size] for i in range(0, len(own_clips), self.batch_size)]
+            batches += [own_clips[i : i + size] for i in range(0, len(own_clips), size)]
         return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     def _by_shard(self, dataset: ShardDataset, numbers: list[int]) -> Loader:
-        batches = [batch for number in numbers for batch in dataset.batches_of_shard(number, self.batch_size)]
+        batches = [batch for number in numbers for batch in dataset.batches_of_shard(number, self.sizes.num_clips(dataset.clip))]
         return Loader(dataset, lambda: batches, len(batches), self.num_workers)
 
     # ---- position
@@ -202,27 +220,36 @@ class WebShards(LightningDataModule):
         if self.trainer is None:
             state = self.state_dict()
             return state["epoch"], state["consumed"]
-        epoch = self.trainer.current_epoch
-        consumed = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
-        if consumed >= (epoch_clips_total := self.trainer.num_training_batches * self.batch_size):
-            return epoch, epoch_clips_total  # saved at the end of an epoch: Lightning iterates that epoch once more, with no batches left
+        epoch, ready, num_batches = (
+            self.trainer.current_epoch,
+            self.trainer.fit_loop.epoch_loop.batch_progress.current.ready,
+            int(self.trainer.num_training_batches),
+        )
+        consumed = self._clips_before(epoch, min(ready, num_batches))
+        if ready >= num_batches:
+            return epoch, consumed  # saved at the end of an epoch: Lightning iterates that epoch once more, with no batches left
         if (state := self.restored) is not None:
-            order = {**self.epoch, "accumulate": self._accumulate, "seed": self.seed, "clips": self._counts()}
-            require_same_order(state, order, epoch, consumed)
+            require_same_order(state, {**self._order, "seed": self.seed, "clips": self._counts()}, epoch, consumed)
         self.restored, self.iterating = None, epoch
         return epoch, consumed
 
+    def _clips_before(self, epoch: int, batch: int) -> int:
+        """Clips of an epoch before one of its batches."""
+        clips = self._selected_buckets(self.train_dataset)
+        num_batches = epoch_length(clips, **self._order)
+        return clips_before(clips, batch, batch_size=self._batch_size(self.train_dataset), epoch=epoch, num_batches=num_batches)
+
     def state_dict(self) -> dict[str, Any]:
         """Epoch, and number of its clips on which all ranks together have trained. Clips that workers have read ahead do not count."""
-        order = {**self.epoch, "accumulate": self._accumulate, "seed": self.seed}
-        if hasattr(self, "train_dataset"):
-            order["clips"] = self._counts()
+        opened = hasattr(self, "train_dataset")
+        order = self._order if opened else {"batch_size": self.batch_size, "epoch_clips": self.epoch_clips, "accumulate": self._accumulate}
+        order |= {"seed": self.seed} | ({"clips": self._counts()} if opened else {})
         if self.iterating is None or self.trainer is None:
             return self.restored or {"epoch": 0, "consumed": 0, **order}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
             return {"epoch": self.iterating + 1, "consumed": 0, **order}
-        return {"epoch": self.iterating, "consumed": done * self.batch_size, **order}
+        return {"epoch": self.iterating, "consumed": self._clips_before(self.iterating, done), **order}
 
     def _counts(self) -> dict[str, int]:
         """Number of training clips of each selected bucket."""
@@ -233,7 +260,7 @@ class WebShards(LightningDataModule):
 
     # ---- cache
     def feature_statistics(self, online: Any = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and standard deviation [C] of the training split's features, by modality; 0 and 1 for a modality that no clip has.
+        """Mean and standard deviation [C] of the training split's features, by modality, of all geometries together.
 
         Args:
             online: Networks that compute features of each batch, which check the statistics' provenance; ``None`` if features are cached.
@@ -241,59 +268,25 @@ class WebShards(LightningDataModule):
         Raises:
             ValueError: If there are no statistics, or they belong to other features or clips.
         """
-        path, make = self.root / STATISTICS, hints.predict(hints.ENCODE if online is None else hints.STATISTICS, self.root)
-        if not path.is_file():
-            raise ValueError(f"data: {path} does not exist; {'cache the features' if online is None else 'make it'} with {make}")
-        if online is not None:
-            online.require_statistics(provenance := read_provenance(path))
-            if provenance.get("clips") != SplitIndex.read(self.root / self.splits["train"]).digest:
-                raise ValueError(f"data: {path} is not of the clips in {self.root / self.splits['train']}/; repeat {make}")
-        return read_statistics(path, {"video": self.clip.video_plan_width, "audio": self.clip.audio_plan_width}, make)
-
-    def require_fresh_cache(self, kinds: Sequence[str] = CACHES) -> None:
-        """Refuses caches that are incomplete, or computed from other clips or with another geometry.
-
-        Raises:
-            ValueError: If there is no complete cache of these clips.
-        """
-        index = read_root(self.root)
-        for path in dict.fromkeys(self.root / cache_record(kind) for kind in kinds):
-            own = [kind for kind in kinds if cache_record(kind) == path.name]
-            what, fix = f"the cache of {', '.join(own)} in {self.root}/", f"repeat {cache_command(own[0], self.root)}"
-            if not path.exists():
-                raise ValueError(f"data: {self.root}/ has no finished cache of {', '.join(own)}; run {cache_command(own[0], self.root)}")
-            cache = read_cache(path)
-            if differs := tensor_differences(self.clip, cache.get("clip", {})):
-                raise ValueError(f"data: {what} is of another geometry (clip section != cache): {'; '.join(differs)}; {fix}")
-            if stale := [split for split, entry in index["splits"].items() if cache["splits"].get(split) != entry["sha256"]]:
-                raise ValueError(f"data: {what} was made from clips other than those in the splits {', '.join(stale)}; {fix}")
-
-    def _require_made_by_one(self, dataset: ShardDataset) -> None:
-        for kind in dataset.caches:
-            path = self.root / cache_record(kind)
-            recipe = read_cache(path)["recipe"]
-            if other := [shard.tar for shard in dataset.shards[kind] if shard.made_by not in ("", recipe)]:
-                raise ValueError(
-                    f"data: {other[0]} was not made by the networks that {path} names; repeat {cache_command(kind, self.root)}"
-                )
+        split = self.splits["train"]
+        own = [data_set.feature_statistics(split, online) for data_set in self.sets]
+        return pooled(own, [data_set.num_features(split) for data_set in self.sets])
 
     def planned_by(self) -> dict[str, Any]:
         """Record of the planner that computed the cached plans: ``weights_sha256`` of its run, types, settings.
 
         Raises:
-            ValueError: If no plans of these clips are cached.
+            ValueError: If no plans of these clips are cached, or those of two geometries are of different planners.
         """
-        self.require_fresh_cache([PLANS])
-        planner = read_cache(self.root / PLAN_CACHE).get("planner")
-        if not isinstance(planner, dict) or not isinstance(planner.get("weights_sha256"), str):
-            fix = f"repeat {cache_command(PLANS, self.root)}"
-            raise ValueError(f"data: {self.root / PLAN_CACHE} must name the planner of its tokens; {fix}")
-        return planner
+        planners = [data_set.planned_by() for data_set in self.sets]
+        for data_set, planner in zip(self.sets, planners, strict=True):
+            if planner != planners[0]:
+                raise ValueError(
+                    f"data: {data_set.root}/ must hold plans of the planner of {self.sets[0].root}/ (weights "
+                    f"{planners[0]['weights_sha256'][:12]}), got those of another one ({planner['weights_sha256'][:12]}); cache them again"
+                )
+        return planners[0]
 
     def manifest_digest(self) -> str:
         """Digest of the data set and its cache, for a run's manifest."""
-        digest = hashlib.sha256((self.root / "index.json").read_bytes())
-        for name in (CACHE, PLAN_CACHE if PLANS in self.fields else ""):
-            if name and (self.root / name).exists():
-                digest.update((self.root / name).read_bytes())
-        return digest.hexdigest()
+        return content_digest(self.sets, self.fields)

@@ -152,7 +152,8 @@ def geometry(root: Path) -> tuple[ClipSpec, list[Path], int]:
     Raises:
         ValueError: If the set has no cache, or has clips without picture or sound.
     """
-    from baton_lightning.shards.format import BUCKETS, CACHE, SplitIndex, clip_of
+    from baton_lightning.shards.format import BUCKETS, CACHE, SplitIndex
+    from baton_lightning.shards.stored_clip import clip_of
 
     index = SplitIndex.read(root / "train")
     if not (root / CACHE).exists():

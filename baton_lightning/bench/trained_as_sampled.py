@@ -165,7 +165,9 @@ def compare(model: JointTraining, batch: Batch, t: float, *, prompts: bool = Fal
         generator = Generator(model)
         clean = flow_matching.clean_latents(batch)
         noise = flow_matching.noise(batch, seed=model.seed, epoch=batch.epoch, purpose="noise")
-        given = flow_matching.held_in(batch, noise, None if model.tasks.plain else model.tasks.draw(batch.index, batch.epoch))
+        given = flow_matching.held_in(
+            batch, noise, None if model.tasks.plain else model.tasks.draw(batch.index, batch.epoch, batch.geometry)
+        )
         time = torch.full((len(batch),), t, device=batch.context.device)
         start = tuple(path.interpolate(clean[name], noise[name], time) for name in ("video", "audio"))
         context = generator.contexts(batch.video_prompts, batch.audio_prompts).to(batch.context) if prompts else batch.context

@@ -203,7 +203,7 @@ class TaskMix:
 
     Args:
         tasks: The tasks; an empty list = everything is generated.
-        clip: Geometry.
+        clip: Geometries of the clips.
         seed: Seed of the draws.
     """
 
@@ -217,15 +217,17 @@ class TaskMix:
         """Whether all tasks are plain, see :attr:`Task.plain`."""
         return all(task.plain for task in self.tasks)
 
-    def draw(self, index: Tensor, epoch: int) -> list[Known]:
+    def draw(self, index: Tensor, epoch: int, geometry: str | None = None) -> list[Known]:
         """Draws the known latents of each clip.
 
         Args:
             index: Global index of each sample within the epoch [B].
             epoch: Epoch, counted from 0.
+            geometry: Name of the clips' geometry; ``None`` = the first one.
         """
+        clip = self.clip.at(geometry)
         drawn = draws.draw_uniform((12,), seed=self.seed, epoch=epoch, index=index, purpose="task").tolist()
-        return [known_of(self.task_at(row[0]), self.clip, row[1:]) for row in drawn]
+        return [known_of(self.task_at(row[0]), clip, row[1:]) for row in drawn]
 
     def task_at(self, place: float) -> Task:
         """The task for a uniform number in [0, 1): the inverse of the cumulative distribution of shares."""

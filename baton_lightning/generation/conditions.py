@@ -88,8 +88,8 @@ class Conditions:
 
 def held_by_task(task: Task, generator: Generator, batch: Batch) -> Given:
     """Latents of held-out clips that a task holds fixed. The task is drawn by counter, as in training."""
-    known = TaskMix([task], generator.model.clip, generator.model.seed).draw(batch.index, 0)
-    video, audio = generator.noise(batch.index, batch.index.device)
+    known = TaskMix([task], generator.model.clip, generator.model.seed).draw(batch.index, 0, batch.geometry)
+    video, audio = generator.noise(batch.index, batch.index.device, geometry=batch.geometry)
     return flow_matching.held_in(batch, {"video": video, "audio": audio}, known)
 
 

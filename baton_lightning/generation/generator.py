@@ -108,18 +108,19 @@ class Generator:
             return source.truth(batch)
 
     # ---- noise
-    def noise(self, index: Tensor, device: torch.device, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
+    def noise(self, index: Tensor, device: torch.device, *, seed: int | None = None, geometry: str | None = None) -> tuple[Tensor, Tensor]:
         """Counter-based initial noise, float32; a clip's noise is the same in any batch and on any device.
 
         Args:
             index: Sample index of each clip [B].
             device: Device of the result.
             seed: Seed; ``None`` = the model's.
+            geometry: Name of the clips' geometry; ``None`` = the model's first one.
 
         Returns:
             Video noise [B, C, T, Y, X] and audio noise [B, L, C].
         """
-        clip, seed = self.model.clip, self.model.seed if seed is None else seed
+        clip, seed = self.model.clip.at(geometry), self.model.seed if seed is None else seed
         shapes = {"video": (clip.video_channels, *clip.latent_grid), "audio": (clip.num_audio_latents, clip.audio_channels)}
         drawn = draws.draw_noise(shapes, seed=seed, epoch=0, index=index, purpose="sample", device=device)
         return drawn["video"], drawn["audio"]
@@ -170,7 +171,7 @@ class Generator:
     def sample(self, batch: Batch, plan: Plan | None, given: Given = NOTHING) -> tuple[Tensor, Tensor]:
         """Latents of a batch, denoised from the noise of its indices; arguments and shapes as of :meth:`denoise`."""
         assert batch.context is not None
-        return self.denoise(self.noise(batch.index, batch.context.device), batch.context, plan, given)
+        return self.denoise(self.noise(batch.index, batch.context.device, geometry=batch.geometry), batch.context, plan, given)
 
     def sample_own(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Latents of a batch with the run's plan."""
@@ -178,12 +179,13 @@ class Generator:
 
     # ---- decode
     @torch.no_grad()
-    def decode(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, video: Tensor, audio: Tensor, geometry: str | None = None) -> tuple[Tensor, Tensor]:
         """Decodes latents to media.
 
         Args:
             video: Video latents [B, C, T, Y, X].
             audio: Audio latents [B, L, C].
+            geometry: Name of the clips' geometry; ``None`` = the model's first one.
 
         Returns:
             Frames [B, T, Y, X, 3], uint8, and waveforms [B, S], in [-1, 1].
@@ -194,7 +196,7 @@ class Generator:
         with self.components.on("video_codec", video.device) as codec:
             frames = codec.decode(video)
         with self.components.on("audio_codec", audio.device) as codec:
-            return frames, codec.decode(audio, self.model.clip.num_samples)
+            return frames, codec.decode(audio, self.model.clip.at(geometry).num_samples)
 
     # ---- write
     def write(self, file: Path, frames: Tensor, waveform: Tensor) -> None:

@@ -22,6 +22,7 @@ from baton_lightning.models.planner import VAPlanner
 from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.paths import absolute_paths, candidate_folders, parent_of, replace_folder
+from baton_lightning.shards.stored_clip import clip_of
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens
@@ -58,9 +59,12 @@ def load_run(
     data: Path | None = None,
     follows: bool = True,
     cached: bool = False,
+    geometry: str | None = None,
     trusted: Sequence[str] = (),
 ) -> tuple[LightningModule, LightningDataModule, str]:
     """Builds a run's module and datamodule from its configuration and loads its weights, on the CPU.
+
+    The first geometry of the module's clip is that of the clips to generate, and the datamodule has only clips of it.
 
     Args:
         run: Folder of a run.
@@ -68,6 +72,7 @@ def load_run(
         data: Current folder of its data set; ``None`` = the configured folder, and no data for an export.
         follows: Whether clips have plans. Only then the parent run of the planner is needed.
         cached: Whether all prompts have cached plans, so that a run with a cached plan source needs no planner.
+        geometry: Name of the geometry of the clips; ``None`` = the run's first one.
         trusted: Packages besides the library whose classes the run may name; classes of other packages are not imported.
 
     Returns:
@@ -91,6 +96,9 @@ def load_run(
     reads = args["plan"]["class_path"].rpartition(".")[2] == CachedPlan.__name__
     planner = follows and not (reads and cached)
     frozen = checkpoint is not None and checkpoints.lacks_frozen(checkpoint) and has_frozen(args)
+    if geometry is not None or (config.get("clip") or {}).get("geometries"):
+        clip = clip_of(config.get("clip") or {})
+        config["clip"] = clip.starting_with(geometry or clip.name).to_dict()
     config = with_current_paths(config, run, described, data, (*(["planner"] if planner else []), *(["dit"] if frozen else [])))
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(yaml.safe_dump(config | {"trainer": TRAINER}))
@@ -98,6 +106,8 @@ def load_run(
         with trust.limit_imports(trusted), explain_build_errors(run):
             cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
+    if hasattr(cli.datamodule, "first_geometry"):
+        cli.datamodule.first_geometry()
     if not planner and "planner" in (args.get("parents") or {}):
         model.make_plan = without_parent_role(model.make_plan) if reads else partial(WithoutPlanner, planner=no_planner)
     if checkpoint is None:

@@ -249,6 +249,7 @@ def load(
     dtype: str = "auto",
     data: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    geometry: str | None = None,
     trust: Sequence[str] = (),
 ) -> Pipeline:
     """Loads a run for planning and generation.
@@ -260,6 +261,7 @@ def load(
         dtype: Type of the weights: ``auto`` (bfloat16 on a GPU, float32 on the CPU), ``float32`` or ``bfloat16``.
         data: Current folder of its data set; ``None`` = the configured folder.
         checkpoint: A checkpoint in the run's folder; ``None`` = its final weights.
+        geometry: Size and duration of the clips, e.g. ``960x544x5s``, one of the run's; ``None`` = the first one.
         trust: Packages besides the library whose classes the run may name; classes of other packages are not imported.
 
     Raises:
@@ -275,26 +277,9 @@ def load(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     placement, run = Placement(parse_device(device), offload=False), folder_of(run)
     where, source = (Path(path) if path else None for path in (checkpoint, data))
-    model, module, _ = load_run(run, checkpoint=where, data=source, trusted=trust)
+    model, module, _ = load_run(run, checkpoint=where, data=source, geometry=geometry, trusted=trust)
     generator = Generator(model, placement)  # load_run refuses other modules
     generator.place_networks(parse_dtype(dtype, placement.device))
     record = manifest.read(run) if (run / manifest.NAME).exists() else {}
     planner = record.get("parents", {}).get("planner", {}).get("weights_sha256")
     return Pipeline(generator, None if isinstance(module, NoData) else module, planner, run)
-
-
-def pretrained(name: str = "nano", **options: Any) -> Pipeline:
-    """Loads weights that come with the library.
-
-    Args:
-        name: ``nano``: a tiny chain of the benchmark world, for a look at the method on any CPU.
-        options: ``device`` and ``dtype`` of :func:`baton_lightning.load`.
-
-    Raises:
-        ValueError: If there are no weights of this name.
-    """
-    from baton_lightning.generation.pretrained import HOME, names
-
-    if name not in names():
-        raise ValueError(f"the library comes with weights named {', '.join(names()) or 'nothing'}, got {name!r}; `load` takes a folder")
-    return load(HOME / name, **options)

@@ -9,6 +9,7 @@ from typing import Any
 from baton_lightning import settings
 from baton_lightning.runs import manifest
 from baton_lightning.shards.format import CACHE, PLAN_CACHE, STATISTICS
+from baton_lightning.shards.stored_clip import clip_of
 
 PREDICTED = {"PlanEncoding": PLAN_CACHE, "FeatureStatistics": STATISTICS}
 """Module -> the file that ``predict`` writes last for it. For all other modules, this is the record of the cache."""
@@ -39,10 +40,15 @@ class Stage:
     @property
     def record(self) -> Path:
         """The file that the stage writes last; it exists once the stage is finished."""
-        if self.verb == "predict":
-            module = str((self.settings.get("model") or {}).get("class_path", "")).rpartition(".")[2]
-            return Path(str(self.settings["data"]["init_args"]["root"])) / PREDICTED.get(module, CACHE)
-        return self.folder / manifest.NAME
+        return self.caches[-1] if self.verb == "predict" else self.folder / manifest.NAME
+
+    @property
+    def caches(self) -> list[Path]:
+        """The files that record what ``predict`` computed, one for each geometry, in the order in which they are written."""
+        module = str((self.settings.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+        root, name = Path(str(self.settings["data"]["init_args"]["root"])), PREDICTED.get(module, CACHE)
+        clip = self.settings.get("clip") or {}
+        return [root / geometry / name for geometry in clip_of(clip).each] if clip.get("geometries") else [root / name]
 
 
 @dataclass(frozen=True)

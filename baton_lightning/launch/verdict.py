@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from baton_lightning import settings
+from baton_lightning.clip import ClipSpec
 from baton_lightning.launch.stage import Stage, Status
 from baton_lightning.runs import manifest
-from baton_lightning.shards.format import CACHES, PLAN_CACHE, PLANS, SplitIndex, clip_of, tensor_differences
+from baton_lightning.shards.format import CACHES, PLAN_CACHE, PLANS, SplitIndex
+from baton_lightning.shards.stored_clip import clip_of, tensor_differences
 
 BEGINNING = ("base", "resume", "config", "ckpt_path", "weights_only")
 """Settings that only affect the start of a session."""
@@ -46,17 +48,30 @@ def verdict(stage: Stage, made: dict[str, Any], before: Mapping[str, Status]) ->
 
 
 def cache_lacks(stage: Stage) -> str:
-    """Why a recorded cache does not satisfy a ``predict`` stage; empty if its files and records show no difference."""
-    made = json.loads(stage.record.read_text()) if stage.record.suffix == ".json" else {}
+    """Why the recorded caches do not satisfy a ``predict`` stage; empty if their files and records show no difference."""
     asked = stage.settings.get("clip")
-    if asked and made.get("clip") and (differs := tensor_differences(clip_of(asked), made["clip"])):
-        return f"{stage.record} is of another geometry (clip section != cache): {'; '.join(differs)}"
+    clips = list(clip_of(asked).each.values()) if asked else [None]
+    return next((why for record, clip in zip(stage.caches, clips, strict=True) if (why := record_lacks(record, clip))), "")
+
+
+def record_lacks(record: Path, clip: ClipSpec | None) -> str:
+    """Why a recorded cache is not one of these clips, or not complete; empty if its files and record show no difference.
+
+    Args:
+        record: The record.
+        clip: Geometry of the clips; ``None`` = any.
+    """
+    if not record.exists():
+        return f"{record} is missing"
+    made = json.loads(record.read_text()) if record.suffix == ".json" else {}
+    if clip is not None and made.get("clip") and (differs := tensor_differences(clip, made["clip"])):
+        return f"{record} is of another geometry (clip section != cache): {'; '.join(differs)}"
     try:
         for split, digest in made.get("splits", {}).items():
-            index = SplitIndex.read(stage.record.parent / split)
+            index = SplitIndex.read(record.parent / split)
             if index.digest != digest:
-                return f"the clips of {index.folder}/ differ from those of {stage.record}"
-            for kind in (PLANS,) if stage.record.name == PLAN_CACHE else CACHES:
+                return f"the clips of {index.folder}/ differ from those of {record}"
+            for kind in (PLANS,) if record.name == PLAN_CACHE else CACHES:
                 gone = [tar for number in range(len(index.shards)) if not (tar := index.tar(number, kind)).exists()]
                 if gone:
                     return f"{gone[0]} is missing" + (f", and {len(gone) - 1} more" if gone[1:] else "")

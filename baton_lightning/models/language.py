@@ -68,23 +68,31 @@ class PlanningLLM(nn.Module):
         self.clip = clip
         self.llm = llm
         self.system = system
-        keyframes, rows, columns = clip.video_plan_grid
+        longest = clip.longest
+        keyframes, rows, columns = longest.video_plan_grid
         width = llm.width
-        self._check_length(0)
+        self._check_length(0, longest)
         self.marks = nn.Parameter(torch.randn(MARKS, width) * placeholder_std)
         self.video_keyframe = nn.Parameter(torch.randn(keyframes, width) * placeholder_std)
         self.video_cell = nn.Parameter(torch.randn(rows * columns, width) * placeholder_std)
-        self.audio_second = nn.Parameter(torch.randn(math.ceil(clip.seconds), width) * placeholder_std)
+        self.audio_second = nn.Parameter(torch.randn(math.ceil(longest.seconds), width) * placeholder_std)
         self.audio_step = nn.Parameter(torch.randn(clip.audio_plan_rate, width) * placeholder_std)
 
-    def planning_region(self) -> Float[Tensor, "L C"]:
-        """Embeddings of both planning regions with their start and end tokens; L = K_v + K_a + 4."""
-        video = (self.video_keyframe[:, None] + self.video_cell).flatten(0, 1)
-        audio = (self.audio_second[:, None] + self.audio_step).flatten(0, 1)[: self.clip.num_audio_planned]
+    def planning_region(self, clip: ClipSpec | None = None) -> Float[Tensor, "L C"]:
+        """Embeddings of both planning regions with their start and end tokens; L = K_v + K_a + 4.
+
+        Args:
+            clip: Geometry of the clips; ``None`` = the first one. A shorter clip has the first placeholders of a longer one.
+        """
+        clip = clip or self.clip.at()
+        video = (self.video_keyframe[: clip.num_keyframes, None] + self.video_cell).flatten(0, 1)
+        audio = (self.audio_second[:, None] + self.audio_step).flatten(0, 1)[: clip.num_audio_planned]
         video_start, video_end, audio_start, audio_end = self.marks.split(1)
         return torch.cat([video_start, video, video_end, audio_start, audio, audio_end])
 
-    def prompt_ids(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B"]]:
+    def prompt_ids(
+        self, video_prompts: list[str], audio_prompts: list[str], clip: ClipSpec | None = None
+    ) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B"]]:
         """Token ids of [system ; video prompt ; audio prompt], padded on the right, and the number of ids without padding.
 
         Raises:
@@ -94,35 +102,39 @@ class PlanningLLM(nn.Module):
         system, video, audio = texts[0], texts[1 : 1 + len(video_prompts)], texts[1 + len(video_prompts) :]
         rows = [system + v + a for v, a in zip(video, audio, strict=True)]
         longest = max(map(len, rows))
-        self._check_length(longest)
+        self._check_length(longest, clip or self.clip.at())
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         for b, row in enumerate(rows):
             ids[b, : len(row)] = torch.tensor(row, dtype=torch.long)
         return ids.to(self.marks.device), torch.tensor([len(row) for row in rows], device=self.marks.device)
 
-    def _check_length(self, prompt: int) -> None:
-        video, audio = self.clip.num_video_planned, self.clip.num_audio_planned
+    def _check_length(self, prompt: int, clip: ClipSpec) -> None:
+        video, audio = clip.num_video_planned, clip.num_audio_planned
         total = prompt + video + audio + MARKS
         if total > self.llm.max_positions:
-            grid = " x ".join(map(str, self.clip.video_plan_grid))
+            grid = " x ".join(map(str, clip.video_plan_grid))
             raise ValueError(
                 f"the planning sequence does not fit: prompt {prompt} + video {video} ({grid}) + audio {audio} + {MARKS} marks = {total} "
                 f"positions, the language model has {self.llm.max_positions}; use a coarser clip.plan_grid, a lower "
                 "clip.keyframe_fps or a shorter prompt"
             )
 
-    def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> tuple[Float[Tensor, "B K_v C"], Float[Tensor, "B K_a C"]]:
+    def forward(
+        self, video_prompts: list[str], audio_prompts: list[str], clip: ClipSpec | None = None
+    ) -> tuple[Float[Tensor, "B K_v C"], Float[Tensor, "B K_a C"]]:
         """Planning states H_v and H_a.
 
         Args:
             video_prompts: What is seen, one text a clip.
             audio_prompts: What is heard, one text a clip.
+            clip: Geometry of the clips, one of the network's; ``None`` = the first one.
         """
-        ids, lengths = self.prompt_ids(video_prompts, audio_prompts)
-        region = self.planning_region()
+        clip = clip or self.clip.at()
+        ids, lengths = self.prompt_ids(video_prompts, audio_prompts, clip)
+        region = self.planning_region(clip)
         prompts = self.llm.embed(ids)
         index = (lengths[:, None] + torch.arange(len(region), device=lengths.device))[..., None].expand(-1, -1, region.shape[1])
         padded = torch.nn.functional.pad(prompts, (0, 0, 0, len(region)))
         states = self.llm(padded.scatter(1, index, region.to(prompts.dtype).expand(len(ids), -1, -1))).gather(1, index)
-        _, video, _, _, audio, _ = states.split([1, self.clip.num_video_planned, 1, 1, self.clip.num_audio_planned, 1], dim=1)
+        _, video, _, _, audio, _ = states.split([1, clip.num_video_planned, 1, 1, clip.num_audio_planned, 1], dim=1)
         return video, audio

@@ -33,7 +33,7 @@ class VAPlanner(nn.Module):
     """The planner (Baton, Section 3): a language model with placeholders and a readout to the perceivers' feature spaces.
 
     Args:
-        clip: Geometry of the clip.
+        clip: Geometry of the clip. With several geometries, the planner is built for the longest; shorter clips use its first tokens.
         llm: Factory of the text language model, a :class:`~baton_lightning.models.language.TextModel`.
         readout: Factory of the readout, called with the clip and the language model's width:
             :class:`~baton_lightning.models.sem_mlp.SemHeads` or :class:`~baton_lightning.models.towers.DualTowers`.
@@ -64,31 +64,41 @@ class VAPlanner(nn.Module):
         self.audio_norm = FeatureNorm(clip.audio_plan_width)
         freeze(self, frozen, setting="planner")
 
-    def forward(self, video_prompts: list[str], audio_prompts: list[str]) -> Plan:
+    def forward(self, video_prompts: list[str], audio_prompts: list[str], clip: ClipSpec | None = None) -> Plan:
         """Plans of standardised features, in float32. The readout computes in the type of its own parameters, which may differ from the
         language model's.
 
         Args:
             video_prompts: What is seen, one text a clip.
             audio_prompts: What is heard, one text a clip.
+            clip: Geometry of the clips, one of the planner's; ``None`` = the first one.
         """
         dtype = parameter_dtype(self.readout)
-        states = self.language(video_prompts, audio_prompts)
-        return timed_plan(self.clip, *map(upcast_half, self.readout(*(s.to(dtype) for s in states))))
+        clip = clip or self.clip.at()
+        states = self.language(video_prompts, audio_prompts, clip)
+        return timed_plan(clip, *map(upcast_half, self.readout(*(s.to(dtype) for s in states))))
 
-    def standardise(self, video_features: Float[Tensor, "B K_v C_v"], audio_features: Float[Tensor, "B K_a C_a"]) -> Plan:
+    def standardise(
+        self, video_features: Float[Tensor, "B K_v C_v"], audio_features: Float[Tensor, "B K_a C_a"], clip: ClipSpec | None = None
+    ) -> Plan:
         """The plan of a clip's features: the regression target, and the ceiling of any planner.
+
+        Args:
+            video_features: Features of the picture.
+            audio_features: Features of the sound.
+            clip: Geometry of the clips; ``None`` = the first one.
 
         Raises:
             ValueError: If the features do not have the clip's token counts and widths.
         """
+        clip = clip or self.clip.at()
         for name, features, shape in (
-            ("video", video_features, (self.clip.num_video_planned, self.clip.video_plan_width)),
-            ("audio", audio_features, (self.clip.num_audio_planned, self.clip.audio_plan_width)),
+            ("video", video_features, (clip.num_video_planned, clip.video_plan_width)),
+            ("audio", audio_features, (clip.num_audio_planned, clip.audio_plan_width)),
         ):
             if tuple(features.shape[1:]) != shape:
                 raise ValueError(
                     f"{name} features must be [B, {shape[0]}, {shape[1]}] for this clip, got {list(features.shape)}; encode the data "
                     "again with this clip section"
                 )
-        return timed_plan(self.clip, self.video_norm(video_features), self.audio_norm(audio_features))
+        return timed_plan(clip, self.video_norm(video_features), self.audio_norm(audio_features))

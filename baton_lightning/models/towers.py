@@ -66,7 +66,7 @@ class Tower(nn.Module):
     """The tower of one modality, without its Sem-MLP.
 
     Args:
-        num_tokens: Planned tokens K of this modality.
+        num_tokens: Planned tokens of this modality in the longest clip; a shorter clip uses the first queries.
         width: Width C of the language model's states.
         num_heads: Heads.
         learned_queries: Whether each token has a learned query Q ~ N(0, 0.02); without them, the states are the queries.
@@ -96,7 +96,7 @@ class Tower(nn.Module):
         if self.queries is None:
             extracted = own + self.extraction(own, own)
         else:
-            queries = self.queries.expand(len(own), -1, -1)
+            queries = self.queries[: own.shape[1]].expand(len(own), -1, -1)
             extracted = queries + own + self.extraction(queries, own)
         return extracted + self.cross_modal(extracted, other, own_phase, other_phase)
 
@@ -131,20 +131,20 @@ class DualTowers(SemHeads):
         theta: float = 1e4,
     ) -> None:
         super().__init__(clip, width, expansion)
-        self.video_tower = Tower(clip.num_video_planned, width, num_heads, learned_queries=learned_queries)
-        self.audio_tower = Tower(clip.num_audio_planned, width, num_heads, learned_queries=learned_queries)
+        self.video_tower = Tower(clip.longest.num_video_planned, width, num_heads, learned_queries=learned_queries)
+        self.audio_tower = Tower(clip.longest.num_audio_planned, width, num_heads, learned_queries=learned_queries)
         self.clip, self.num_heads, self.timestamp_rope, self.theta = clip, num_heads, timestamp_rope, theta
 
     def timestamp_phases(
         self, head_dim: int, device: torch.device
     ) -> tuple[Complex[Tensor, "K_v P"] | None, Complex[Tensor, "K_a P"] | None]:
-        """Rotary phases of each token's time; ``None`` without timestamp RoPE."""
+        """Rotary phases of each token's time in the longest clip; ``None`` without timestamp RoPE."""
         if not self.timestamp_rope:
             return None, None
         frequencies = self.theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
-        phases = []
-        for times, patches in ((self.clip.keyframe_times, math.prod(self.clip.plan_grid)), (self.clip.audio_plan_times, 1)):
-            positions = torch.tensor(times, dtype=torch.float64, device=device) * self.clip.audio_plan_rate
+        clip, phases = self.clip.longest, []
+        for times, patches in ((clip.keyframe_times, math.prod(clip.plan_grid)), (clip.audio_plan_times, 1)):
+            positions = torch.tensor(times, dtype=torch.float64, device=device) * clip.audio_plan_rate
             angles = torch.outer(positions.repeat_interleave(patches), frequencies)
             phases.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
         return phases[0], phases[1]
@@ -158,7 +158,9 @@ class DualTowers(SemHeads):
             video_states: Planning states H_v.
             audio_states: Planning states H_a.
         """
-        video_phase, audio_phase = self.timestamp_phases(video_states.shape[-1] // self.num_heads, video_states.device)
+        whole = self.timestamp_phases(video_states.shape[-1] // self.num_heads, video_states.device)
+        states = (video_states, audio_states)
+        video_phase, audio_phase = (p if p is None else p[: own.shape[1]] for p, own in zip(whole, states, strict=True))
         video = self.video_tower(video_states, audio_states, video_phase, audio_phase)
         audio = self.audio_tower(audio_states, video_states, audio_phase, video_phase)
         return super().forward(video, audio)

@@ -68,9 +68,10 @@ class ClipPlan:
         Args:
             plan: Plan of a batch.
             row: Index of the clip in the batch.
-            clip: Geometry of the clip.
+            clip: Geometry of the clip; of several geometries, the first one.
             more: Values of the other fields.
         """
+        clip = clip.at()
         video = plan.video[row].detach().float().cpu().reshape(*clip.video_plan_grid, clip.video_plan_width)
         return cls(video.contiguous(), plan.audio[row].detach().float().cpu().contiguous(), clip, **more)
 
@@ -96,14 +97,14 @@ class ClipPlan:
         """Refuses a plan of another geometry or plan space.
 
         Args:
-            clip: Geometry of the run.
+            clip: Geometry of the run; of several geometries, the first one.
             statistics: Modality -> mean and standard deviation [2, C] of the run's plan space; ``None`` = they are not compared.
             limit: Largest difference of the means, in standard deviations of the run's plan space, averaged over channels.
 
         Raises:
             ValueError: If the geometry or the plan space differs.
         """
-        if different := clip.differences(self.clip.to_dict()):
+        if different := clip.at().differences(self.clip.to_dict()):
             raise ValueError(f"plan: its geometry must be the run's; run and plan differ in {'; '.join(different)}")
         for name, here in (statistics or {}).items():
             there = self.statistics[name].to(here)

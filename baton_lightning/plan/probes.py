@@ -24,7 +24,7 @@ from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.plan.clip_plan import ClipPlan
 from baton_lightning.plan.decoder import Decoder
-from baton_lightning.shards.format import clip_of
+from baton_lightning.shards.stored_clip import clip_of
 from baton_lightning.world import vocabulary as v
 from baton_lightning.world.render import bump, motion
 from baton_lightning.world.scene import Scene
@@ -76,7 +76,7 @@ class Probes(nn.Module):
         if min(clip.plan_grid) < CELLS:
             rows, columns = clip.plan_grid
             raise ValueError(f"plan probes: a keyframe must have at least {CELLS} rows and columns of tokens, got {rows} x {columns}")
-        self.clip = clip
+        self.clip = clip.at()
         for name, width in (("video", clip.video_plan_width), ("audio", clip.audio_plan_width)):
             self.register_buffer(f"{name}_statistics", torch.stack([torch.zeros(width), torch.ones(width)]))
         inputs = 3 * CELLS * clip.video_plan_width + CELLS

@@ -13,7 +13,7 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.names import quoted
 from baton_lightning.plain_files import parse_json
 from baton_lightning.runs.weights import opened
-from baton_lightning.shards.format import clip_of
+from baton_lightning.shards.stored_clip import clip_of
 
 FORMAT = "baton_lightning plan 1"
 MODALITIES = ("video", "audio")

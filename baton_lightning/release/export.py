@@ -214,7 +214,7 @@ def write_ovi(part: Path, components: dict[str, dict[str, Tensor]], described: d
     """
     from baton_lightning.models.ovi import PLAN_KEYS, ovi_config
     from baton_lightning.release.model_card import model_card
-    from baton_lightning.shards.format import clip_of
+    from baton_lightning.shards.stored_clip import clip_of
 
     if "dit" not in components:
         raise ValueError(f"export --format ovi needs a run with a transformer, {options.run}/ has {', '.join(components)}")

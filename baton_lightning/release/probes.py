@@ -10,7 +10,7 @@ from baton_lightning import hints
 from baton_lightning.plain_files import require_no_link
 from baton_lightning.plan.probes import NAME, Probes
 from baton_lightning.runs import manifest
-from baton_lightning.shards.format import clip_of
+from baton_lightning.shards.stored_clip import clip_of
 
 IN_CARD = f"`{NAME}` holds probes, with which `plan show` tells in words what a plan says and decodes its keyframes."
 
@@ -39,7 +39,7 @@ def copy_probes(run: Path, described: dict[str, Any], out: Path, part: Path) -> 
     require_no_link(file)
     if not file.exists():
         return False
-    if different := clip_of(described.get("clip", {})).differences(Probes.load(file).clip.to_dict()):
+    if different := clip_of(described.get("clip", {})).at().differences(Probes.load(file).clip.to_dict()):
         raise ValueError(
             f"export: {file} must be of the run's geometry, they differ in {'; '.join(different)}; make it again: {made_by(run)}"
         )

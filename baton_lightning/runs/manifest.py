@@ -13,6 +13,7 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.plain_files import read_json
 from baton_lightning.runs.weights import WEIGHTS, digest, files, opened
 from baton_lightning.shards.format import file_digest
+from baton_lightning.shards.stored_clip import clip_of
 
 NAME = "manifest.json"
 PACKAGES = ("torch", "lightning", "transformers", "diffusers", "webdataset", "safetensors", "numpy")
@@ -73,6 +74,10 @@ SHAPE: dict[str, Callable[[Any], bool]] = {
 """Entry -> check of its type. Code that reads a manifest relies on these types."""
 
 
+SIZES = ("height", "width", "seconds", "audio_latents", "geometries")
+"""Fields of a clip in which the geometries of a run differ."""
+
+
 def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path], str] = digest) -> dict[str, Any]:
     """Reads the manifest of a finished run, and checks the digest of its weights and the geometry of its clips.
 
@@ -86,7 +91,7 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
     """
     manifest = read(run)
     known = manifest.get("clip", {})  # a converted checkpoint records only the fields that its layers depend on
-    differs = [line for line in clip.differences(known) if line.partition(":")[0] in known] if clip is not None else []
+    differs = geometry_differences(clip, known) if clip is not None else []
     if differs:
         raise ValueError(
             f"the parent run {run}/ was trained on another clip geometry (here != there): {'; '.join(differs)}; "
@@ -103,6 +108,24 @@ def require(run: Path, clip: ClipSpec | None = None, *, digest: Callable[[Path],
             f"were changed after the run"
         )
     return manifest
+
+
+def geometry_differences(clip: ClipSpec, known: dict[str, Any]) -> list[str]:
+    """Differences of the geometry of a run from that of its parent, as texts.
+
+    A parent with several geometries fits a run with these or some of them, in any order. The run of a parent with one geometry starts with
+    it, and may have more: the parent's weights fit, if they have a placeholder for each planned token.
+
+    Args:
+        clip: Geometry of the run.
+        known: Geometry of the parent, as its manifest records it, perhaps in part.
+    """
+    own = {line.partition(":")[0]: line for line in clip.differences(known) if line.partition(":")[0] in known}
+    if not known.get("geometries"):
+        return list(own.values())
+    theirs = clip_of(known).each
+    other = [f"clip.geometries: {name} is none of {', '.join(theirs)}" for name in clip.each if name not in theirs]
+    return [line for name, line in own.items() if name not in SIZES] + other
 
 
 def git_commit() -> str | None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from baton_lightning.shards.lock import hold_lock
 from baton_lightning.shards.parts import PART, PART_SOURCES, Settings, make_part
 from baton_lightning.shards.records import BUILD, read_build
 from baton_lightning.shards.source import Source
+from baton_lightning.shards.stored_clip import clip_of
 from baton_lightning.shards.workers import run_jobs
 from baton_lightning.shards.writer import write_shard
 
@@ -83,6 +84,8 @@ def _build_set(sources: list[Source], base: Path, out: Path, settings: Settings,
             mine = [note for note in accepted if note["geometry"] == geometry]
             if mine:
                 report["clips"][geometry] = write_set(out / geometry, work, geometry, mine, settings, workers, bar)
+    if settings.codec_clips and len(report["clips"]) > 1:
+        fit_common_codec(out, report["clips"], settings.codec_clips)
     write_json(out / BUILD, {"settings": settings.to_dict(), "report": report})
     shutil.rmtree(work)
     return report
@@ -204,6 +207,24 @@ def write_set(
     described = {"version": VERSION, "kind": "recordings", "build": made_by, "shard_clips": settings.shard_clips, "clip": clip.to_dict()}
     write_json(root / "index.json", described | {"splits": entries, "codec": codec})
     return counts
+
+
+def fit_common_codec(out: Path, sets: Mapping[str, Mapping[str, Any]], num_clips: int) -> None:
+    """Fits the patch codec to clips of all geometries, for runs that train on all; nothing is written if the geometry has other strides.
+
+    Args:
+        out: Folder of the sets, and of the codec.
+        sets: Geometry -> its splits.
+        num_clips: Clips to which it is fitted, an equal number of each geometry.
+    """
+    from baton_lightning.shards.world import CODEC, first_frames
+    from baton_lightning.world.codecs import PatchPCA
+
+    indices = [SplitIndex.read(out / geometry / next(iter(splits))) for geometry, splits in sets.items()]
+    clip = clip_of(indices[0].clip)
+    if clip.video_stride == (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):
+        frames = chain.from_iterable(first_frames(index, max(1, num_clips // len(indices))) for index in indices)
+        PatchPCA.fit(frames, channels=clip.video_channels).save(out / CODEC)
 
 
 def split_order(split: str) -> tuple[int, str]:

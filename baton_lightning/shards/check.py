@@ -23,11 +23,11 @@ from baton_lightning.shards.format import (
     SplitIndex,
     cache_record,
     cache_suffix,
-    clip_of,
     file_digest,
     read_root,
 )  # fmt: skip
 from baton_lightning.shards.records import MOST_CLIPS, metadata_of, read_cache
+from baton_lightning.shards.stored_clip import clip_of
 
 if TYPE_CHECKING:
     from baton_lightning.shards.moments import Moments

@@ -21,13 +21,12 @@ import json
 import os
 import warnings
 import zlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from baton_lightning import atomic, hints
-from baton_lightning.clip import ClipSpec
 from baton_lightning.names import quoted, wrong_with
 from baton_lightning.plain_files import read_json
 from baton_lightning.shards import records
@@ -41,11 +40,6 @@ CACHES = ("latents", "features", "text")
 CACHE, STATISTICS = "cache.json", "features.stats.safetensors"
 PLANS, PLAN_CACHE = "plans", "plans.json"
 """Planned tokens have a cache of their own, because another network computes them at a later time."""
-
-MEDIA_FIELDS = ("seconds", "fps", "height", "width", "sample_rate", "video_stride")
-"""Fields of a clip's geometry that affect the content of the mp4."""
-MODEL_FIELDS = ("video_patch", "audio_position_scale")
-"""Fields that affect neither media nor cached tensors."""
 
 
 class DamagedMember(ValueError):
@@ -225,48 +219,6 @@ class SplitIndex:
         return hashlib.sha256("".join(entry["sha256"] for entry in self.shards).encode()).hexdigest()
 
 
-def media_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
-    """Differences of two geometries (see :meth:`ClipSpec.to_dict`) that affect mp4 files."""
-    return [line for line in clip.differences(other) if line.partition(":")[0] in MEDIA_FIELDS]
-
-
-def tensor_differences(clip: ClipSpec, other: dict[str, Any]) -> list[str]:
-    """Differences of two geometries that affect cached tensors."""
-    return [line for line in clip.differences(other) if line.partition(":")[0] not in MODEL_FIELDS]
-
-
-def clip_of(values: dict[str, Any]) -> ClipSpec:
-    """Geometry from the values of :meth:`ClipSpec.to_dict`, which may have passed through JSON.
-
-    Raises:
-        ValueError: If fields are missing, unknown or invalid.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"a geometry must be a mapping, got a {type(values).__name__}")
-    known = {field.name: str(field.type) for field in fields(ClipSpec)}
-    for name, value in values.items():
-        if name in known and not is_of(known[name], value):
-            raise ValueError(f"a geometry must hold positive numbers, {quoted(name)} of the type {known[name]}, got {value!r:.60}")
-    try:
-        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return ClipSpec(**given)
-    except (TypeError, LookupError, ArithmeticError) as error:
-        raise ValueError(f"a geometry must have the fields of the `clip:` section ({error!s:.200})") from error
-
-
-def is_of(annotation: str, value: Any) -> bool:
-    """Whether a value is one of a field of the geometry: one positive number, or as many as the annotation says, whole if it says so."""
-    if value is None:
-        return "None" in annotation
-    several = annotation.startswith("tuple")
-    if isinstance(value, list | tuple) != several:
-        return False
-    parts = value if several else [value]
-    if not all(records.is_number(part) and part > 0 and ("float" in annotation or isinstance(part, int)) for part in parts):
-        return False
-    return not several or len(parts) == annotation.count("int")
-
-
 def read_root(root: Path) -> dict[str, Any]:
     """``index.json`` of the set.
 
@@ -277,8 +229,8 @@ def read_root(root: Path) -> dict[str, Any]:
     if not file.exists():
         if inner := sorted(path.parent.name for path in root.glob("*/index.json") if "splits" in read_json(path)):
             raise ValueError(
-                f"data: {root}/ holds a data set for each of the geometries {', '.join(inner)}, and a run reads one, since a batch and a "
-                f"network have one `clip:` section; name it as the root, e.g. {root / inner[0]}"
+                f"data: {root}/ holds a data set for each of the geometries {', '.join(inner)}; name one as the root, e.g. "
+                f"{root / inner[0]}, or, to train on several, list their sizes in clip.geometries"
             )
         state = "is not finished" if root.is_dir() else "does not exist"
         raise ValueError(f"data: the data set {root}/ {state}; make it with {hints.command('shards', 'world', root)} or `shards build`")

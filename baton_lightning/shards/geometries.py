@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.clip import ClipSpec
+from baton_lightning.clip import ClipSpec, Geometry
 from baton_lightning.config import chain
-from baton_lightning.shards.format import clip_of
+from baton_lightning.shards.stored_clip import clip_of
 
 
 def clip_of_experiment(file: Path | None, changes: Mapping[str, Any]) -> ClipSpec:
@@ -41,22 +41,22 @@ def geometries(base: ClipSpec, names: Iterable[str]) -> dict[str, ClipSpec]:
 
     Args:
         base: Geometry for all fields except width, height and seconds.
-        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; without names, the base is the only geometry. A single geometry has the
-            empty name.
+        names: ``WIDTHxHEIGHTxSECONDSs``, e.g. ``960x544x5s``; without names, the geometries are those of the base. A single geometry has
+            the empty name.
 
     Raises:
         ValueError: If a name has another format or occurs twice, or sizes are not multiples of the strides.
     """
     made: dict[str, ClipSpec] = {}
-    for name in names:
+    for name in names or base.each:
         found = re.fullmatch(r"(\d+)x(\d+)x(\d+(?:\.\d+)?)s", name)
-        if found is None or name in made:
-            state = "was given twice" if name in made else "must be WIDTHxHEIGHTxSECONDSs, e.g. 960x544x5s"
+        size = found and Geometry(width=int(found[1]), height=int(found[2]), seconds=float(found[3]))
+        if size is None or size.name in made:
+            state = "must be WIDTHxHEIGHTxSECONDSs, e.g. 960x544x5s" if size is None else "was given twice"
             raise ValueError(f"shards build: the bucket {name!r} {state}")
-        width, height, seconds = int(found[1]), int(found[2]), float(found[3])
-        latents = base.audio_latents if seconds == base.seconds else None  # a padded count is valid for one duration only
-        made[name] = dataclasses.replace(base, width=width, height=height, seconds=seconds, audio_latents=latents)
-    return made if len(made) > 1 else {"": next(iter(made.values()), base)}
+        clips = base if size.name in base.each else dataclasses.replace(base, geometries=(size,))
+        made[size.name] = clips.at(size.name)
+    return made if len(made) > 1 else {"": next(iter(made.values()))}
 
 
 def limits_with(limits: Any, words: Iterable[str]) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 from baton_lightning import hints
 from baton_lightning.names import require_name, wrong_with
-from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, cache_suffix, clip_of, read_root
+from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, cache_suffix, read_root
 from baton_lightning.shards.records import read_cache
+from baton_lightning.shards.stored_clip import clip_of
 
 Decoders = Mapping[str, Any]
 """Codecs by the name of their modality, ``video`` and ``audio``."""

@@ -15,8 +15,9 @@ from baton_lightning import atomic
 from baton_lightning.clip import ClipSpec
 from baton_lightning.names import printable
 from baton_lightning.plain_files import require_no_link
-from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, clip_of, read_root
+from baton_lightning.shards.format import BUCKETS, CACHE, Shard, SplitIndex, read_root
 from baton_lightning.shards.records import is_number, metadata_of, read_build
+from baton_lightning.shards.stored_clip import clip_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -93,8 +93,8 @@ class CachedPlan(PlannedTokens):
                 f"{hints.command('predict', '-c', hints.experiment_file(hints.PLANS), f'--model.init_args.parents.planner={self.run}')}"
             )
 
-    def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:
-        return timed_plan(self.clip, self.video_norm(video_features), self.audio_norm(audio_features))
+    def standardise(self, video_features: Tensor, audio_features: Tensor, clip: ClipSpec) -> Plan:
+        return timed_plan(clip, self.video_norm(video_features), self.audio_norm(audio_features))
 
     def planned(self, batch: Batch) -> Plan:
         """The cached tokens; for prompts outside a data set, the planner computes them.
@@ -104,7 +104,7 @@ class CachedPlan(PlannedTokens):
         """
         if batch.video_plan is not None and batch.audio_plan is not None:
             self._require_digest(batch.planner)
-            return timed_plan(self.clip, batch.video_plan, batch.audio_plan)
+            return timed_plan(self.clip.at(batch.geometry), batch.video_plan, batch.audio_plan)
         if batch.video_latents is not None:
             raise ValueError("a cached plan needs cached plans, the batch has none; add `plans` to data.init_args.fields")
         return plan_one_by_one(self.built_planner(batch.index.device), batch)

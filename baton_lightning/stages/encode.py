@@ -67,21 +67,18 @@ class Encode(LightningModule):
         """Class, settings and digest of the weights of every network."""
         return {name: describe(getattr(self, name)) for name in NETWORKS}
 
-    @cached_property
-    def recipe(self) -> str:
+    def recipe(self, clip: ClipSpec) -> str:
         """Digest of geometry, type and networks, which determine a clip's cached tensors."""
-        content = [self.clip.to_dict(), str(self.cache_dtype), self.networks]
+        content = [clip.to_dict(), str(self.cache_dtype), self.networks]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def record(self) -> dict[str, Any]:
+    def record(self, clip: ClipSpec) -> dict[str, Any]:
         """Content of the cache's record besides the recipe."""
-        return {"clip": self.clip.to_dict(), "networks": self.networks}
+        return {"clip": clip.to_dict(), "networks": self.networks}
 
-    @property
-    def perceivers(self) -> dict[str, Any]:
+    def perceivers(self, clip: ClipSpec) -> dict[str, Any]:
         """Provenance of the features' statistics."""
-        return {"clip": self.clip.to_dict()} | {name: self.networks[name]["sha256"] for name in PERCEIVERS}
+        return {"clip": clip.to_dict()} | {name: self.networks[name]["sha256"] for name in PERCEIVERS}
 
     # ---- tensors
     @torch.no_grad()
@@ -99,7 +96,7 @@ class Encode(LightningModule):
             raise ValueError(
                 f"encode reads sound in float32, got {batch.waveform.dtype}; set trainer.precision to 32-true and each network's own dtype"
             )
-        clip = self.clip
+        clip = self.clip.at(batch.geometry)
         context = self.text_encoder.context(batch.video_prompts, batch.audio_prompts)
         latents: dict[str, Tensor] = {}
         features = perceive(clip, self.video_perceiver, self.audio_perceiver, batch)

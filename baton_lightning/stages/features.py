@@ -14,7 +14,7 @@ from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
 from baton_lightning.frozen.freeze import own_precision
 from baton_lightning.frozen.identity import describe
-from baton_lightning.shards.format import tensor_differences
+from baton_lightning.shards.stored_clip import tensor_differences
 
 PERCEIVERS = ("video_perceiver", "audio_perceiver")
 
@@ -92,7 +92,7 @@ class OnlineFeatures:
         """
         if batch.frames is None and batch.waveform is None:
             raise ValueError("features online need frames and waveform, the batch has none; add `media` to data.init_args.fields")
-        device, clip = batch.index.device, self.clip
+        device, clip = batch.index.device, self.clip.at(batch.geometry)
         video, audio = (self.networks[name].to(device) for name in PERCEIVERS)
         made = perceive(clip, video, audio, batch)
         absent = {"video": (clip.num_video_planned, clip.video_plan_width), "audio": (clip.num_audio_planned, clip.audio_plan_width)}
@@ -100,22 +100,24 @@ class OnlineFeatures:
             features = made.get(name)
             setattr(batch, f"{name}_features", torch.zeros(len(batch), *shape, device=device) if features is None else features.float())
 
-    @property
-    def made_by(self) -> dict[str, Any]:
+    def made_by(self, clip: ClipSpec) -> dict[str, Any]:
         """Provenance of these features: geometry, and digests of the perceivers."""
-        return {"clip": self.clip.to_dict()} | {name: describe(network)["sha256"] for name, network in self.networks.items()}
+        return {"clip": clip.to_dict()} | {name: describe(network)["sha256"] for name, network in self.networks.items()}
 
-    def require_statistics(self, known: dict[str, Any]) -> None:
+    def require_statistics(self, known: dict[str, Any], geometry: str | None = None) -> None:
         """Refuses statistics of other features.
 
         Args:
             known: Provenance of the statistics.
+            geometry: Name of the geometry of their clips; ``None`` = the first one.
 
         Raises:
             ValueError: If the perceivers or the geometry differ, or the provenance is empty.
         """
-        differs = [name for name in PERCEIVERS if known.get(name) != self.made_by[name]]
-        differs += tensor_differences(self.clip, known.get("clip", {})) if not differs else []
+        clip = self.clip.at(geometry)
+        own = self.made_by(clip)
+        differs = [name for name in PERCEIVERS if known.get(name) != own[name]]
+        differs += tensor_differences(clip, known.get("clip", {})) if not differs else []
         if differs:
             raise ValueError(
                 f"the statistics of features beside the data must be of this run's perceivers and geometry, but differ in {differs[0]}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from baton_lightning.batch import Batch, Plan
@@ -14,6 +15,9 @@ from baton_lightning.flow.matching import Errors, flow_errors
 from baton_lightning.flow.tasks import Known, given_of
 from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.precision import upcast_half
+
+PROBE_TIMES = 8
+"""Number of flow times of a validation, evenly spaced."""
 
 
 def noise(batch: Batch, *, seed: int, epoch: int, purpose: str) -> dict[str, Tensor]:
@@ -28,6 +32,17 @@ def noise(batch: Batch, *, seed: int, epoch: int, purpose: str) -> dict[str, Ten
     assert batch.video_latents is not None and batch.audio_latents is not None
     shapes = {"video": tuple(batch.video_latents.shape[1:]), "audio": tuple(batch.audio_latents.shape[1:])}
     return draws.draw_noise(shapes, seed=seed, epoch=epoch, index=batch.index, purpose=purpose, device=batch.video_latents.device)
+
+
+def probe(batch: Batch, *, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Flow times [B] and noise of a validation, the same in every validation.
+
+    Args:
+        batch: Clips with latents.
+        seed: Seed of the noise.
+    """
+    t = ((batch.index % PROBE_TIMES).to(batch.index.device, torch.float32) + 0.5) / PROBE_TIMES
+    return t, noise(batch, seed=seed, epoch=0, purpose="probe")
 
 
 def clean_latents(batch: Batch) -> dict[str, Tensor]:

@@ -39,14 +39,12 @@ from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, NoPlan, PlannedTokens, apply_presence_mask
 from baton_lightning.stages.shuffled_plans import ShuffledPlans, validation_plans
 
-PROBE_TIMES = 8
-
 
 class JointTraining(Resumable):
     """Joint training of the dual-branch DiT (training stages 2 and 3 of the paper's table).
 
     Args:
-        clip: Geometry of the clip.
+        clip: Geometry of the clips; with several geometries, each batch has one of them.
         dit: Factory of the transformer.
         plan: Factory of the plan source.
         optimizer: Factory of the optimiser over the trainable parameters.
@@ -254,7 +252,7 @@ class JointTraining(Resumable):
         t = self.timesteps.draw(seed=self.seed, epoch=batch.epoch, index=batch.index).to(self.device)
         plan, has_plan = self.plan(batch, seed=self.seed), self.plan_mask(batch)
         noise = flow_matching.noise(batch, seed=self.seed, epoch=batch.epoch, purpose="noise")
-        known = None if self.tasks.plain else self.tasks.draw(batch.index, batch.epoch)
+        known = None if self.tasks.plain else self.tasks.draw(batch.index, batch.epoch, batch.geometry)
         errors = self.flow_loss(batch, plan, t, noise, known=known, has_plan=has_plan, split="train")
         self.log("train/loss", errors.total, batch_size=len(batch))
         self.log_branches("train", errors)
@@ -274,8 +272,7 @@ class JointTraining(Resumable):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss at fixed times and noise, with the ground-truth plan, the planner's plan, another clip's plan and no plan."""
         plans, own_name, has_other = validation_plans(self.plan, batch, self.shuffled)
-        noise = flow_matching.noise(batch, seed=self.seed, epoch=0, purpose="probe")
-        t = ((batch.index % PROBE_TIMES).to(self.device, torch.float32) + 0.5) / PROBE_TIMES
+        t, noise = flow_matching.probe(batch, seed=self.seed)
         for name, plan in plans.items():
             own = name == own_name
             errors = self.flow_loss(batch, plan, t, noise, split="val" if own else None)
@@ -283,6 +280,8 @@ class JointTraining(Resumable):
             self.log(f"val/flow_loss/{name}", errors.total, batch_size=weight, sync_dist=True)
             if own:
                 self.log("val/loss", errors.total, batch_size=len(batch), sync_dist=True)
+                if batch.geometry is not None:
+                    self.log(f"val/loss/{batch.geometry}", errors.total, batch_size=len(batch), sync_dist=True)
                 self.log_branches("val", errors, sync_dist=True)
 
     test_step = validation_step

@@ -142,10 +142,10 @@ class PlanRegression(Resumable):
         Raises:
             ValueError: If the batch has no features.
         """
-        return self.planner.standardise(*features_of(batch, self.online))
+        return self.planner.standardise(*features_of(batch, self.online), self.clip.at(batch.geometry))
 
     def forward(self, batch: Batch) -> Plan:
-        return self.planner(batch.video_prompts, batch.audio_prompts)
+        return self.planner(batch.video_prompts, batch.audio_prompts, self.clip.at(batch.geometry))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = plan_loss(self(batch), self.target(batch), batch.has_video, batch.has_audio)
@@ -166,6 +166,8 @@ class PlanRegression(Resumable):
         plan, target = self(batch), self.target(batch)
         loss = plan_loss(plan, target, batch.has_video, batch.has_audio)
         self.log(f"{split}/loss", loss.total, batch_size=len(batch), sync_dist=True)
+        if batch.geometry is not None:
+            self.log(f"{split}/loss/{batch.geometry}", loss.total, batch_size=len(batch), sync_dist=True)
         self.scores["r2_video"].update(plan.video, target.video, batch.has_video)
         self.scores["r2_audio"].update(plan.audio, target.audio, batch.has_audio)
         self.log_dict({f"{split}/{name}": score for name, score in self.scores.items()}, batch_size=len(batch))

@@ -56,7 +56,7 @@ class GroundTruthPlan(nn.Module):
             ValueError: If the batch has no features.
         """
         video, audio = features_of(batch, self.online)
-        return mask_absent(batch, timed_plan(self.clip, self.video_norm(video), self.audio_norm(audio)))
+        return mask_absent(batch, timed_plan(self.clip.at(batch.geometry), self.video_norm(video), self.audio_norm(audio)))
 
     def forward(self, batch: Batch, *, seed: int) -> Plan:
         return self.truth(batch)
@@ -126,11 +126,11 @@ class PlannedTokens(nn.Module):
         Raises:
             ValueError: If the batch has no features.
         """
-        return mask_absent(batch, self.standardise(*features_of(batch)))
+        return mask_absent(batch, self.standardise(*features_of(batch), self.clip.at(batch.geometry)))
 
-    def standardise(self, video_features: Tensor, audio_features: Tensor) -> Plan:
-        """The plan of features, standardised with the planner's statistics."""
-        return self.planner.standardise(video_features, audio_features)
+    def standardise(self, video_features: Tensor, audio_features: Tensor, clip: ClipSpec) -> Plan:
+        """The plan of features of clips, standardised with the planner's statistics."""
+        return self.planner.standardise(video_features, audio_features, clip)
 
     def planned(self, batch: Batch) -> Plan:
         """The planner's tokens for the batch's prompts."""
@@ -159,7 +159,8 @@ def plan_one_by_one(planner: VAPlanner, batch: Batch) -> Plan:
     count = rounds = len(batch)
     if any(hasattr(parameter, "ds_id") for parameter in planner.parameters()):
         rounds = max(gathered(count))  # every forward gathers partitioned parameters, so all ranks must run equally many
-    plans = [planner(batch.video_prompts[i : i + 1], batch.audio_prompts[i : i + 1]) for i in (min(n, count - 1) for n in range(rounds))]
+    clip, rows = planner.clip.at(batch.geometry), (min(n, count - 1) for n in range(rounds))
+    plans = [planner(batch.video_prompts[i : i + 1], batch.audio_prompts[i : i + 1], clip) for i in rows]
     return replace(plans[0], video=torch.cat([p.video for p in plans[:count]]), audio=torch.cat([p.audio for p in plans[:count]]))
 
 

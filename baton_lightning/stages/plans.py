@@ -60,16 +60,18 @@ class PlanEncoding(LightningModule):
 
     # ---- what made the cache
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """Geometry, type, and description of the planner."""
+    def planned_by(self) -> dict[str, Any]:
+        """Description of the planner."""
         digest = manifest.read(self.run)["weights_sha256"]
-        known = {**describe(self.planner), "weights_sha256": digest, "outline": planner_settings(self.planner)}
-        return {"clip": self.clip.to_dict(), "dtype": str(self.cache_dtype).removeprefix("torch."), "planner": known}
+        return {**describe(self.planner), "weights_sha256": digest, "outline": planner_settings(self.planner)}
 
-    @cached_property
-    def recipe(self) -> str:
+    def record(self, clip: ClipSpec) -> dict[str, Any]:
+        """Geometry, type, and description of the planner."""
+        return {"clip": clip.to_dict(), "dtype": str(self.cache_dtype).removeprefix("torch."), "planner": self.planned_by}
+
+    def recipe(self, clip: ClipSpec) -> str:
         """Digest of geometry, type and planner, which determine the tokens of a prompt. Prompts are covered by the digests of shards."""
-        return hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.record(clip), sort_keys=True).encode()).hexdigest()
 
     # ---- tokens
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, dict[str, Tensor]]:

@@ -7,11 +7,12 @@ from baton_lightning.stages.plan_sources import GroundTruthPlan, NoPlan, Planned
 
 
 class ShuffledPlans:
-    """Assigns to each clip of a batch the plan of another clip. A batch of one clip gets the plan of the previous batch's last clip."""
+    """Assigns to each clip of a batch the plan of another clip. A batch of one clip gets the plan of the last clip before it of the same
+    duration."""
 
     def __init__(self) -> None:
-        self.before: Plan | None = None
-        """Plan of the last clip of the previous batch [1, ...]."""
+        self.before: dict[tuple[int, ...], Plan] = {}
+        """Numbers of planned tokens -> plan of the last clip with them [1, ...]."""
 
     def __call__(self, plan: Plan) -> tuple[Plan, bool]:
         """Plans of other clips, and whether there are any.
@@ -22,14 +23,15 @@ class ShuffledPlans:
         Args:
             plan: Plans of a batch, in the order of validation.
         """
-        before, self.before = self.before, plan.rows(-1, None)
+        sizes = plan.video.shape[1], plan.audio.shape[1]
+        before, self.before[sizes] = self.before.get(sizes), plan.rows(-1, None)
         if len(plan.video) > 1:
             return plan.roll(), True
         return (plan, False) if before is None else (before, True)
 
     def forget(self) -> None:
         """Resets the state for a new validation."""
-        self.before = None
+        self.before = {}
 
 
 def validation_plans(

@@ -24,7 +24,7 @@ class FeatureStatistics(LightningModule):
     Args:
         clip: Geometry of the clips.
         features: Factory of the perceivers.
-        num_clips: Number of clips, evenly spaced over the training split; all clips if there are fewer.
+        num_clips: Number of clips of each geometry, evenly spaced over the training split; all clips if there are fewer.
         seed: Unused; part of every stage's interface.
 
     Raises:
@@ -39,10 +39,9 @@ class FeatureStatistics(LightningModule):
             raise ValueError(f"model.init_args.num_clips must be at least 1, got {num_clips}")
         self.clip, self.features, self.num_clips = clip, features(clip), num_clips
 
-    @property
-    def record(self) -> dict[str, Any]:
+    def record(self, clip: ClipSpec) -> dict[str, Any]:
         """Provenance of the statistics."""
-        return self.features.made_by
+        return self.features.made_by(clip)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> list[dict[str, Moments]]:
         """Moments of each clip's features, by its modalities."""

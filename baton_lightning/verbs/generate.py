@@ -151,7 +151,13 @@ def main(argv: list[str]) -> int:
     own = requests.own_prompts(options) if isinstance(plan, str) else requests.of_plan(plan, Path(options.plan))
     follows = options.plan not in ("none", "ceiling")
     model, data, weights = load_run(
-        options.run, checkpoint=options.ckpt, data=options.data, follows=follows, cached=not own, trusted=options.trust
+        options.run,
+        checkpoint=options.ckpt,
+        data=options.data,
+        follows=follows,
+        cached=not own,
+        geometry=options.geometry,
+        trusted=options.trust,
     )
     if isinstance(data, NoData) and not own:
         raise ValueError(

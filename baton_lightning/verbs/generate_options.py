@@ -64,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
         "`ceiling` only passes the true clip through the codecs; FILE is a plan of `plan make` or `plan edit`, with its prompts "
         "(default: %(default)s)",
     )
+    asked.add_argument(
+        "--geometry",
+        metavar="WxHxSs",
+        help="size and duration, e.g. 960x544x5s, one of those that the run was trained on (default: its first)",
+    )
     asked.add_argument("--num", type=int, default=8, help="held-out prompts per tier (default: %(default)s)")
     asked.add_argument("--split", default="test", help="split of the data set that they are in, e.g. ood (default: %(default)s)")
     asked.add_argument("--video-prompt", help="a prompt of your own: the picture")

@@ -29,7 +29,8 @@ OUT/.build/ holds a second copy of the clips."""
 
 BUILD_EPILOG = """\
 With several --bucket, each recording goes to one of them: of those no longer than it, the nearest aspect ratio; then the longest;
-then the largest that needs no enlarging. OUT/<bucket>/ is a data set of its own, trained with its own `clip:` section.
+then the largest that needs no enlarging. OUT/<bucket>/ is a data set of its own. A run trains on one of them, or on
+all: list their sizes in clip.geometries, and give OUT as the root. Without --bucket, the geometries are those of the `clip:` section.
 
 examples:
   python -m baton_lightning shards build films.csv data/films --clip experiments/base.yaml

@@ -26,7 +26,13 @@ def clips(first: int) -> SimpleNamespace:
     """Two clips; the first of the first batch has no sound."""
     keys = [f"clip{first}", f"clip{first + 1}"]
     return SimpleNamespace(
-        keys=keys, video_prompts=keys, audio_prompts=keys, has_video=None, has_audio=torch.tensor([first > 0, True]), seed=first
+        geometry=None,
+        keys=keys,
+        video_prompts=keys,
+        audio_prompts=keys,
+        has_video=None,
+        has_audio=torch.tensor([first > 0, True]),
+        seed=first,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baton_lightning.clip import ClipSpec
+from baton_lightning.clip import ClipSpec, Geometry
 from baton_lightning.stages import planner_gate
 from callbacks.planner_gate import FEWEST_CLIPS, PlannerGate, lines
 
@@ -24,17 +25,23 @@ class Strategy:
         return tensor
 
 
-def gate_of(change: Any, clips: int = 64, has_audio: Tensor | None = None) -> tuple[dict[str, Any], dict[str, float]]:
-    """The gate of a planner whose plans are a function of the targets; and the values that a logger got."""
+def gate_of(
+    change: Any, clips: int = 64, has_audio: Tensor | None = None, clip: ClipSpec = CLIP
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The gate of a planner whose plans are a function of the targets; and the values that a logger got. Geometries take turns."""
     logged: dict[str, float] = {}
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
     trainer = SimpleNamespace(strategy=Strategy(), sanity_checking=False, loggers=[logger], global_step=3)
-    module, gate, draw = SimpleNamespace(clip=CLIP), PlannerGate(), torch.Generator().manual_seed(0)
+    module, gate, draw = SimpleNamespace(clip=clip), PlannerGate(), torch.Generator().manual_seed(0)
     gate.on_validation_epoch_start(trainer, module)  # type: ignore[arg-type]
     for start in range(0, clips, 16):
-        target = SimpleNamespace(video=torch.randn(16, 24, 8, generator=draw), audio=torch.randn(16, 10, 8, generator=draw))
-        plan = SimpleNamespace(video=change(target.video, 6), audio=change(target.audio, 10))
-        batch: Any = type("Clips", (SimpleNamespace,), {"__len__": lambda self: 16})(has_video=None, has_audio=has_audio)
+        geometry = list(clip.each)[start // 16 % len(clip.each)]
+        one = clip.at(geometry)
+        sizes = {"video": one.num_video_planned, "audio": one.num_audio_planned}
+        target = SimpleNamespace(**{name: torch.randn(16, size, 8, generator=draw) for name, size in sizes.items()})
+        plan = SimpleNamespace(video=change(target.video, one.num_keyframes), audio=change(target.audio, one.num_audio_planned))
+        made = {"has_video": None, "has_audio": has_audio, "geometry": geometry}
+        batch: Any = type("Clips", (SimpleNamespace,), {"__len__": lambda self: 16})(**made)
         gate.on_validation_batch_end(trainer, module, {"plan": plan, "target": target}, batch, start)  # type: ignore[arg-type]
     gate.on_validation_epoch_end(trainer, module)  # type: ignore[arg-type]
     return gate.described["planner_gate"], logged
@@ -47,6 +54,15 @@ def test_a_planner_that_is_nearly_right_passes_with_its_scores() -> None:
     assert gate["video"]["norm_ratio"] == pytest.approx(0.9) and gate["video"]["variance_ratio"] == pytest.approx(0.81)
     assert gate["video"]["r2_by_keyframe"] == [pytest.approx(0.99)] * 6 and gate["audio"]["r2_by_second"] == [pytest.approx(0.99)]
     assert logged["gate/video_norm_ratio"] == pytest.approx(0.9) and logged["gate/video_r2_by_keyframe_05"] == pytest.approx(0.99)
+
+
+def test_clips_of_two_durations_are_scored_together_and_late_steps_by_the_longer_ones() -> None:
+    gate, _ = gate_of(
+        lambda target, parts: (0.9 if parts in (6, 10) else 0.8) * target, clip=replace(CLIP, geometries=(Geometry(32, 32, 2.0),))
+    )
+    r2 = gate["video"]["r2_by_keyframe"]
+    assert gate["passed"] is True and gate["video"]["clips"] == 64 and len(r2) == 12
+    assert r2[:6] == [pytest.approx(0.975, abs=3e-3)] * 6 and r2[6:] == [pytest.approx(0.96)] * 6
 
 
 def test_what_is_wrong_is_named() -> None:

@@ -58,7 +58,7 @@ def test_samples_are_made_in_the_run_s_precision_from_as_many_batches_as_it_take
         seen.append(("sample", str(module.layer(torch.ones(4)).dtype), *batch.keys))
         return torch.zeros(len(batch)), torch.zeros(len(batch))
 
-    def decode(_, video, audio):
+    def decode(_, video, audio, geometry=None):
         seen.append(("decode", str(module.layer(torch.ones(4)).dtype)))
         return torch.zeros(len(video), 5, 16, 16, 3, dtype=torch.uint8), torch.zeros(len(video), 16000)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from baton_lightning.clip import ClipSpec
+from baton_lightning.clip import ClipSpec, Geometry
 from baton_lightning.construction.handover import hand_over
 from baton_lightning.runs import manifest
 
@@ -51,6 +51,22 @@ def test_another_geometry_is_refused_by_name(parent):
 def test_another_number_of_planned_tokens_a_keyframe_or_second_is_refused_by_name(parent, geometry, message):
     with pytest.raises(ValueError, match=message):
         hand_over(nn.Linear(3, 4), parent[0], source="planner", clip=ClipSpec(**geometry))
+
+
+def test_a_parent_of_several_geometries_fits_runs_with_some_of_them_in_any_order():
+    wide, short = Geometry(32, 48, 2.0), Geometry(32, 32, 1.0)
+    known = ClipSpec(geometries=(wide, short)).to_dict()
+    for fits in (ClipSpec(geometries=(wide, short)), ClipSpec(seconds=1.0, geometries=(wide,)), ClipSpec(width=48)):
+        assert manifest.geometry_differences(fits, known) == []
+    (line,) = manifest.geometry_differences(ClipSpec(geometries=(Geometry(64, 64, 2.0),)), known)
+    assert line == "clip.geometries: 64x64x2s is none of 32x32x2s, 48x32x2s, 32x32x1s"
+    assert manifest.geometry_differences(ClipSpec(fps=24.0, geometries=(wide,)), known) == ["fps: 24.0 != 12.0"]
+
+
+def test_a_parent_of_one_geometry_fits_runs_that_start_with_it():
+    more = (Geometry(32, 48, 2.0),)
+    assert manifest.geometry_differences(ClipSpec(geometries=more), ClipSpec().to_dict()) == []
+    assert manifest.geometry_differences(ClipSpec(geometries=more), ClipSpec(width=48).to_dict()) == ["width: 32 != 48"]
 
 
 def test_changed_weights_are_refused(parent):

@@ -14,7 +14,7 @@ from baton_lightning.clip import ClipSpec
 from baton_lightning.plan.clip_plan import ClipPlan
 from baton_lightning.plan.probes import NAME, Probes
 from baton_lightning.runs import manifest
-from baton_lightning.shards.format import clip_of
+from baton_lightning.shards.stored_clip import clip_of
 
 Export = Callable[..., tuple[int, Path]]
 

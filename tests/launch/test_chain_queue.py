@@ -156,7 +156,8 @@ def test_of_an_array_only_the_task_that_failed_is_sent_again_and_each_task_has_i
 
 def test_nothing_is_finished_without_weights_without_its_tars_or_for_another_geometry(cluster, tmp_path, capsys):
     from baton_lightning import settings
-    from baton_lightning.shards.format import VERSION, SplitIndex, clip_of
+    from baton_lightning.shards.format import VERSION, SplitIndex
+    from baton_lightning.shards.stored_clip import clip_of
 
     clip = clip_of(settings.read([ROOT / "experiments/encode.yaml"])["clip"]).to_dict()
     split = tmp_path / "data/train"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
-from baton_lightning.clip import ClipSpec
+from baton_lightning.clip import ClipSpec, Geometry
 from baton_lightning.frozen.llm import TextLLM, TinyLLM
 from baton_lightning.losses import plan_loss
 from baton_lightning.models.feature_norm import FeatureNorm
 from baton_lightning.models.planner import VAPlanner
+from baton_lightning.models.sem_mlp import SemHeads
+from baton_lightning.models.towers import DualTowers
 
 CLIP = ClipSpec(seconds=1.5, keyframe_fps=2.0, plan_grid=(2, 2), audio_plan_rate=4, video_plan_width=6, audio_plan_width=5)
 WORDS = ["a", "red", "blue", "square", "circle", "jumps", "talks", "then", "first", "says", "ku", "thump"]
@@ -194,3 +197,24 @@ def test_a_tiny_planner_learns_to_tell_two_prompts_apart() -> None:
         loss.backward()
         optimizer.step()
     assert loss < 0.2  # predicting the mean costs about 2; one plan for both prompts about 1
+
+
+@pytest.mark.parametrize("readout", [SemHeads, partial(DualTowers, num_heads=2)])
+def test_a_planner_of_several_geometries_plans_each_as_a_planner_of_it_alone(readout: Any) -> None:
+    short, tall = Geometry(32, 32, 0.5), Geometry(64, 32, 1.5)
+    several = planner(replace(CLIP, geometries=(short, tall)), readout=readout)
+    for name, rows in {"32x32x1.5s": 3, "32x64x1.5s": 3, "32x32x0.5s": 1}.items():
+        clip = several.clip.at(name)
+        alone = planner(clip, readout=readout)
+        weights = {key: several.state_dict()[key][: len(value)] if value.ndim else value for key, value in alone.state_dict().items()}
+        alone.load_state_dict(weights)
+        plan, own = several(VIDEO, AUDIO, clip), alone(VIDEO, AUDIO)
+        torch.testing.assert_close(plan.video, own.video, rtol=0, atol=0)
+        torch.testing.assert_close(plan.audio, own.audio, rtol=0, atol=0)
+        assert plan.video_grid == (rows, 2, 2) and plan.video_times.tolist() == own.video_times.tolist()
+
+
+def test_a_planner_that_starts_with_a_short_clip_has_placeholders_for_the_longest() -> None:
+    language = planner(replace(CLIP, seconds=0.5, geometries=(Geometry(32, 32, 1.5),))).language
+    assert len(language.video_keyframe) == 3 and len(language.audio_second) == 2
+    assert language(VIDEO, AUDIO)[0].shape[1] == 4

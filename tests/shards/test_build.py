@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
 from baton_lightning.media import read_mp4
 from baton_lightning.shards.build import BUILD, REJECTED, WORK
-from baton_lightning.shards.format import Shard, SplitIndex, clip_of, file_digest, read_root
+from baton_lightning.shards.format import Shard, SplitIndex, file_digest, read_root
+from baton_lightning.shards.stored_clip import clip_of
+from baton_lightning.world.codecs import PatchPCA
 from tests.shards.defects import encode, murmur, wander
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +198,22 @@ def test_recordings_go_to_the_geometry_that_suits_them(tmp_path: Path, recorder:
     assert [sorted(clips(out / name)) for name in buckets] == [["wide-0000"], ["long-0000"], ["square-0000", "square-0001"]]
     assert read_root(out / "64x32x2s")["clip"] == ClipSpec(seconds=2.0, width=64).to_dict()
     assert main(["shards", "check", str(out)]) == 0 and main(["shards", "stat", str(out)]) == 0
+
+
+def test_geometries_of_the_clip_section_are_built_with_one_codec_for_all(tmp_path: Path, recorder: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "films").mkdir()
+    for name, side in (("wide", (32, 64)), ("square", (48, 48))):
+        recorder(tmp_path / f"films/{name}.mp4", len(name), 2.1, side=side)
+        (tmp_path / f"films/{name}.txt").write_text(name)
+    text = f"base: {ROOT}/experiments/base.yaml\nclip:\n  geometries: [{{height: 32, width: 64, seconds: 2}}]\n"
+    (tmp_path / "two.yaml").write_text(text)
+    out = tmp_path / "set"
+    assert build(tmp_path / "films", out, "--clip", str(tmp_path / "two.yaml"), "--fit-codec", "2") == 0
+    assert [sorted(clips(out / name)) for name in ("32x32x1s", "64x32x2s")] == [["square-0000", "square-0001"], ["wide-0000"]]
+    codec = PatchPCA(str(out / "codec.safetensors"))
+    for width in (32, 64):
+        assert codec.encode(torch.zeros(1, 25, 32, width, 3, dtype=torch.uint8)).shape == (1, 96, 7, 4, width // 8)
 
 
 def test_what_lies_beyond_the_part_that_is_read_is_named(recordings: Path, tmp_path: Path) -> None:

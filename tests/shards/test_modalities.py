@@ -13,7 +13,8 @@ from safetensors.torch import load, load_file, save_file
 
 from baton_lightning.__main__ import main
 from baton_lightning.clip import ClipSpec
-from baton_lightning.shards.format import STATISTICS, Shard, SplitIndex, clip_of, read_root
+from baton_lightning.shards.format import STATISTICS, Shard, SplitIndex, read_root
+from baton_lightning.shards.stored_clip import clip_of
 from datamodules.webshards import WebShards
 
 ROOT = Path(__file__).parents[2]
