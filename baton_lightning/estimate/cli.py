@@ -49,18 +49,27 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     from baton_lightning.estimate import memory, tables
+    from baton_lightning.estimate.geometries import clips_of_step, largest, overrides
     from baton_lightning.estimate.host import host
     from baton_lightning.estimate.parameters import backbone, build, measure
     from baton_lightning.estimate.sampling import sampling
 
-    model, settings = build([*(word for file in options.config for word in ("-c", file)), *rest])
+    words = [*(word for file in options.config for word in ("-c", file)), *rest]
+    model, settings = build(words)
+    steps = clips_of_step(settings.data.init_args, model.clip)
+    name = largest(steps, model.clip)
+    if name != model.clip.name:
+        model, settings = build([*words, *overrides(model.clip.starting_with(name))])
     trainer = settings.trainer
     devices = max(1, trainer.devices) if isinstance(trainer.devices, int) else 1
     gpus = options.gpus or devices * int(trainer.num_nodes)
-    clips = math.ceil(settings.data.init_args.batch_size / gpus)
+    clips = math.ceil(steps[name] / gpus)
     parts = list(measure(model))
     console = Console()
-    console.print(tables.tokens(model.clip, settings.data.init_args.batch_size))
+    for geometry, count in steps.items():
+        console.print(tables.tokens(model.clip.at(geometry), count))
+    if len(steps) > 1:
+        console.print(f"Memory and time below are those of {name}, whose steps have the most tokens.")
     console.print(tables.parameters(type(model).__name__, parts))
     if hasattr(model, "dit"):
         console.print("Without plan attention and Latent-MLPs: {:,} parameters, of which fusion {:,}.".format(*backbone(model.dit)))

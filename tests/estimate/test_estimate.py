@@ -125,3 +125,14 @@ def test_a_misspelt_key_is_named(capsys):
 def test_released_networks_of_samples_have_their_published_sizes(name, number):
     with torch.device("meta"):
         assert sum(p.numel() for p in RELEASED[name]().parameters()) == number
+
+
+def test_each_geometry_is_shown_and_the_largest_steps_are_weighed(capsys):
+    sizes = "[{height: 32, width: 48, seconds: 2}, {height: 32, width: 32, seconds: 1}]"
+    tokens = ("--data.init_args.batch_size=null", "--data.init_args.tokens=1000", "--data.init_args.multiple_of=2")
+    assert main(["estimate", "-c", "experiments/stage3_adapt.yaml", f"--clip.geometries={sizes}", *tokens]) == 0
+    shown = capsys.readouterr().out
+    for title, clips in (("2 s, 32 x 32 at 12 fps", 4), ("2 s, 48 x 32 at 12 fps", 4), ("1 s, 32 x 32 at 12 fps", 10)):
+        assert f"of a step, {clips} clips" in shown.partition(title)[2].partition("at 12 fps")[0]
+    assert "those of 1 s" not in shown and "Memory and time below are those of 32x32x1s" in shown
+    assert "4 clips per GPU" not in shown and "10 clips per GPU" in shown
