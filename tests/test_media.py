@@ -203,8 +203,11 @@ def test_a_clip_that_would_fill_the_memory_is_refused_by_what_it_declares_or_as_
         read_mp4(whole, most_bytes=9 * 32 * 32 * 3 - 1)
 
 
-def test_a_list_of_other_files_is_no_clip(tmp_path: Path) -> None:
+def test_a_list_of_other_files_is_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # which the names in a list without a place of its own start from
     write_mp4(tmp_path / "real.mp4", pictures(), 12, tone(), 16000)
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile real.mp4\n")
     with pytest.raises(MediaError, match="unreadable: .*a.mp4 cannot be opened"):
         read_mp4(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="unreadable: .* bytes cannot be opened"):
+        read_mp4((tmp_path / "a.mp4").read_bytes())
