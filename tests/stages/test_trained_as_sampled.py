@@ -10,7 +10,7 @@ import torch
 
 from baton_lightning.batch import Batch
 from baton_lightning.bench.trained_as_sampled import TIMES, compare
-from baton_lightning.clip import ClipSpec
+from baton_lightning.clip import ClipSpec, Geometry
 from baton_lightning.flow import given, guidance, matching, savings, tasks
 from baton_lightning.flow.condition import Condition
 from baton_lightning.flow.sampler import EulerSampler, Sampler, UniPCSampler
@@ -38,13 +38,13 @@ TASKS = {
 }
 
 
-def module(*mix: Task) -> JointTraining:
+def module(*mix: Task, clip: ClipSpec = CLIP) -> JointTraining:
     torch.manual_seed(0)
 
     def dit(clip: ClipSpec) -> DualBranchDiT:
         return DualBranchDiT(clip, width=24, depth=2, num_heads=2, ffn_width=32, frequency_width=8)
 
-    made = JointTraining(CLIP, dit, GroundTruthPlan, torch.optim.AdamW, tasks=list(mix), plan_dropout=0.3, caption_dropout=0.3, seed=5)
+    made = JointTraining(clip, dit, GroundTruthPlan, torch.optim.AdamW, tasks=list(mix), plan_dropout=0.3, caption_dropout=0.3, seed=5)
     made.configure_model()
     for norm, width in ((made.plan.video_norm, 64), (made.plan.audio_norm, 64)):
         norm.fit(torch.full((width,), 0.3), torch.full((width,), 2.0))
@@ -60,6 +60,26 @@ def test_training_and_sampling_give_the_network_the_same_tensors(clips: Clips, n
         rows = compare(made, clips(3), t)
         assert {row.name for row in rows} >= {"video", "audio", "t", "plan.video", "plan.video_times", "known_video", "known_audio"}
         assert all(row.difference == 0.0 for row in rows), rows
+
+
+@pytest.mark.parametrize("geometry", ["16x16x1s", "32x16x1s", "16x16x0.5s"])
+@pytest.mark.parametrize("name", ["plain", "inpainting"])
+def test_clips_of_every_geometry_of_a_run_are_trained_as_they_are_sampled(clips: Clips, geometry: str, name: str) -> None:
+    several = replace(CLIP, geometries=(Geometry(16, 32, 1.0), Geometry(16, 16, 0.5)))
+    clip, batch = several.at(geometry), clips(3)
+    shapes = {
+        "video_latents": (clip.video_channels, *clip.latent_grid),
+        "audio_latents": (clip.num_audio_latents, clip.audio_channels),
+        "video_features": (clip.num_video_planned, clip.video_plan_width),
+        "audio_features": (clip.num_audio_planned, clip.audio_plan_width),
+    }
+    batch = replace(batch, geometry=geometry, **{field: torch.randn(3, *shape) for field, shape in shapes.items()})
+    made = module(TASKS[name], clip=several)
+    rows = compare(made, batch, 0.5)
+    assert {row.name for row in rows} >= {"video", "audio", "t", "plan.video", "plan.video_times"}
+    assert all(row.difference == 0.0 for row in rows), rows
+    video, audio = Generator(made).sample_own(batch)
+    assert video.shape == batch.video_latents.shape and audio.shape == batch.audio_latents.shape
 
 
 def test_a_clip_without_sound_is_trained_as_it_is_sampled(clips: Clips) -> None:
