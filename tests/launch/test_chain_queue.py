@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from baton_lightning.__main__ import main
+from baton_lightning.clip import ClipSpec
 from baton_lightning.launch import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -195,3 +196,17 @@ def test_a_log_is_read_to_its_last_words(cluster, tmp_path):
     assert jobs.ended("1", log) == jobs.Job("1", "TIMEOUT", "our own last words")
     log.write_bytes(b"")
     assert jobs.last_line(jobs.tail(log)) == ""
+
+
+def test_a_cache_of_several_geometries_is_finished_with_the_last_of_them(tmp_path):
+    from baton_lightning.launch.stage import Stage
+    from baton_lightning.launch.verdict import cache_lacks
+
+    clip = {"geometries": [{"height": 32, "width": 48, "seconds": 2.0}]}
+    stage = Stage("encode", ROOT / "experiments/encode.yaml", "predict", (), {"clip": clip, "data": {"init_args": {"root": str(tmp_path)}}})
+    assert stage.record == tmp_path / "48x32x2s/cache.json"
+    for name, width in (("48x32x2s", 48), ("32x32x2s", 48)):
+        assert cache_lacks(stage) == f"{tmp_path}/32x32x2s/cache.json is missing"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cache.json").write_text(json.dumps({"clip": ClipSpec(width=width).to_dict(), "splits": {}}))
+    assert "32x32x2s/cache.json is of another geometry (clip section != cache): width: 32 != 48" in cache_lacks(stage)
