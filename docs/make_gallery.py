@@ -34,8 +34,11 @@ HERO = "a green circle on the left and a blue circle on the right. first the blu
 HERO_SOUND = "first silence. then [blue] says 'ba ba'."
 OTHER = "a green square on the left and a red circle in the middle. first the red circle flashes. then the red circle slides to the right."
 OTHER_SOUND = "first a ding. then silence."
-BAD = "a yellow square on the left and a red circle on the right. first the red circle jumps. then the red circle talks."
-BAD_SOUND = "first a thump. then [red] says 'ba di'."
+BAD = (
+    "a yellow triangle on the left and a red triangle in the middle and a blue square on the right. "
+    "first the red triangle jumps. then the red triangle jumps."
+)
+BAD_SOUND = "first a thump. then a thump."
 ONE = "a red circle on the left. first the red circle jumps."
 ONE_SOUND = "first a thump."
 SEEDS = range(6)
