@@ -11,7 +11,8 @@ import pytest
 
 import baton_lightning as baton
 from baton_lightning.__main__ import main
-from baton_lightning.verbs.plan_words import tell
+from baton_lightning.plan.words import words_of
+from baton_lightning.verbs.plan_show import probes_of
 
 pytestmark = pytest.mark.slow
 PROMPTS = "a red circle on the left. first the red circle jumps.", "first a thump."
@@ -84,10 +85,11 @@ def test_the_weights_that_come_with_the_library_follow_their_plan(tmp_path: Path
 
 
 def test_the_plan_of_an_export_is_told_in_words_or_where_its_probes_get_their_data(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: Path,
 ) -> None:
-    tell(baton.pretrained("nano").plan(*PROMPTS), None)
-    told = capsys.readouterr().out
-    assert "red circle, left" in told and "it says what the prompt says" in told
-    tell(baton.load(exported).plan(*PROMPTS), None)
-    assert f"plan probes --run {exported.absolute()} --data FOLDER" in capsys.readouterr().out
+    plan = baton.pretrained("nano").plan(*PROMPTS)
+    probes, lacking = probes_of(plan, None)
+    words = str(words_of(plan, probes))
+    assert not lacking and "red circle, left" in words and "it says what the prompt says" in words
+    probes, lacking = probes_of(baton.load(exported).plan(*PROMPTS), None)
+    assert probes is None and f"plan probes --run {exported.absolute()} --data FOLDER" in lacking
