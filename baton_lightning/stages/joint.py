@@ -38,6 +38,7 @@ from baton_lightning.stages.latent_statistics import latent_statistics
 from baton_lightning.stages.loss_by_time import LossByTime
 from baton_lightning.stages.plan_sources import GroundTruthPlan, NoPlan, PlannedTokens, apply_presence_mask
 from baton_lightning.stages.shuffled_plans import ShuffledPlans, validation_plans
+from baton_lightning.stages.step_means import StepMeans
 
 
 class JointTraining(Resumable):
@@ -111,6 +112,7 @@ class JointTraining(Resumable):
         self.plan_dropout, self.caption_dropout = plan_dropout, caption_dropout
         self.shuffled = ShuffledPlans()
         self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
+        self.step_means = StepMeans()
 
     # ---- networks
     def configure_model(self) -> None:
@@ -254,21 +256,19 @@ class JointTraining(Resumable):
         noise = flow_matching.noise(batch, seed=self.seed, epoch=batch.epoch, purpose="noise")
         known = None if self.tasks.plain else self.tasks.draw(batch.index, batch.epoch, batch.geometry)
         errors = self.flow_loss(batch, plan, t, noise, known=known, has_plan=has_plan, split="train")
-        self.log("train/loss", errors.total, batch_size=len(batch))
-        self.log_branches("train", errors)
-        return errors.total
-
-    def log_branches(self, split: str, errors: Errors, **options: Any) -> None:
-        """Logs the loss of each branch, weighted by the number of clips for which it generates something; nothing if there is none."""
+        self.step_means.add("train/loss", errors.total, len(batch))
         for name, count in errors.num.items():
             if count:
-                self.log(f"{split}/loss_{name}", errors.mean(name), batch_size=count, **options)
+                self.step_means.add(f"train/loss_{name}", errors.mean(name), count)
+        return errors.total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if not self.trainer.fit_loop._should_accumulate() and self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.fit_loop._should_accumulate():
+            return
+        self.step_means.log(self)
+        if self.global_step % self.trainer.log_every_n_steps == 0:
             self.log_by_time("train")
 
-    # ---- the four curves
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss at fixed times and noise, with the ground-truth plan, the planner's plan, another clip's plan and no plan."""
         plans, own_name, has_other = validation_plans(self.plan, batch, self.shuffled)
@@ -282,7 +282,9 @@ class JointTraining(Resumable):
                 self.log("val/loss", errors.total, batch_size=len(batch), sync_dist=True)
                 if batch.geometry is not None:
                     self.log(f"val/loss/{batch.geometry}", errors.total, batch_size=len(batch), sync_dist=True)
-                self.log_branches("val", errors, sync_dist=True)
+                for branch, count in errors.num.items():
+                    if count:
+                        self.log(f"val/loss_{branch}", errors.mean(branch), batch_size=count, sync_dist=True)
 
     test_step = validation_step
 

@@ -24,6 +24,7 @@ from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import checkpoints
 from baton_lightning.stages.features import OnlineFeatures, features_of
 from baton_lightning.stages.plan_space import fit_or_compare
+from baton_lightning.stages.step_means import StepMeans
 
 
 class RSquared(Metric):
@@ -84,6 +85,7 @@ class PlanRegression(Resumable):
         self.clip, self.seed, self.parents, self.rates = clip, seed, parents or {}, rates or {}
         self.make_planner, self.make_optimizer, self.make_scheduler = planner, optimizer, scheduler
         self.online = None if features is None else features(clip)
+        self.step_means = StepMeans()
         if unknown := sorted(self.parents.keys() - {"planner"}):
             raise ValueError(f"model.init_args.parents: unknown role {unknown}; this stage knows ['planner']")
         if self.needs_parent and not self.parents:
@@ -149,11 +151,15 @@ class PlanRegression(Resumable):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = plan_loss(self(batch), self.target(batch), batch.has_video, batch.has_audio)
-        self.log("train/loss", loss.total, prog_bar=True, batch_size=len(batch))
+        self.step_means.add("train/loss", loss.total, len(batch))
         for name, value in (("video", loss.video), ("audio", loss.audio)):
             if count := batch.num_with(name):
-                self.log(f"train/loss_{name}", value, batch_size=count)
+                self.step_means.add(f"train/loss_{name}", value, count)
         return loss.total
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if not self.trainer.fit_loop._should_accumulate():
+            self.step_means.log(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Plan]:
         """Scores a batch and returns its ``plan`` and ``target`` for callbacks."""

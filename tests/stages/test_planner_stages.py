@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from baton_lightning.runs.manifest import NAME, WEIGHTS, file_digest
 from baton_lightning.stages.alignment import TowerAlignment
 from baton_lightning.stages.plan_regression import RSquared
 from baton_lightning.stages.pretraining import PlannerPretraining
+from baton_lightning.stages.step_means import StepMeans
 
 CLIP = ClipSpec(seconds=1.0, keyframe_fps=2.0, plan_grid=(2, 2), audio_plan_rate=4, video_plan_width=6, audio_plan_width=5)
 WORDS = ["a", "red", "blue", "green", "square", "circle", "jumps", "talks"]
@@ -246,3 +248,14 @@ def test_r_squared_leaves_out_clips_without_the_modality() -> None:
     score = RSquared()
     score.update(predicted, target, torch.tensor([True, False]))
     assert score.compute() == 1
+
+
+def test_a_logged_loss_is_the_mean_over_the_clips_of_all_batches_of_a_step() -> None:
+    logged, means = [], StepMeans()
+    module = SimpleNamespace(log=lambda name, value, **_: logged.append((name, value.item())))
+    for value, clips in ((1.0, 3), (2.0, 1)):
+        means.add("train/loss", torch.tensor(value), clips)
+    means.add("train/loss_audio", torch.tensor(5.0), 2)  # the second batch has no sound
+    means.log(module)
+    means.log(module)
+    assert logged == [("train/loss", 1.25), ("train/loss_audio", 5.0)]
