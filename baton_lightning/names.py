@@ -35,6 +35,11 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in str(text))
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, in the plural unless there is one, e.g. ``1 clip`` and ``1,024 clips``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def require_name(name: object, what: str) -> str:
     """A name that may be part of a file name.
 

@@ -2,12 +2,13 @@
 
     next: python -m baton_lightning fit -c experiments/stage2.yaml
 
-Commands that a chain starts print none, nor do ranks other than the first.
+Commands that a chain, the demo or an ablation starts print none, nor do ranks other than the first.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,6 +46,18 @@ def name(*words: str | Path) -> None:
     """Names a command that follows the given one."""
     if (found := _named.get()) is not None:
         found.append(hints.command(*words).strip("`"))
+
+
+def name_page(file: Path) -> None:
+    """Names a page to look at, in place of the commands that were named before."""
+    if (found := _named.get()) is not None:
+        found[:] = [f"open {shlex.quote(str(file))}"]
+
+
+def name_generation(run: str | Path, plan: Path) -> None:
+    """Names the command that makes a clip of a plan, if the run that made the plan is there."""
+    if run and (Path(run) / MANIFEST).is_file():
+        name("generate", "--run", run, "--plan", plan, "--out", f"clips/{plan.stem}")
 
 
 def name_encoding(root: Path) -> None:

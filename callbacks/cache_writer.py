@@ -19,6 +19,7 @@ from torch import Tensor
 from baton_lightning import next_steps
 from baton_lightning.batch import Batch
 from baton_lightning.clip import ClipSpec
+from baton_lightning.names import counted
 from baton_lightning.shards.format import CACHE, STATISTICS, VERSION, Shard, SplitIndex, cache_record, cache_suffix, read_root, write_json
 from baton_lightning.shards.moments import Moments, moments_of, read_moments, save_statistics, write_moments
 from baton_lightning.shards.writer import write_shard
@@ -80,6 +81,8 @@ class CacheWriter(Callback):
         if trainer.is_global_zero and cache_record(pl_module.kinds[0]) == CACHE:  # type: ignore[arg-type, index]
             cached = all((data_set.root / CACHE).exists() for data_set in data.sets)
             (next_steps.name_first_stage if cached else next_steps.name_encoding)(data.root)
+        elif trainer.is_global_zero and (planner := getattr(pl_module, "run", None)) is not None:  # of plans
+            next_steps.name_after_run(planner)
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:
@@ -102,13 +105,13 @@ def write_record(root: Path, clip: ClipSpec, module: Any, train_split: str) -> N
                 else:
                     damaged |= made[-1].notes.get("damaged", {})  # type: ignore[union-attr]
         if missing:
-            print(f"{len(missing)} shards are not cached yet, the first is {missing[0]}; run the same command again, or the other tasks")
+            print(f"not cached yet: {counted(len(missing), 'shard')}, the first is {missing[0]}; repeat the command, or the other tasks")
             return
         record: dict[str, Any] = {"version": VERSION, "recipe": recipe, **module.record(clip)}
         record |= {"splits": {name: index.digest for name, index in splits.items()}, "damaged": damaged}
         total = sum(index.num_clips for index in splits.values()) - len(damaged)
         file, has_features = root / cache_record(module.kinds[0]), FEATURES in module.kinds
-        done = f"cached {', '.join(module.kinds)} of {total} clips in {root}/, {len(damaged)} are damaged"
+        done = f"cached {', '.join(module.kinds)} of {counted(total, 'clip')} in {root}/, {len(damaged)} are damaged"
         exists = file.exists() and (not has_features or (root / STATISTICS).exists())
         if exists and file.read_text() == json.dumps(record, indent=1):
             print(f"{done}; nothing was to do", flush=True)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from baton_lightning import next_steps
 from baton_lightning.batch import Batch
+from baton_lightning.names import counted
 from baton_lightning.shards.format import CACHE, STATISTICS
 from baton_lightning.shards.moments import Moments, save_statistics
 
@@ -68,5 +70,7 @@ class StatisticsWriter(Callback):
             provenance = {**pl_module.record(data_set.clip), "clips": digest, "num_clips": len(own)}  # type: ignore[operator]
             save_statistics(data_set.root / STATISTICS, sums, provenance)
             print(
-                f"statistics of features over {len(own)} clips of {data_set.root / split}/ are in {data_set.root / STATISTICS}", flush=True
+                f"statistics of features over {counted(len(own), 'clip')} of {data_set.root / split}/ are in {data_set.root / STATISTICS}",
+                flush=True,
             )
+        next_steps.name_first_stage(data.root)

@@ -11,6 +11,7 @@ import pytest
 from baton_lightning import __main__, hints, next_steps
 from baton_lightning.__main__ import main
 from baton_lightning.generation.pretrained import folder_of
+from baton_lightning.names import counted
 
 ROOT = Path(__file__).parents[1]
 STAGES = {"stage1": "PlannerPretraining", "stage2": "TowerAlignment", "stage3_adapt": "JointTraining", "stage3_joint": "JointTraining"}
@@ -103,6 +104,17 @@ def test_weights_that_come_with_the_library_are_named_by_their_name() -> None:
     assert commands == ["python -m baton_lightning generate --run nano --out clips/nano"]
 
 
+def test_a_page_stands_in_place_of_the_command_that_would_write_it() -> None:
+    with next_steps.collected() as commands:
+        next_steps.name("report", "clips")
+        next_steps.name_page(Path("my clips/index.html"))
+    assert commands == ["open 'my clips/index.html'"]
+
+
+def test_one_clip_is_in_the_singular() -> None:
+    assert [counted(number, "clip") for number in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]
+
+
 def last_line(capsys: pytest.CaptureFixture[str]) -> list[str]:
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("next: python -m baton_lightning ")
@@ -128,3 +140,4 @@ def test_the_named_commands_lead_from_data_to_a_page_of_clips(tmp_path: Path, ca
     assert main([*words[:-1], clips, "--num", "1"]) == 0
     assert last_line(capsys) == ["report", clips]
     assert main(["report", clips]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: open {clips}/index.html"

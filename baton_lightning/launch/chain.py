@@ -24,7 +24,7 @@ from baton_lightning.launch import jobs, slurm
 from baton_lightning.launch.grid import tasks, with_own_folder
 from baton_lightning.launch.jobs import Job
 from baton_lightning.launch.record import Record, numbers_of, working
-from baton_lightning.launch.resources import add_resources, add_tasks
+from baton_lightning.launch.resources import add_resources, add_tasks, task_words
 from baton_lightning.launch.stage import Stage, Status
 from baton_lightning.launch.status import read_chain, statuses
 from baton_lightning.launch.verdict import REFUSED
@@ -295,4 +295,6 @@ def main(argv: list[str]) -> int:
         return run(read_chain(options.file, words), words)
     if options.what == "status":
         return status(elements(options.file, words, options))
+    if not options.dry_run:
+        next_steps.name("chain", "status", options.file, *words, *task_words(options))
     return submit(options.file, words, options, shlex.join(["python", "-m", "baton_lightning", "chain", *argv]))

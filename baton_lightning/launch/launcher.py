@@ -21,6 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from baton_lightning import next_steps
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 COUNT = re.compile(r"(\d+)/(\d+)")
 STEPS = re.compile(r"steps: [^\r\n]*?(\d+)/(\d+)")
@@ -103,7 +105,7 @@ class Launcher:
         return json.loads(file.read_text()) if file.exists() else {}
 
     def _start(self, step: Step) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", next_steps.STARTED_BY_CHAIN: "1"}
         with (self.logs / f"{step.name}.log").open("ab") as log:
             step.process = subprocess.Popen(
                 [sys.executable, "-m", "baton_lightning", *step.argv],

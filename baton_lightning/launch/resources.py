@@ -83,6 +83,11 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def task_words(options: argparse.Namespace) -> list[str]:
+    """The given options of :func:`add_tasks`, as words of a command line."""
+    return [*([f"--array={options.array}"] if options.array is not None else []), *(f"--grid={values}" for values in options.grid)]
+
+
 def resources(options: argparse.Namespace, chosen: dict[str, Any], *, array: bool) -> Resources:
     """Resources from the options and the experiment's trainer settings.
 

@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from baton_lightning import next_steps
 from baton_lightning.arguments import Parser, require_at_least_one
 
 
@@ -55,4 +56,5 @@ def main(argv: list[str]) -> int:
     for note in page.notes:
         print(f"evaluate: not on the page: {note}", file=sys.stderr)
     print(f"wrote {folder / 'scores.json'}, scores.png and {NAME}: {page.headline}")
+    next_steps.name_page(page.file)
     return 0

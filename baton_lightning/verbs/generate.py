@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from baton_lightning import next_steps
 from baton_lightning.generation import folder
 from baton_lightning.generation.run_description import require_run
-from baton_lightning.names import PLAN_SUFFIX, printable, require_name
+from baton_lightning.names import PLAN_SUFFIX, counted, printable, require_name
 from baton_lightning.runs import manifest
 from baton_lightning.verbs.generate_options import PLANS, SAVINGS, SCALES, check, form_of, parser
 
@@ -215,6 +215,6 @@ def main(argv: list[str]) -> int:
                 total, scored = total + 1, scored and "scene" in meta
     if scored:
         show(score_folder(options.out), Console())
-    print(f"wrote {total} clip{'s' * (total != 1)} to {options.out}/")
+    print(f"wrote {counted(total, 'clip')} to {options.out}/")
     next_steps.name("report", options.out)
     return 0

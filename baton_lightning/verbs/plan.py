@@ -166,9 +166,11 @@ def main(argv: list[str]) -> int:
         from rich.table import Table
 
         table = Table("", "tokens that differ", "from, to [s]", "RMS [std]")
-        for row in differences(ClipPlan.load(options.first), ClipPlan.load(options.second)):
+        second = ClipPlan.load(options.second)
+        for row in differences(ClipPlan.load(options.first), second):
             table.add_row(*row)
         Console().print(table)
+        next_steps.name_generation(second.run, options.second)
     else:
         plan, operations = ClipPlan.load(options.plan), edits.read(options.edits)
         others = [other_of(operation, options.edits) for operation in operations if operation.get("op") in edits.WITH_OTHER]

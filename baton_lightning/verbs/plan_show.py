@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baton_lightning import next_steps
+
 if TYPE_CHECKING:
     from baton_lightning.plan.agreement import Neighbour
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -57,6 +59,7 @@ def show(options: argparse.Namespace) -> int:
         print(lacking)
     if probes is not None:
         Console().print(words_of(plan, probes))
+    next_steps.name_generation(plan.run, options.plan)
     return 0
 
 

@@ -15,7 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from baton_lightning import next_steps
 from baton_lightning.arguments import Parser, require_at_least_one
+from baton_lightning.names import counted
 
 
 def main(argv: list[str]) -> int:
@@ -33,5 +35,6 @@ def main(argv: list[str]) -> int:
         print(f"report: not shown: {note}", file=sys.stderr)
     if page.headline:
         print(page.headline)
-    print(f"wrote {page.file} with {page.num_clips} clips")
+    print(f"wrote {page.file} with {counted(page.num_clips, 'clip')}")
+    next_steps.name_page(page.file)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from baton_lightning import next_steps
 from baton_lightning.arguments import Parser
+from baton_lightning.names import counted
 
 BUILD_HELP = """\
 Build a data set from recordings: read, check, cut to clips, and write webdataset tar shards with an index.
@@ -195,7 +196,7 @@ def build(options: argparse.Namespace) -> int:
     if report["upsampled"]:
         print(f"{report['upsampled']} clips have a higher sample rate than their recordings; --limit min_sample_rate=N rejects them")
     share = num_rejected / (num_clips + num_rejected)
-    print(f"{num_clips} clips accepted, {num_rejected} rejected ({share:.1%}); {options.out / REJECTED} names each")
+    print(f"{counted(num_clips, 'clip')} accepted, {num_rejected} rejected ({share:.1%}); {options.out / REJECTED} names each")
     if share > options.max_rejected:
         print(f"more than --max-rejected {options.max_rejected:g} was rejected; the data set is complete and is kept")
         return 1
@@ -232,7 +233,7 @@ def check(root: Path, previews: list[str] | None = None, config: Path | None = N
             problems += found
     for problem in problems:
         print(problem)
-    print(f"{num_clips} clips checked, {len(problems)} problems")
+    print(f"{counted(num_clips, 'clip')} checked, {counted(len(problems), 'problem')}")
     if previews is not None and config is not None:
         from functools import partial
 
@@ -242,7 +243,8 @@ def check(root: Path, previews: list[str] | None = None, config: Path | None = N
         for home in homes(root):
             decoders = partial(decoders_of, home, config)
             files = write_previews(home, int(previews[0]), Path(previews[1]) / ("" if home == root else home.name), decoders)
-            print(f"{len(files)} clips decoded from cached latents to {files[0].parent}/" if files else f"{home}/ has no cached clips")
+            done = f"{counted(len(files), 'clip')} decoded from cached latents to"
+            print(f"{done} {files[0].parent}/" if files else f"{home}/ has no cached clips")
     for home in homes(root):
         next_steps.name_encoding(home)
     return 1 if problems else 0

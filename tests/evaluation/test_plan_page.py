@@ -109,6 +109,20 @@ def test_the_verb_writes_the_page_and_says_what_it_lacks(tmp_path: Path, capsys:
     assert "to decode it to pictures, make its probes again" in text and "as pictures" not in text and len(Elements(text).of("audio")) == 1
 
 
+def test_show_and_diff_name_the_clip_of_a_plan_whose_run_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text('{"weights_sha256": "0"}')
+    plan_of(0).save(first)
+    plan_of(1, run=str(run)).save(second)
+    named = f"next: python -m baton_lightning generate --run {run} --plan {second} --out clips/second"
+    for words in (["show", str(second)], ["diff", str(first), str(second)]):
+        assert main(["plan", *words]) == 0 and capsys.readouterr().out.splitlines()[-1] == named
+    for words in (["show", str(first)], ["diff", str(second), str(first)]):
+        assert main(["plan", *words]) == 0 and "next:" not in capsys.readouterr().out
+
+
 def test_a_page_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "plan.safetensors"
     plan_of(0).save(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -186,9 +187,18 @@ def test_the_tasks_of_an_array_wait_for_their_own_parent_only(door, queue):
     assert [directive(queue / str(100 + i), "array") for i in range(5)] == [None, "0-2", "0-2", "0-2", "0-2"]
 
 
+def test_a_submitted_array_names_the_status_of_its_own_tasks(door, queue, capsys, monkeypatch):
+    monkeypatch.delenv("BATON_STARTED_BY_CHAIN", raising=False)
+    assert main(["chain", "submit", CHAIN, *door.words, "--grid", "seed_everything=0,1", "--gpus-per-node", "4"]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])[4:]
+    assert words == ["chain", "status", CHAIN, *door.words, "--grid=seed_everything=0,1"]
+    assert main(words) == 0 and len(re.findall("stage3_joint ", capsys.readouterr().out)) == 2
+
+
 def test_a_dry_run_submits_nothing(door, queue, capsys):
     assert main(["chain", "submit", CHAIN, *door.words, "--dry-run"]) == 0
-    assert not list(queue.iterdir()) and "--dependency=afterok:<encode>" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert not list(queue.iterdir()) and "--dependency=afterok:<encode>" in printed and "next:" not in printed
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.names import PLAN_SUFFIX
+from baton_lightning.names import PLAN_SUFFIX, counted
 from baton_lightning.plain_files import read_json
 
 CONDITIONS = {
@@ -92,7 +92,7 @@ class Found:
         means = self.mean_p_acc()
         parts = [f"{means[name][0]:.2f} {words}" for name, words in WORDS.items() if name in means]
         counts = [number for _, number in means.values()]
-        return f"P-Acc of {min(counts)} clips{' each' if len(counts) > 1 else ''}: {', '.join(parts)}" if parts else ""
+        return f"P-Acc of {counted(min(counts), 'clip')}{' each' if len(counts) > 1 else ''}: {', '.join(parts)}" if parts else ""
 
     def bounds(self) -> str:
         """The means of the controls that enclose the others; empty without controls."""
