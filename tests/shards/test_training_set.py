@@ -109,7 +109,7 @@ def test_check_names_clips_that_were_never_cached(copy: Path, capsys: Any) -> No
     (copy / "cache.json").write_text(json.dumps(cache | {"damaged": {key: "no picture"}}))
     assert main(["shards", "check", str(copy)]) == 1
     out = capsys.readouterr().out
-    assert f"{key}: has no cached tensors" in out and "no picture" in out and ", 1 problems" in out
+    assert f"{key}: has no cached tensors" in out and "no picture" in out and ", 1 problem\n" in out
 
 
 def test_check_knows_what_a_bucket_must_hold(copy: Path, capsys: Any) -> None:
