@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from baton_lightning import next_steps
 from baton_lightning.batch import Batch
 from baton_lightning.names import counted
 from baton_lightning.shards.format import CACHE, STATISTICS
@@ -73,4 +72,3 @@ class StatisticsWriter(Callback):
                 f"statistics of features over {counted(len(own), 'clip')} of {data_set.root / split}/ are in {data_set.root / STATISTICS}",
                 flush=True,
             )
-        next_steps.name_first_stage(data.root)
