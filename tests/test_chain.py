@@ -232,6 +232,23 @@ def test_both_clips_of_a_pair_have_the_known_parts_whether_or_not_they_were_know
     assert "--task must make something known" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_data_of_another_codec_are_refused_by_training_and_sampling_and_a_set_can_take_the_codec_of_another(base, capsys):
+    words = ["--train", "12", "--val", "2", "--test", "1", "--seed", "7", "--workers", "0"]
+    for name, codec in (("other", []), ("same", ["--codec", f"{base}/data/codec.safetensors"])):
+        root = base / name
+        assert main(["shards", "world", str(root), *words, *codec]) == 0
+        assert main(["predict", "-c", "experiments/encode.yaml", f"--run.root={base}/encodes", f"--data.init_args.root={root}"]) == 0
+        sampled = ["generate", "--run", f"{base}/runs/e/stage3_joint", "--data", str(root), "--num", "1", "--out", f"{base}/by-{name}"]
+        own = [f"--run.experiment={name}", f"--data.init_args.root={root}"]
+        own += [f"--model.init_args.parents={{dit: {base}/runs/e/stage3_adapt, planner: {base}/runs/e/stage2}}"]
+        capsys.readouterr()
+        codes = fit(base, "stage3_joint", *own), main(sampled)
+        told = capsys.readouterr().err
+        assert codes == ((1, 1) if codec == [] else (0, 0)), told
+        assert told.count("must be encoded by the video codec") == (2 if codec == [] else 0)
+
+
 def test_a_run_without_a_planner_says_what_it_can_do(base, capsys):
     assert main(["generate", "--run", f"{base}/runs/e/stage3_adapt", "--out", f"{base}/no"]) == 1
     assert "--plan truth if it knows true plans" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from baton_lightning.runs import checkpoint_weights, checkpoints
 from baton_lightning.runs import weights as stored
 from baton_lightning.runs.paths import absolute_paths, candidate_folders, parent_of, replace_folder
 from baton_lightning.shards.stored_clip import clip_of
+from baton_lightning.stages.cached_networks import require_same
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.joint import JointTraining
 from baton_lightning.stages.plan_sources import PlannedTokens
@@ -60,6 +61,7 @@ def load_run(
     follows: bool = True,
     cached: bool = False,
     geometry: str | None = None,
+    latents: bool = True,
     trusted: Sequence[str] = (),
 ) -> tuple[LightningModule, LightningDataModule, str]:
     """Builds a run's module and datamodule from its configuration and loads its weights, on the CPU.
@@ -73,6 +75,7 @@ def load_run(
         follows: Whether clips have plans. Only then the parent run of the planner is needed.
         cached: Whether all prompts have cached plans, so that a run with a cached plan source needs no planner.
         geometry: Name of the geometry of the clips; ``None`` = the run's first one.
+        latents: Whether the data set's latents and text embeddings are used, so that it must be encoded by the run's networks.
         trusted: Packages besides the library whose classes the run may name; classes of other packages are not imported.
 
     Returns:
@@ -106,6 +109,8 @@ def load_run(
         with trust.limit_imports(trusted), explain_build_errors(run):
             cli = BatonCLI(["--config", file.name], run=False)
     model = cli.model
+    if latents and hasattr(cli.datamodule, "root"):
+        require_same(described, run, Path(cli.datamodule.root))
     if hasattr(cli.datamodule, "first_geometry"):
         cli.datamodule.first_geometry()
     if not planner and "planner" in (args.get("parents") or {}):

@@ -277,7 +277,7 @@ def load(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     placement, run = Placement(parse_device(device), offload=False), folder_of(run)
     where, source = (Path(path) if path else None for path in (checkpoint, data))
-    model, module, _ = load_run(run, checkpoint=where, data=source, geometry=geometry, trusted=trust)
+    model, module, _ = load_run(run, checkpoint=where, data=source, geometry=geometry, latents=False, trusted=trust)
     generator = Generator(model, placement)  # load_run refuses other modules
     generator.place_networks(parse_dtype(dtype, placement.device))
     record = manifest.read(run) if (run / manifest.NAME).exists() else {}

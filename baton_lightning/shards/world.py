@@ -74,6 +74,7 @@ def build_world(
     shard_clips: int = 100,
     references: bool = False,
     jitter: float = 0.0,
+    codec: Path | None = None,
 ) -> Path:
     """Builds every split, fits the patch codec to training clips, and writes the set's index.
 
@@ -87,6 +88,7 @@ def build_world(
         shard_clips: Clips in a shard.
         references: Whether most prompts with several events have references to earlier events.
         jitter: Largest random delay before each event, in s, of which prompts do not tell.
+        codec: Patch codec of another set, which is copied; ``None`` = one is fitted to training clips.
 
     Returns:
         The set's ``index.json``.
@@ -122,7 +124,8 @@ def build_world(
             content = SplitIndex(out / split, count, count * clip.seconds, clip.to_dict(), listed)
             content.write()
             entries[split] = {"num_clips": count, "seconds": content.seconds, "sha256": content.digest}
-        index |= {"splits": entries, "codec": fit_codec(out, clip, "train" if "train" in splits else next(iter(splits)))}
+        made = fit_codec(out, clip, "train" if "train" in splits else next(iter(splits))) if codec is None else copy_codec(codec, out, clip)
+        index |= {"splits": entries, "codec": made}
         write_json(out / "index.json", index)
         return out / "index.json"
 
@@ -179,6 +182,26 @@ def fit_codec(out: Path, clip: ClipSpec, split: str, num_clips: int = CODEC_CLIP
     if clip.video_stride != (PatchPCA.frames_per_patch, PatchPCA.pixels_per_patch):
         return None
     codec = PatchPCA.fit(first_frames(SplitIndex.read(out / split), num_clips), channels=clip.video_channels)
+    codec.save(out / CODEC)
+    return {"file": CODEC, "sha256": file_digest(out / CODEC)}
+
+
+def copy_codec(file: Path, out: Path, clip: ClipSpec) -> dict[str, str]:
+    """Copies a patch codec into a set and returns its file and digest.
+
+    Raises:
+        ValueError: If it cannot be read, or has another number of channels.
+    """
+    from safetensors import SafetensorError
+
+    from baton_lightning.world.codecs import PatchPCA
+
+    try:
+        codec = PatchPCA(str(file))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"shards world: --codec must be the codec.safetensors of a set of the world, got {file}: {error}") from error
+    if (channels := codec.basis.shape[1]) != clip.video_channels:
+        raise ValueError(f"shards world: --codec {file} has {channels} channels; give --channels {channels}")
     codec.save(out / CODEC)
     return {"file": CODEC, "sha256": file_digest(out / CODEC)}
 

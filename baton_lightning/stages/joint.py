@@ -32,7 +32,7 @@ from baton_lightning.models.dit import DualBranchDiT
 from baton_lightning.models.parts import freeze
 from baton_lightning.optim import build_optimizer
 from baton_lightning.runs import weights as stored
-from baton_lightning.stages import flow_matching, plan_space, planner_gate
+from baton_lightning.stages import cached_networks, flow_matching, plan_space, planner_gate
 from baton_lightning.stages.cached_plan import CachedPlan
 from baton_lightning.stages.latent_statistics import latent_statistics
 from baton_lightning.stages.loss_by_time import LossByTime
@@ -114,7 +114,6 @@ class JointTraining(Resumable):
         self.by_time = nn.ModuleDict({f"{split}_losses": LossByTime() for split in ("train", "val")})
         self.step_means = StepMeans()
 
-    # ---- networks
     def configure_model(self) -> None:
         """Builds the networks at the first call, and loads the parents' weights."""
         if hasattr(self, "dit"):
@@ -157,6 +156,7 @@ class JointTraining(Resumable):
         return build_optimizer(self, self.make_optimizer, self.make_scheduler, self.rates)
 
     def on_fit_start(self) -> None:
+        self.described["networks"] = cached_networks.of_training(self.trainer.datamodule, self.parents.get("dit"))
         if isinstance(self.plan, GroundTruthPlan):
             plan_space.fit_or_compare(self.plan, self.trainer.datamodule, self.plan.online)
         elif isinstance(self.plan, PlannedTokens) and self.plan.truth_share > 0:

@@ -156,6 +156,7 @@ def main(argv: list[str]) -> int:
         data=options.data,
         follows=follows,
         cached=not own,
+        latents=not own,
         geometry=options.geometry,
         trusted=options.trust,
     )

@@ -56,6 +56,8 @@ def main(argv: list[str]) -> int:
     world.add_argument("--references", action="store_true", help=text)
     text = "largest random delay before each event, in s; prompts do not tell it (default: %(default)s)"
     world.add_argument("--jitter", type=float, default=0.0, help=text)
+    text = "patch codec of another set (its codec.safetensors), so that a transformer trained there can go on here (default: a new one)"
+    world.add_argument("--codec", type=Path, metavar="FILE", help=text)
     world.add_argument("--seconds", type=float, default=2.0, help="duration of a clip, in s (default: %(default)s)")
     world.add_argument("--size", type=int, default=32, help="pixels per side (default: %(default)s)")
     world.add_argument("--channels", type=int, default=96, help="channels of the patch codec (default: %(default)s)")
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
         clip = ClipSpec(seconds=options.seconds, height=options.size, width=options.size, video_channels=options.channels)
         count = len(options.tiers)
         splits = {"train": options.train, "val": options.val, "test": options.test * count, "ood": options.ood * count}
-        recipe = {"references": options.references, "jitter": options.jitter}
+        recipe = {"references": options.references, "jitter": options.jitter, "codec": options.codec}
         build_world(options.root, clip, splits, options.tiers, options.seed, options.workers, options.shard_size, **recipe)
         next_steps.name_encoding(options.root)
         return stat(options.root)

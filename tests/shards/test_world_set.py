@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_events_of_a_set_with_jitter_come_later_than_their_prompts_tell(copy: Pa
     assert all(parse_prompts(c["video_prompt"], c["audio_prompt"], 2.0).events[0].start == FIRST_EVENT for c in clips)
     with pytest.raises(ValueError, match="references, jitter or shard size"):
         build(copy, jitter=0.4)
+
+
+def test_a_set_can_take_the_codec_of_another_set(built: Path, tmp_path: Path) -> None:
+    for out in ("own", "taken"):
+        codec = built / "codec.safetensors" if out == "taken" else None
+        build_world(tmp_path / out, CLIP, {"train": 9}, seed=3, workers=0, codec=codec)
+    own, taken, theirs = (read_root(root)["codec"]["sha256"] for root in (tmp_path / "own", tmp_path / "taken", built))
+    assert taken == theirs == file_digest(tmp_path / "taken/codec.safetensors") and own != theirs
+    with pytest.raises(ValueError, match="has 96 channels; give --channels 96"):
+        build_world(tmp_path / "few", replace(CLIP, video_channels=48), {"train": 2}, workers=0, codec=built / "codec.safetensors")
+    with pytest.raises(ValueError, match="--codec must be the codec.safetensors of a set of the world, got"):
+        build_world(tmp_path / "no", CLIP, {"train": 2}, workers=0, codec=built / "index.json")
 
 
 def test_a_set_with_references_says_so_and_is_another_recipe(built: Path, copy: Path, tmp_path: Path) -> None:
