@@ -51,7 +51,7 @@ def name(*words: str | Path) -> None:
 def name_page(file: Path) -> None:
     """Names a page to look at, in place of the commands that were named before."""
     if (found := _named.get()) is not None:
-        found[:] = [f"open {shlex.quote(str(file))}"]
+        found[:] = [f"open {shlex.quote(str(file))} in a browser"]
 
 
 def name_generation(run: str | Path, plan: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_page_stands_in_place_of_the_command_that_would_write_it() -> None:
     with next_steps.collected() as commands:
         next_steps.name("report", "clips")
         next_steps.name_page(Path("my clips/index.html"))
-    assert commands == ["open 'my clips/index.html'"]
+    assert commands == ["open 'my clips/index.html' in a browser"]
 
 
 def test_one_clip_is_in_the_singular() -> None:
@@ -140,4 +140,4 @@ def test_the_named_commands_lead_from_data_to_a_page_of_clips(tmp_path: Path, ca
     assert main([*words[:-1], clips, "--num", "1"]) == 0
     assert last_line(capsys) == ["report", clips]
     assert main(["report", clips]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"next: open {clips}/index.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: open {clips}/index.html in a browser"

@@ -192,7 +192,7 @@ def test_the_verb_leaves_a_page_that_plays_by_itself_and_marks_what_fails(tmp_pa
     folder_of(tmp_path, Script(5.0, OBJECTS, LOG), Script(5.0, OBJECTS, swapped))
     assert main(["evaluate", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == f"next: open {tmp_path / 'index.html'}"
+    assert printed.splitlines()[-1] == f"next: open {tmp_path / 'index.html'} in a browser"
     assert all(f" {SCORES[name].title} " in printed for name in HEADLINE), "a name or a number that is cut tells nothing"
     text = (tmp_path / "index.html").read_text()
     page = Page(text)
