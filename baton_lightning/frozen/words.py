@@ -63,7 +63,7 @@ def unknown_words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> s
         row = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         for token, (start, end) in zip(row["input_ids"], row["offset_mapping"], strict=True):
             if token == unknown:
-                found.setdefault(text[start:end].lower(), difflib.get_close_matches(text[start:end].lower(), vocabulary, 1, 0.7))
+                found.setdefault(text[start:end].lower(), difflib.get_close_matches(text[start:end].lower(), vocabulary, 1, 0.75))
     named = [f"{word} (did you mean {near[0]}?)" if near else word for word, near in list(found.items())[:12]]
     more = f" and {len(found) - 12} more" if found.keys() and len(found) > 12 else ""
     return f"the run's vocabulary does not have: {', '.join(named)}{more}; they are read as {tokenizer.unk_token}" if found else ""

@@ -28,7 +28,8 @@ def require_free(out: Path, *, force: bool) -> list[Path]:
     require_own_files(out)
     there = sorted(out.glob("*.mp4"))
     if there and not force:
-        raise ValueError(f"generate: {out}/ holds {len(there)} clips, the first is {there[0].name}; give another --out, or --force")
+        held = f"{len(there)} clip{'s' * (len(there) != 1)}"
+        raise ValueError(f"generate: {out}/ holds {held}, the first is {there[0].name}; give another --out, or --force")
     if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
         raise ValueError(
             f"generate: {out}/ holds {foreign[0]}, which generate did not write, so --force does not delete it; give another --out"

@@ -200,7 +200,7 @@ class ClipPlan:
 
     def __repr__(self) -> str:
         frames, rows, columns = self.clip.video_plan_grid
-        changed = f", {len(self.edits)} edits" if self.edits else ""
+        changed = f", {len(self.edits)} edit{'s' * (len(self.edits) != 1)}" if self.edits else ""
         return f"ClipPlan({self.clip.seconds:g} s, {frames} keyframes of {rows} x {columns}, {len(self.audio)} audio tokens{changed})"
 
     # ---- pictures

@@ -51,12 +51,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Reads the operations of a file: a JSON list, or one JSON operation per line.
 
     Raises:
-        ValueError: If the file has neither format or more than 1 MiB, or an operation is not a mapping.
+        ValueError: If the file cannot be read, has neither format, no operation or more than 1 MiB, or an operation is not a mapping.
     """
-    content = read_bytes(path, MOST_BYTES)
+    try:
+        content = read_bytes(path, MOST_BYTES)
+    except OSError as error:
+        raise ValueError(f"{path} must be a file of operations ({error.strerror}); `plan edit --help` lists them") from error
     lines = [content] if content.lstrip().startswith(b"[") else [line for line in content.splitlines() if line.strip()]
     read = [parse_json(line, f"{path} (a list of operations, or one a line)") for line in lines]
     found = read[0] if content.lstrip().startswith(b"[") else read
+    if not found:
+        raise ValueError(f"{path} must have at least one operation, got none; `plan edit --help` lists them")
     if wrong := [operation for operation in found if not isinstance(operation, dict)]:
         raise ValueError(f'{path}: an operation must be a mapping such as {{"op": "shift", "seconds": 0.5}}, got {str(wrong[0])[:80]}')
     return found

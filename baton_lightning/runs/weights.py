@@ -94,7 +94,8 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, MemoryError) as error:
-        raise ValueError(f"{path} must be a safetensors file, but is damaged ({error!s:.300}); restore it") from error
+        fault = f"is none or is damaged ({error!s:.300})"
+        raise ValueError(f"{path} must be a safetensors file, but {fault}; restore it, or give another") from error
 
 
 def stored(run: Path, component: str) -> dict[str, Stored]:

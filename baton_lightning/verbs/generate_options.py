@@ -149,6 +149,9 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If an option is invalid. The message names it.
     """
+    for name, text in (("video", options.video_prompt), ("audio", options.audio_prompt)):
+        if text is not None and not text.strip():
+            raise ValueError(f"generate: --{name}-prompt must have words, got an empty text; docs/prompts.md has examples")
     if options.plan not in PLANS and not Path(options.plan).is_file():
         raise ValueError(f"generate: --plan must be one of {', '.join(PLANS)}, or the file of a plan, got {options.plan}")
     if options.plan not in PLANS and (options.prompts or options.video_prompt):

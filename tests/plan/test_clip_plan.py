@@ -128,6 +128,19 @@ def test_an_edit_that_does_not_fit_is_one_line(operation: dict[str, object], sai
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(("content", "said"), [(None, "be a file of operations"), ("", "got none"), ("[]", "got none")])
+def test_a_file_without_an_operation_is_refused_by_name(content: str | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "edits.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"^\S*edits\.json must [^\n]*{said}[^\n]*`plan edit --help`"):
+        edits.read(tmp_path / "edits.json")
+
+
+def test_one_edit_is_told_in_the_singular() -> None:
+    once = plan_of(0).scale(2.0)
+    assert ", 1 edit)" in str(once) and ", 2 edits)" in str(once.scale(2.0))
+
+
 def test_plans_of_another_geometry_or_space_are_refused() -> None:
     plan = plan_of(0)
     with pytest.raises(ValueError, match="keyframe_fps: 3.0 != 6.0"):
@@ -151,6 +164,8 @@ def test_files_that_are_no_plans_are_one_line(tmp_path: Path) -> None:
     for name in ("cut", "text", "folder", "weights", "field", "absent"):
         with pytest.raises(ValueError, match=f"{name}.safetensors[^\n]*$"):
             ClipPlan.load(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="must be a safetensors file, but is none or is damaged .*give another$"):
+        ClipPlan.load(tmp_path / "text.safetensors")
 
 
 def test_tokens_of_the_wrong_shape_or_not_finite_are_refused() -> None:

@@ -72,10 +72,21 @@ def test_unknown_words_are_named_once_with_the_nearest_and_an_example() -> None:
     (told,) = prompt_warnings(tokenizer, [Prompt("a purple circl on the left. first the red circle sings.", "first a thump.")])
     assert "purple" in told and "circl (did you mean circle?)" in told and "sings" in told and "a red circle on the left" in told
     assert told.count("purple") == 1
+    (told,) = prompt_warnings(tokenizer, [Prompt("a orange squre and a bleu circle.", "hello.")])
+    assert "orange," in told and "hello;" in told, "a far word, such as triangle for orange, is no advice"
+    assert "squre (did you mean square?)" in told and "bleu (did you mean blue?)" in told
     (told,) = prompt_warnings(tokenizer, [Prompt("A red circle jumps on the left", "thump")])
     assert "cannot be scored" in told
     assert not prompt_warnings(tokenizer, [Prompt("a red circle on the left. first the red circle jumps.", "first a thump.")])
     assert not prompt_warnings(word_tokenizer(["a", "purple", "dog"]), [Prompt("a purple dog", "a dog")])
+
+
+@pytest.mark.parametrize("texts", [("", ""), ("a red circle.", " ")])
+def test_an_empty_prompt_is_refused_by_its_option(texts: tuple[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    prompts = ["--video-prompt", texts[0], "--audio-prompt", texts[1]]
+    assert main(["generate", "--run", "nano", "--out", str(tmp_path / "clips"), *prompts]) == 1
+    named = "video" if not texts[0] else "audio"
+    assert capfd.readouterr().err.startswith(f"baton_lightning: error: generate: --{named}-prompt must have words, got an empty text")
 
 
 def test_an_output_folder_that_is_a_file_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
