@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from baton_lightning.names import PLAN_SUFFIX
+from baton_lightning.names import PLAN_SUFFIX, counted
 from baton_lightning.plain_files import read_json, require_own_files
 
 MADE = {"plan", "run"}
@@ -28,8 +28,9 @@ def require_free(out: Path, *, force: bool) -> list[Path]:
     require_own_files(out)
     there = sorted(out.glob("*.mp4"))
     if there and not force:
-        held = f"{len(there)} clip{'s' * (len(there) != 1)}"
-        raise ValueError(f"generate: {out}/ holds {held}, the first is {there[0].name}; give another --out, or --force")
+        raise ValueError(
+            f"generate: {out}/ holds {counted(len(there), 'clip')}, the first is {there[0].name}; give another --out, or --force"
+        )
     if foreign := [file.name for file in there if not described(file).keys() >= MADE]:
         raise ValueError(
             f"generate: {out}/ holds {foreign[0]}, which generate did not write, so --force does not delete it; give another --out"

@@ -16,6 +16,7 @@ from torch import Tensor
 from baton_lightning import atomic
 from baton_lightning.batch import Plan
 from baton_lightning.clip import ClipSpec
+from baton_lightning.names import counted
 from baton_lightning.plan import edits, picture, stored
 from baton_lightning.plan.stored import FORMAT, MODALITIES
 
@@ -200,7 +201,7 @@ class ClipPlan:
 
     def __repr__(self) -> str:
         frames, rows, columns = self.clip.video_plan_grid
-        changed = f", {len(self.edits)} edit{'s' * (len(self.edits) != 1)}" if self.edits else ""
+        changed = f", {counted(len(self.edits), 'edit')}" if self.edits else ""
         return f"ClipPlan({self.clip.seconds:g} s, {frames} keyframes of {rows} x {columns}, {len(self.audio)} audio tokens{changed})"
 
     # ---- pictures

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baton_lightning.evaluation.report.assets import Picture, picture
+from baton_lightning.names import counted
 
 if TYPE_CHECKING:
     from baton_lightning.plan.clip_plan import ClipPlan
@@ -79,7 +80,7 @@ def strips_of(plans: Mapping[str, ClipPlan]) -> dict[str, PlanStrip]:
             keyframes = (part.reshape(*plan.video.shape[:3], 3).numpy() * 255).astype(np.uint8)
             heights = (change(plan.audio) / loudest).tolist()
             origin = {"planner": "planned tokens", "truth": "features of the true clip"}.get(plan.source, "tokens")
-            changed = f", {len(plan.edits)} edit{'s' * (len(plan.edits) != 1)}" if plan.edits else ""
+            changed = f", {counted(len(plan.edits), 'edit')}" if plan.edits else ""
             count, rows, columns = plan.video.shape[:3]
             strips[name] = PlanStrip(
                 tiles(keyframes),
