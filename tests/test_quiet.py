@@ -15,7 +15,9 @@ from baton_lightning.preflight import early_exit_code
 from baton_lightning.quiet import ADVERTISING, LOGGERS, silence
 
 PROGRESS = re.compile(r"\s*(\x1b\[A)?((Training|Validation|steps)\b.*)?(\x1b\[A)?\s*")
-OURS = re.compile(r"[\s┌│└┐┘─┬┴┼├┤]|steps and |trained on:|PlannerPretraining:|planner gate: |resuming |skipping |changed since|finished ")
+OURS = re.compile(
+    r"[\s┌│└┐┘─┬┴┼├┤]|steps and |trained on:|PlannerPretraining:|planner gate: |resuming |skipping |changed since|finished |next: "
+)
 
 
 @pytest.mark.parametrize(
